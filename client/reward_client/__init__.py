@@ -1,0 +1,1 @@
+"""Client for a GPT-2 reward model served by NVIDIA Triton."""

@@ -1,0 +1,1 @@
+"""Checkpoint to ONNX graph, checked against PyTorch, published for Triton."""
