@@ -45,9 +45,9 @@ class Contract:
         pad_token_id: fills rows on the right, and is GPT-2's ``<|endoftext|>``.
         vocab_size: ids run from 0 to `vocab_size` - 1.
         tokenizer_sha256: SHA-256 of `encoder.json` followed by `vocab.bpe`.
-        scored_token: which position's logit is the reward. `rightmost_non_pad` is
-            `transformers`' rule since its pull request 35911 (4.49, 2025): the rightmost token that is not
-            `pad_token_id`, or position 0 where there is none.
+        scored_position: which position's logit is the reward. `rightmost_non_pad` is
+            `transformers`' rule since its pull request 35911 (4.49, 2025): the
+            rightmost token that is not `pad_token_id`, or position 0 where there is none.
 
     Source: the model card of ChaiML/gpt2_medium_retry_and_continue_12m_reward_model
     (tokenizer, padding, truncation to 256).
@@ -57,7 +57,7 @@ class Contract:
     pad_token_id: int = 50256
     vocab_size: int = 50257
     tokenizer_sha256: str = "00f404d36600411e497efb3df08d3b4e094f0820e2595afcb7cbd0c4353d4fcb"
-    scored_token: str = "rightmost_non_pad"
+    scored_position: str = "rightmost_non_pad"
 
     def as_parameters(self) -> dict[str, str]:
         """The contract as Triton model parameters, name to string value."""
