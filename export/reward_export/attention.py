@@ -1,0 +1,209 @@
+"""Step 4 of the scoring graph: attention for packed tokens, each over its own row.
+
+A row's fresh tokens are one stretch, from where it leaves the tree to its end. Their
+queries meet the keys of the row from position 0 on: those of its own stretch, and those
+that other rows own. Two ways to do that, which give the same numbers:
+
+`Looped` takes one piece of a stretch after the other, at its exact size: nothing is
+padded, and a piece's queries do not meet the keys behind it. The fastest on CPUs.
+
+`Batched` cuts all stretches into chunks of one size, gathers every chunk's keys, and runs
+one operator over all of them. More arithmetic and more memory, but few large kernels, as
+GPUs like it.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from reward_export.ops import INT64, Ops
+from reward_export.tree import Packed, Rows, Tree, positions
+
+MASKED = float(np.finfo(np.float32).min)  # added to the score of a key that must not be seen
+PIECE = 128  # most queries of a loop's turn: larger turns meet more keys than they may see
+
+
+class Attention(Protocol):
+    """Attention as a block uses it, planned once for all blocks."""
+
+    def __call__(
+        self, query: ir.Value, key: ir.Value, value: ir.Value, *, n_head: int, scale: float
+    ) -> ir.Value:
+        """Each query's mixture of the values that it sees.
+
+        Args:
+            query: [T, H] for the tokens whose result is wanted.
+            key: [T, H] of all packed tokens.
+            value: the same.
+            n_head: heads.
+            scale: times the product of query and key.
+
+        Returns:
+            [T, H], in the order of `query`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Stretches:
+    """Runs of queries that belong to one row each; all int64."""
+
+    row: ir.Value  # [A]
+    begin: ir.Value  # [A] into the packed queries
+    n_queries: ir.Value  # [A]
+    position: ir.Value  # [A] of the first query in its row
+
+
+def fresh_stretches(op: Ops, rows: Rows, tree: Tree) -> Stretches:
+    """The stretches of fresh tokens, none for a row that owns nothing; [A] up to B."""
+    fresh = op.ReduceSum(op.Cast(tree.fresh, to=INT64), op.shape(1), keepdims=0)  # [B]
+    begin = op.CumSum(fresh, op.int64(0), exclusive=1)
+    position = op.Sub(op.Cast(rows.length, to=INT64), fresh)  # where the row leaves the tree
+    row = op.Squeeze(op.NonZero(fresh), op.shape(0))  # [A]
+    return Stretches(row, *(op.Gather(x, row) for x in (begin, fresh, position)))
+
+
+def last_tokens(op: Ops, rows: Rows) -> Stretches:
+    """One query a row, its last token; they stand in the order of the rows. [B]."""
+    length = op.Cast(rows.length, to=INT64)
+    row = op.Squeeze(op.NonZero(length), op.shape(0))  # [B]: 0, 1, ...
+    one = op.int64(1)
+    return Stretches(row, row, op.Min(length, one), op.Sub(length, one))
+
+
+def cut(op: Ops, stretches: Stretches, size: ir.Value) -> Stretches:
+    """The stretches in pieces of at most `size` queries, in the same order."""
+    pieces = _divide_up(op, stretches.n_queries, size)
+    ordinal = op.Range(op.int64(0), op.ReduceMax(pieces, keepdims=0), op.int64(1))
+    exists = op.Less(ordinal, op.Unsqueeze(pieces, op.shape(1)))
+    whole, nth = (op.Squeeze(x, op.shape(0)) for x in op.split(op.NonZero(exists), parts=2, axis=0))
+    offset = op.Mul(nth, size)
+    return Stretches(
+        op.Gather(stretches.row, whole),
+        op.Add(op.Gather(stretches.begin, whole), offset),
+        op.Min(size, op.Sub(op.Gather(stretches.n_queries, whole), offset)),
+        op.Add(op.Gather(stretches.position, whole), offset),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A loop's turn."""
+
+    begin: ir.Value  # [1] into the packed queries
+    end: ir.Value  # [1]
+    nodes: ir.Value  # [k] of its keys in the packed line
+    bias: ir.Value  # [c, k]
+
+
+class Looped:
+    """One piece of a stretch after the other, at its exact size."""
+
+    def __init__(self, op: Ops, rows: Rows, packed: Packed, stretches: Stretches) -> None:
+        self._op = op
+        self._node = packed.node  # [B, N]
+        self._position = op.Cast(positions(op, rows), to=INT64)  # [N]
+        self._pieces = cut(op, stretches, op.int64(PIECE))
+        self._n_pieces = op.Squeeze(op.Shape(self._pieces.row), op.shape(0))
+
+    def __call__(
+        self, query: ir.Value, key: ir.Value, value: ir.Value, *, n_head: int, scale: float
+    ) -> ir.Value:
+        """See `Attention`."""
+        op = self._op
+        query, key, value = (split_heads(op, x, n_head) for x in (query, key, value))  # [h, T, D]
+
+        def turn(op: Ops, i: ir.Value) -> ir.Value:
+            piece = self._piece(op, op.Unsqueeze(i, op.shape(0)))
+            seen_key = op.Gather(key, piece.nodes, axis=1)  # [h, k, D]
+            seen_value = op.Gather(value, piece.nodes, axis=1)
+            asking = op.Slice(query, piece.begin, piece.end, op.shape(1))  # [h, c, D]
+            score = op.contrib("FusedMatMul", asking, seen_key, transB=1, alpha=scale)  # [h, c, k]
+            return op.MatMul(op.Softmax(op.Add(score, piece.bias), axis=-1), seen_value)
+
+        attended = op.concat_loop(self._n_pieces, turn, axis=1)  # [h, T, D]
+        return merge_heads(op, attended)
+
+    def _piece(self, op: Ops, i: ir.Value) -> _Piece:
+        """Piece `i` [1]: c queries, and the k keys up to the last of them."""
+        begin, n_queries = op.Gather(self._pieces.begin, i), op.Gather(self._pieces.n_queries, i)
+        first = op.Gather(self._pieces.position, i)
+        n_keys = op.Add(first, n_queries)
+        row = op.Squeeze(op.Gather(self._pieces.row, i), op.shape(0))
+        key_position = op.Slice(self._position, op.shape(0), n_keys, op.shape(0))  # [k]
+        query_position = op.Slice(self._position, first, n_keys, op.shape(0))  # [c]
+        return _Piece(
+            begin,
+            op.Add(begin, n_queries),
+            op.Slice(op.Gather(self._node, row), op.shape(0), n_keys, op.shape(0)),
+            causal_bias(op, query_position, key_position),
+        )
+
+
+class Batched:
+    """All stretches at once, in chunks of their mean size C."""
+
+    def __init__(self, op: Ops, rows: Rows, packed: Packed, stretches: Stretches) -> None:
+        self._op = op
+        n_queries = op.ReduceSum(stretches.n_queries, keepdims=0)
+        n_stretches = op.Squeeze(op.Shape(stretches.row), op.shape(0))
+        size = _divide_up(op, n_queries, n_stretches)  # C: one long stretch costs nobody else
+        chunks = cut(op, stretches, size)
+
+        step = op.Range(op.int64(0), size, op.int64(1))  # [C]
+        n_queries, begin, first = (
+            op.Unsqueeze(x, op.shape(1)) for x in (chunks.n_queries, chunks.begin, chunks.position)
+        )  # each [A, 1]
+        used = op.Less(step, n_queries)  # [A, C]
+        step = op.Min(step, op.Sub(n_queries, op.int64(1)))  # spare queries repeat the last
+        self._queries = op.Add(begin, step)  # [A, C] into the packed queries
+        self._keys = op.Gather(packed.node, chunks.row)  # [A, N] into the packed tokens
+        self._slots = op.Squeeze(
+            op.NonZero(op.Reshape(used, op.shape(-1))), op.shape(0)
+        )  # [T] of the A * C
+        key_position = op.Cast(positions(op, rows), to=INT64)  # [N]
+        bias = causal_bias(op, op.Add(first, step), key_position)  # [A, C, N]
+        self._bias = op.Unsqueeze(bias, op.shape(1))  # [A, 1, C, N]
+
+    def __call__(
+        self, query: ir.Value, key: ir.Value, value: ir.Value, *, n_head: int, scale: float
+    ) -> ir.Value:
+        """See `Attention`."""
+        op = self._op
+        attended = op.contrib(
+            "MultiHeadAttention",
+            op.Gather(query, self._queries),  # [A, C, H]
+            op.Gather(key, self._keys),  # [A, N, H]
+            op.Gather(value, self._keys),  # [A, N, H]
+            None,
+            None,
+            self._bias,
+            num_heads=n_head,
+            scale=scale,
+        )  # [A, C, H]
+        width = op.Shape(query, start=1, end=2)
+        flat = op.Reshape(attended, op.Concat(op.shape(-1), width, axis=0))  # [A * C, H]
+        return op.Gather(flat, self._slots)
+
+
+def causal_bias(op: Ops, query_position: ir.Value, key_position: ir.Value) -> ir.Value:
+    """[..., c] and [k] to [..., c, k] float32: 0 where a query sees the key, else MASKED."""
+    seen = op.LessOrEqual(key_position, op.Unsqueeze(query_position, op.shape(-1)))
+    return op.Where(seen, op.float32(0.0), op.float32(MASKED))
+
+
+def split_heads(op: Ops, x: ir.Value, n_head: int) -> ir.Value:
+    """[T, H] to [h, T, D]: each head's rows side by side."""
+    return op.Transpose(op.Reshape(x, op.shape(0, n_head, -1)), perm=(1, 0, 2))
+
+
+def merge_heads(op: Ops, x: ir.Value) -> ir.Value:
+    """[h, T, D] to [T, H]."""
+    n_tokens = op.Shape(x, start=1, end=2)
+    x = op.Transpose(x, perm=(1, 0, 2))
+    return op.Reshape(x, op.Concat(n_tokens, op.shape(-1), axis=0))
+
+
+def _divide_up(op: Ops, x: ir.Value, y: ir.Value) -> ir.Value:
+    return op.Div(op.Sub(op.Add(x, y), op.int64(1)), y)

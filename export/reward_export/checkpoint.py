@@ -1,0 +1,166 @@
+"""Loads a `GPT2ForSequenceClassification` checkpoint, and says why where it cannot be served."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from reward_client.contract import CONTRACT
+from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
+from transformers.models.gpt2 import GPT2Config, GPT2ForSequenceClassification
+
+from reward_export.errors import CheckpointError
+from reward_export.graph import Architecture
+
+GELUS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh", "gelu": "none"}
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+        model: the reference, float32, in evaluation mode.
+        source: the hub id or folder it came from, as given.
+        revision: the hub's commit, or `sha256:` of a folder's weight files.
+        architecture: what the graph is built from.
+    """
+
+    model: GPT2ForSequenceClassification
+    source: str
+    revision: str
+    architecture: Architecture
+
+    def weights(self) -> Mapping[str, NDArray[np.float32]]:
+        """The state dict as float32 arrays that share the model's memory."""
+        return {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+
+    def rewards(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The card's snippet: [B, S] int32 ids to [B, 1] float32 logits."""
+        tokens = torch.from_numpy(ids.astype(np.int64))
+        # ones: the mask cannot change the answer, and saying so quiets a warning
+        with torch.inference_mode():
+            logits = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
+        return np.asarray(logits.numpy(), np.float32)
+
+
+def load(source: str, *, revision: str | None = None) -> Checkpoint:
+    """Load a checkpoint from the hub or a folder.
+
+    Args:
+        source: hub id or folder, with `.safetensors` or `.bin` weights.
+        revision: branch, tag or commit on the hub; its default branch if None.
+
+    Raises:
+        CheckpointError: it is not there, is no GPT-2 classifier with one output, has no
+            trained head, or its pad id, vocabulary or positions do not fit the contract.
+    """
+    config = _config(source, revision)
+    architecture = _architecture(config, source)
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            source, revision=revision, output_loading_info=True
+        )
+    except Exception as error:  # unpickling and parsing raise many kinds
+        raise CheckpointError(f"cannot load the weights of {source}: {error}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointError(
+            f"{source} lacks {len(missing)} trained weights, {missing[0]} among them; without "
+            "them its rewards would be random. Export a checkpoint saved by "
+            "GPT2ForSequenceClassification.save_pretrained"
+        )
+    return Checkpoint(
+        model.float().eval(),
+        source,
+        getattr(config, "_commit_hash", None) or _folder_revision(Path(source)),
+        architecture,
+    )
+
+
+def _config(source: str, revision: str | None) -> GPT2Config:
+    folder = Path(source)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{source} has no config.json; give a folder with a checkpoint")
+    if not folder.exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise CheckpointError(f"there is no folder {source}")
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{source} is neither a folder here nor a model that could be fetched from the hub: "
+            f"{_first_line(error)}"
+        ) from error
+    if not isinstance(config, GPT2Config):
+        raise CheckpointError(
+            f"{source} is a {config.model_type} model; only GPT-2 classifiers "
+            "(GPT2ForSequenceClassification) can be exported"
+        )
+    return config
+
+
+def _architecture(config: GPT2Config, source: str) -> Architecture:
+    """The sizes, once everything that the contract or the graph rests on has been checked."""
+    if config.num_labels != 1:
+        raise CheckpointError(
+            f"{source} has {config.num_labels} outputs; a reward model has 1 (num_labels=1)"
+        )
+    _check_contract(config, source)
+    if config.activation_function not in GELUS or config.add_cross_attention:
+        raise CheckpointError(
+            f"{source} is no plain GPT-2: activation_function is "
+            f"{config.activation_function!r} (known: {', '.join(GELUS)}), "
+            f"add_cross_attention is {config.add_cross_attention} (known: False)"
+        )
+    return Architecture(
+        n_layer=config.n_layer,
+        n_head=config.n_head,
+        n_embd=config.n_embd,
+        n_positions=config.n_positions,
+        vocab_size=config.vocab_size,
+        layer_norm_epsilon=config.layer_norm_epsilon,
+        attention_scales=tuple(_attention_scale(config, i) for i in range(config.n_layer)),
+        gelu=GELUS[config.activation_function],
+    )
+
+
+def _check_contract(config: GPT2Config, source: str) -> None:
+    if config.pad_token_id is None:
+        raise CheckpointError(
+            f"{source} does not say which token is the pad, so nobody can tell where a row "
+            f'ends; add "pad_token_id": {CONTRACT.pad_token_id} to its config.json'
+        )
+    for name, found, wanted in (
+        ("pad_token_id", config.pad_token_id, CONTRACT.pad_token_id),
+        ("vocab_size", config.vocab_size, CONTRACT.vocab_size),
+    ):
+        if found != wanted:
+            raise CheckpointError(
+                f"{source} has {name} {found}; the contract with the clients says {wanted}"
+            )
+    if config.n_positions < CONTRACT.max_tokens:
+        raise CheckpointError(
+            f"{source} has {config.n_positions} positions; clients send up to "
+            f"{CONTRACT.max_tokens} tokens"
+        )
+
+
+def _attention_scale(config: GPT2Config, layer: int) -> float:
+    scale = float((config.n_embd // config.n_head) ** -0.5) if config.scale_attn_weights else 1.0
+    return scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
+
+
+def _folder_revision(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in WEIGHT_FILES for path in folder.glob(pattern)):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

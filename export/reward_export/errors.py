@@ -1,0 +1,36 @@
+"""What the exporter raises on purpose, under the package's one root.
+
+RewardError
+└── ExportError
+    ├── CheckpointError     not a checkpoint that can be served, or not to be found
+    ├── ParityError         the graph does not give PyTorch's rewards
+    └── PublishError        the repository cannot take the version
+"""
+
+from reward_client.errors import RewardError
+
+
+class ExportError(RewardError):
+    """The checkpoint was not published; nothing was left half-written."""
+
+
+class CheckpointError(ExportError):
+    """Not a checkpoint that can be served under the contract, or not to be found."""
+
+
+class ParityError(ExportError):
+    """The graph's rewards differ from PyTorch's by more than the tolerance.
+
+    Attributes:
+        difference: the largest absolute difference that was seen.
+        tolerance: what would have been accepted.
+    """
+
+    def __init__(self, message: str, *, difference: float, tolerance: float) -> None:
+        super().__init__(message)
+        self.difference = difference
+        self.tolerance = tolerance
+
+
+class PublishError(ExportError):
+    """The repository cannot take the version."""

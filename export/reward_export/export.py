@@ -1,0 +1,128 @@
+"""From a checkpoint to a published version: load, write, compare, publish."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import onnx_ir as ir
+
+from reward_export import checkpoint as checkpoints
+from reward_export import parity as parities
+from reward_export import publish as publishing
+from reward_export.graph import build
+
+GRAPH_NAME = "model.onnx"
+DATA_NAME = "model.onnx.data"
+MANIFEST_NAME = "manifest.json"
+LIBRARIES = ("gpt2-reward", "torch", "transformers", "onnx", "onnx-ir", "numpy")
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # one of the two is installed
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What to export, and where to.
+
+    Attributes:
+        checkpoint: hub id or folder.
+        repository: the model repository.
+        revision: branch, tag or commit on the hub.
+        precision: of weights and arithmetic.
+        version: version number; the next free one if None.
+        overwrite: whether an existing version may be replaced.
+    """
+
+    checkpoint: str
+    repository: Path
+    revision: str | None = None
+    precision: str = "fp32"
+    version: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version in the repository.
+
+    Attributes:
+        path: its folder.
+        parity: what was measured before it was published.
+    """
+
+    path: Path
+    parity: parities.Parity
+
+
+def export(options: ExportOptions, say: Say) -> Published:
+    """Publish a checkpoint as a new version.
+
+    Args:
+        options: what, and where to.
+        say: told what is going on, a line each.
+
+    Raises:
+        CheckpointError: the checkpoint is not there or cannot be served.
+        ParityError: the graph does not give PyTorch's rewards.
+        PublishError: the repository cannot take the version.
+    """
+    folder = publishing.model_folder(options.repository)
+    if options.version is not None:
+        publishing.check_version(folder, options.version, overwrite=options.overwrite)
+    say(f"loading {options.checkpoint}")
+    checkpoint = checkpoints.load(options.checkpoint, revision=options.revision)
+    n_parameters = sum(tensor.numel() for tensor in checkpoint.model.parameters())
+    say(f"writing the graph: {checkpoint.architecture.n_layer} layers, {n_parameters:,} weights")
+    # a tenth and 8 MB more than the weights: graph, manifest, file system
+    with publishing.staging(folder, needed_bytes=int(4.4 * n_parameters) + (8 << 20)) as staged:
+        graph = staged / GRAPH_NAME
+        model = build(checkpoint.architecture, checkpoint.weights())
+        ir.save(model, graph, external_data=DATA_NAME)
+        parity = parities.check(
+            parities.open_session(graph), checkpoint, checkpoint.architecture.n_positions
+        )
+        manifest = _manifest(options, checkpoint, parity, staged)
+        (staged / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
+        path = publishing.publish(
+            staged, folder, version=options.version, overwrite=options.overwrite
+        )
+    return Published(path, parity)
+
+
+def _manifest(
+    options: ExportOptions,
+    checkpoint: checkpoints.Checkpoint,
+    parity: parities.Parity,
+    staged: Path,
+) -> dict[str, object]:
+    return {
+        "source": checkpoint.source,
+        "revision": checkpoint.revision,
+        "precision": options.precision,
+        "sha256": {name: _sha256(staged / name) for name in (GRAPH_NAME, DATA_NAME)},
+        "parity": parity.as_dict(),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in (*LIBRARIES, *RUNTIMES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # the other of the two runtimes
+    return found
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

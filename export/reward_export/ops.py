@@ -1,0 +1,146 @@
+"""Writes ONNX operators one after another, so that a graph reads like the formula it computes.
+
+`op.Add(x, y)` appends an `Add` node and returns its output; keyword arguments are the
+operator's attributes. Operators of ONNX Runtime's own set are reached as
+`op.contrib("MultiHeadAttention", ...)`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+OPSET = 20  # the first with Gelu(approximate="tanh"); ONNX Runtime 1.24 knows up to 24
+CONTRIB_DOMAIN = "com.microsoft"
+IR_VERSION = 10  # the newest that ONNX Runtime 1.24 is sure to read
+INT32, INT64 = int(ir.DataType.INT32), int(ir.DataType.INT64)
+
+Attribute: TypeAlias = int | float | str | Sequence[int] | ir.Graph
+Operator: TypeAlias = Callable[..., ir.Value]
+Array: TypeAlias = NDArray[np.generic]
+
+
+class Ops:
+    """A graph in the making, or the body of a loop inside one.
+
+    Names of operators and their semantics: https://onnx.ai/onnx/operators/.
+    """
+
+    def __init__(self, parent: Ops | None = None) -> None:
+        self._tape = ir.tape.Tape()
+        # a loop's body sees what stands around it, so constants are kept once, outermost
+        self._root: Ops = parent._root if parent else self
+        self._weights: dict[str, ir.Value] = {}
+        self._numbers = itertools.count()
+
+    def __getattr__(self, op_type: str) -> Operator:
+        """The operator of this name in the standard set, with one output."""
+        if not op_type[0].isupper():
+            raise AttributeError(op_type)
+
+        def append(*inputs: ir.Value | None, **attributes: Attribute) -> ir.Value:
+            return self._append(op_type, inputs, attributes)
+
+        return append
+
+    def contrib(self, op_type: str, *inputs: ir.Value | None, **attributes: Attribute) -> ir.Value:
+        """An operator of ONNX Runtime's own set (`com.microsoft`), with one output."""
+        return self._append(op_type, inputs, attributes, domain=CONTRIB_DOMAIN)
+
+    def split(self, x: ir.Value, *, parts: int, axis: int) -> Sequence[ir.Value]:
+        """`x` cut into `parts` equal parts along `axis`."""
+        attributes = {"num_outputs": parts, "axis": axis}
+        outputs = self._tape.op_multi_out("Split", [x], attributes, num_outputs=parts)
+        for output in outputs:
+            output.name = self._new_name("Split")
+        return outputs
+
+    def concat_loop(
+        self, n_turns: ir.Value, turn: Callable[[Ops, ir.Value], ir.Value], *, axis: int
+    ) -> ir.Value:
+        """`turn(op, i)` for i in 0 ... `n_turns` - 1, concatenated along `axis`.
+
+        Args:
+            n_turns: int64 scalar, at least 1.
+            turn: appends one turn's operators to the `op` it is given; `i` is an int64
+                scalar. What it returns may differ in size along `axis` alone.
+            axis: of the concatenation.
+        """
+        body = Ops(self)
+        i = tensor_input(self._new_name("turn"), ir.DataType.INT64, ())
+        goes_on = tensor_input(self._new_name("goes_on"), ir.DataType.BOOL, ())
+        done = ir.Value(
+            name=self._new_name("done"), type=ir.SequenceType(ir.TensorType(ir.DataType.FLOAT))
+        )
+        outputs = [body.Identity(goes_on), body.SequenceInsert(done, turn(body, i))]
+        outputs[0].type, outputs[0].shape, outputs[1].type = goes_on.type, goes_on.shape, done.type
+        graph = ir.Graph(
+            [i, goes_on, done], outputs, nodes=body._tape.nodes, name=self._new_name("body")
+        )
+        nothing = self.SequenceEmpty(dtype=int(ir.DataType.FLOAT))
+        pieces = self.Loop(n_turns, self.weight("true", np.array(True)), nothing, body=graph)
+        return self.ConcatFromSequence(pieces, axis=axis)
+
+    def int64(self, value: int) -> ir.Value:
+        """A scalar constant."""
+        return self._scalar(value, "int64")
+
+    def int32(self, value: int) -> ir.Value:
+        """A scalar constant."""
+        return self._scalar(value, "int32")
+
+    def float32(self, value: float) -> ir.Value:
+        """A scalar constant."""
+        return self._scalar(value, "float32")
+
+    def shape(self, *dims: int) -> ir.Value:
+        """A constant 1-D int64 tensor: a shape, axes, or slice bounds."""
+        return self.weight(f"shape_{'x'.join(map(str, dims))}", np.array(dims, np.int64))
+
+    def weight(self, name: str, array: Array) -> ir.Value:
+        """An initializer of this name; asked for again, the same one."""
+        root = self._root
+        if name not in root._weights:
+            tensor = ir.tensor(array, name=name)
+            root._weights[name] = root._tape.initializer(tensor, name=name)
+        return root._weights[name]
+
+    def model(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
+        """Everything appended so far, as a model with these inputs and outputs."""
+        graph = ir.Graph(
+            inputs,
+            outputs,
+            nodes=self._tape.nodes,
+            initializers=self._tape.initializers,
+            opset_imports={"": OPSET, CONTRIB_DOMAIN: 1},
+            name="gpt2_reward",
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="gpt2-reward")
+
+    def _scalar(self, value: float, dtype: str) -> ir.Value:
+        return self.weight(f"{dtype}_{value}", np.array(value, dtype))
+
+    def _append(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: dict[str, Attribute],
+        domain: str = "",
+    ) -> ir.Value:
+        value = self._tape.op(op_type, inputs, attributes, domain=domain)
+        value.name = self._new_name(op_type)
+        return value
+
+    def _new_name(self, stem: str) -> str:
+        """Unique in the whole model: a body may not name a value that stands around it."""
+        return f"{stem}_{next(self._root._numbers)}"
+
+
+def tensor_input(name: str, dtype: ir.DataType, dims: Sequence[str | int]) -> ir.Value:
+    """A graph input; a string in `dims` names a dynamic axis."""
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(dims))

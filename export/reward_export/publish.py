@@ -1,0 +1,145 @@
+"""Puts a version into the model repository, whole or not at all.
+
+Everything is written into a hidden folder beside the versions, which Triton does not look
+at, flushed to disk, and renamed into place in one step.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from reward_client.contract import MODEL_NAME
+
+from reward_export.errors import PublishError
+
+CONFIG_NAME = "config.pbtxt"
+
+
+def model_folder(repository: Path) -> Path:
+    """The folder of the reward model in a repository.
+
+    Raises:
+        PublishError: the repository is not there, or does not configure the model.
+    """
+    if not repository.is_dir():
+        raise PublishError(f"there is no model repository at {repository}")
+    folder = repository / MODEL_NAME
+    if not (folder / CONFIG_NAME).is_file():
+        raise PublishError(
+            f"{repository} has no {MODEL_NAME}/{CONFIG_NAME}; copy the project's "
+            f"model_repository/{MODEL_NAME}/{CONFIG_NAME} there first"
+        )
+    return folder
+
+
+def published_versions(folder: Path) -> list[int]:
+    """Version numbers in a model's folder, ascending."""
+    return sorted(
+        int(path.name)
+        for path in folder.iterdir()
+        if path.is_dir() and path.name.isdecimal() and not path.name.startswith("0")
+    )
+
+
+def check_version(folder: Path, version: int, *, overwrite: bool) -> None:
+    """Refuse a version number that cannot be taken.
+
+    Raises:
+        PublishError: it is below 1, or exists and `overwrite` is False.
+    """
+    if version < 1:
+        raise PublishError(f"version {version} is not served by Triton; versions begin at 1")
+    if not overwrite and (folder / str(version)).exists():
+        raise PublishError(
+            f"version {version} exists in {folder}; leave --version out for the next free "
+            "number, or ask for --overwrite"
+        )
+
+
+@contextlib.contextmanager
+def staging(folder: Path, *, needed_bytes: int) -> Iterator[Path]:
+    """An empty hidden folder beside the versions, gone at the end unless published.
+
+    Args:
+        folder: the model's folder.
+        needed_bytes: what will be written, checked against the free space beforehand.
+
+    Raises:
+        PublishError: the disk is or runs full, or the folder cannot be written.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise PublishError(
+            f"{folder} has {free / 1e6:.0f} MB free; the version needs {needed_bytes / 1e6:.0f} MB"
+        )
+    path: Path | None = None
+    try:
+        path = Path(tempfile.mkdtemp(prefix=".staging-", dir=folder))
+        path.chmod(0o755)  # mkdtemp hides it from the server's user
+        yield path
+    except OSError as error:
+        raise PublishError(f"cannot write to {folder}: {error.strerror or error}") from error
+    finally:
+        if path is not None:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def publish(staged: Path, folder: Path, *, version: int | None, overwrite: bool) -> Path:
+    """Rename a staged folder into its version, and return where it is now.
+
+    Args:
+        staged: the folder that `staging` gave, complete.
+        folder: the model's folder.
+        version: the number; the next free one if None.
+        overwrite: whether an existing version may be replaced.
+
+    Raises:
+        PublishError: the version exists and `overwrite` is False.
+    """
+    _flush(staged)
+    while True:
+        number = version or max(published_versions(folder), default=0) + 1
+        target = folder / str(number)
+        check_version(folder, number, overwrite=overwrite)
+        if overwrite and target.exists():
+            _replace(staged, target)
+            break
+        try:
+            staged.rename(target)
+            break
+        except OSError:
+            # somebody published this number a moment ago; take the next one if we may choose
+            if version is not None or not target.exists():
+                raise
+    _flush_folder(folder)
+    return target
+
+
+def _replace(staged: Path, target: Path) -> None:
+    old = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent)) / target.name
+    target.rename(old)
+    try:
+        staged.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    finally:
+        shutil.rmtree(old.parent, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
