@@ -1,0 +1,39 @@
+# Everything a developer runs; CI calls the same targets.
+PYTHON ?= python3
+CHECKPOINT ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types install clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+
+demo: $(INSTALLED) ## set up, export a checkpoint, serve it, rank real conversations (CHECKPOINT=hub id or folder)
+	$(BIN)/python demo/demo.py $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)')
+
+test: lint types ## lint, types and all tests
+	$(BIN)/pytest
+
+lint: $(INSTALLED) ## ruff, style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## mypy, strict on the packages
+	$(BIN)/mypy
+
+install: $(INSTALLED) ## the environment in .venv
+
+# One environment for all parts. constraints.txt pins what CI and the demo use; the package
+# itself has ranges. A torch for this platform is taken as pip finds it.
+$(INSTALLED): pyproject.toml constraints.txt
+	tools/host.sh $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean: ## remove what the targets above have made
+	rm -rf $(VENV) .checkpoints .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find model_repository -mindepth 2 -maxdepth 2 -type d -exec rm -rf {} +
