@@ -179,7 +179,7 @@ def _edge_rows(row: Ids) -> Ids:
 
 
 def _pad(rows: Sequence[Ids]) -> Ids:
-    ids = np.full((len(rows), max(map(len, rows)) + 1), CONTRACT.pad_token_id, np.int32)
+    ids = np.full((len(rows), max(map(len, rows))), CONTRACT.pad_token_id, np.int32)
     for padded, row in zip(ids, rows, strict=True):
         padded[: len(row)] = row
     return ids

@@ -1,0 +1,1 @@
+"""The client's subcommands; `reward_client.cli` runs them."""

@@ -1,0 +1,42 @@
+"""Rank candidate replies to a context, best first."""
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from reward_client.commands.connection import add_connection, open_client
+from reward_client.wire import RankedCandidate
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `gpt2-reward rank` takes."""
+    parser.add_argument("--context", required=True, help="the conversation so far")
+    parser.add_argument(
+        "candidates",
+        nargs="+",
+        metavar="CANDIDATE",
+        help="joined to the context as it is: begin it with a space or line break if one belongs",
+    )
+    parser.add_argument("--json", action="store_true", help="a JSON list, for programs")
+    add_connection(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the candidates, best first."""
+    with open_client(arguments) as client:
+        candidates = client.rank(arguments.context, arguments.candidates)
+    if arguments.json:
+        fields = ("text", "reward", "index")
+        print(json.dumps([{name: getattr(c, name) for name in fields} for c in candidates]))
+    else:
+        print(table(candidates))
+    return 0
+
+
+def table(candidates: Sequence[RankedCandidate]) -> str:
+    """Ranked candidates for reading, the best one marked with `*`."""
+    return "\n".join(
+        f"{'*' if rank == 1 else ' '} {rank:>2}  {candidate.reward:>+9.4f}  "
+        f"{' '.join(candidate.text.split())}"
+        for rank, candidate in enumerate(candidates, start=1)
+    )

@@ -1,0 +1,102 @@
+"""Score texts, one reward a line in the order of the input, and nothing else on output.
+
+A line of a text file is a text, blank lines included. A line of a JSONL file is an object
+whose field "text" is scored; use it for texts that hold line breaks.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from reward_client.commands.connection import add_connection, open_client
+from reward_client.errors import InvalidInputError
+
+ROWS_A_CALL = 256  # enough to fill a server's batch, little enough to stream
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `gpt2-reward score` takes."""
+    parser.add_argument("file", nargs="?", default="-", metavar="FILE", help="- for stdin")
+    parser.add_argument(
+        "--format", choices=("text", "jsonl"), help="default: jsonl for *.jsonl, else text"
+    )
+    add_connection(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print one reward a line."""
+    is_jsonl = (arguments.format or Path(arguments.file).suffix.lstrip(".")) == "jsonl"
+    with _open(arguments.file) as file, open_client(arguments) as client:
+        texts = read_texts(file, jsonl=is_jsonl)
+        first = 1
+        while chunk := list(islice(texts, ROWS_A_CALL)):
+            with _line_numbers(first):
+                rewards = client.score(chunk)
+            # nine digits bring every float32 back as it was
+            print("\n".join(f"{reward:.9g}" for reward in rewards), flush=True)
+            first += len(chunk)
+    return 0
+
+
+def read_texts(lines: Iterable[bytes], *, jsonl: bool) -> Iterator[str]:
+    """The texts of a file's lines, as they come.
+
+    Args:
+        lines: each with its line break, as a file gives them.
+        jsonl: whether a line is a JSON object with a field "text".
+
+    Raises:
+        InvalidInputError: a line is no UTF-8 or no such object; the message has its number.
+    """
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(
+                f"line {number} is not UTF-8 (byte {error.start + 1}); convert the file first",
+                row=number - 1,
+            ) from error
+        yield _text_field(text, number) if jsonl else text
+
+
+def _text_field(line: str, number: int) -> str:
+    try:
+        item = json.loads(line)
+    except ValueError as error:
+        raise InvalidInputError(f"line {number} is not JSON: {error}", row=number - 1) from error
+    if not isinstance(item, dict) or not isinstance(item.get("text"), str):
+        raise InvalidInputError(
+            f'line {number} is no object with a string "text"; for plain text use --format text',
+            row=number - 1,
+        )
+    return str(item["text"])
+
+
+@contextlib.contextmanager
+def _line_numbers(first: int) -> Iterator[None]:
+    """Rows of a call are lines of a file, `first` the first."""
+    try:
+        yield
+    except InvalidInputError as error:
+        if error.row is None:
+            raise
+        raise InvalidInputError(f"line {first + error.row}: {error}", row=error.row) from error
+
+
+@contextlib.contextmanager
+def _open(name: str) -> Iterator[BinaryIO]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = io.BufferedReader(io.FileIO(name))
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {name}: {error.strerror}") from error
+    with file:
+        yield file
