@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from reward_export.random_checkpoint import random_checkpoint
 
 

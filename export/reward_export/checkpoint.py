@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from reward_client.contract import CONTRACT
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
 from transformers.models.gpt2 import GPT2Config, GPT2ForSequenceClassification
 
+from reward_client.contract import CONTRACT
 from reward_export.errors import CheckpointError
 from reward_export.graph import Architecture
 

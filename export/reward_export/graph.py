@@ -28,8 +28,8 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from reward_client.contract import INPUT_IDS, REWARD
 
+from reward_client.contract import INPUT_IDS, REWARD
 from reward_export.attention import Attention, Looped, fresh_stretches, last_tokens
 from reward_export.ops import INT64, Ops, tensor_input
 from reward_export.tree import Packed, Rows, admit, pack, prefix_tree

@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from reward_client.contract import CONTRACT, INPUT_IDS, REWARD
-from reward_client.tokens import Tokenizer
 from tqdm import tqdm
 
+from reward_client.contract import CONTRACT, INPUT_IDS, REWARD
+from reward_client.tokens import Tokenizer
 from reward_export.errors import ExportError, ParityError
 from reward_export.sample import conversations
 

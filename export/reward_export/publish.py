@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reward_client.contract import MODEL_NAME
-
 from reward_export.errors import PublishError
 
 CONFIG_NAME = "config.pbtxt"

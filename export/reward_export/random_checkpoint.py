@@ -9,8 +9,9 @@ import argparse
 from pathlib import Path
 
 import torch
-from reward_client.contract import CONTRACT
 from transformers import GPT2Config, GPT2ForSequenceClassification
+
+from reward_client.contract import CONTRACT
 
 
 def random_checkpoint(
@@ -37,8 +38,8 @@ def random_checkpoint(
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         model = GPT2ForSequenceClassification(config)
-        # at GPT-2's own 0.02 the rewards of small models hardly differ, and hide mistakes
-        torch.nn.init.normal_(model.score.weight, std=1.0)
+        # rewards of about unit size; at GPT-2's own 0.02 they hardly differ, and hide mistakes
+        torch.nn.init.normal_(model.score.weight, std=n_embd**-0.5)
     model.save_pretrained(folder)
     return folder
 

@@ -6,8 +6,8 @@ Read `graph.py` first; it has the alphabet of the shapes.
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from reward_client.contract import CONTRACT
 
+from reward_client.contract import CONTRACT
 from reward_export.ops import INT32, INT64, Ops
 
 

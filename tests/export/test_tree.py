@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+
 from reward_export.attention import cut, fresh_stretches
 from reward_export.ops import Ops, tensor_input
 from reward_export.tree import Rows, admit, pack, prefix_tree

@@ -1,0 +1,104 @@
+"""What Triton loads: one ONNX Runtime session for each model instance.
+
+Triton takes the folder that holds this file for the backend of that folder's name, and
+runs it in a process of its own for each instance. It serves the configurations that the
+C++ `onnxruntime` backend serves, those with `max_batch_size` above 0.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+from reward_serve.backend.batching import Arrays, run_together
+from reward_serve.backend.settings import (
+    Config,
+    ConfigError,
+    Device,
+    open_session,
+    read_settings,
+)
+
+
+class TritonPythonModel:
+    """One instance of a model; Triton calls its methods by these names."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Open the session, and hold the graph to the configuration."""
+        config: Config = json.loads(args["model_config"])
+        file = config.get("default_model_filename") or "model.onnx"
+        path = Path(args["model_repository"]) / args["model_version"] / file
+        if not path.is_file():
+            raise ConfigError(f"there is no {path}")
+        device = Device(args["model_instance_kind"], int(args["model_instance_device_id"]))
+        settings = read_settings(config, device, onnxruntime.get_available_providers())
+        self._session = open_session(str(path), settings)
+        self._run_options = onnxruntime.RunOptions()
+        for key, value in settings.run_entries.items():
+            self._run_options.add_run_config_entry(key, value)
+        self._inputs = [tensor["name"] for tensor in config["input"]]
+        self._outputs = [tensor["name"] for tensor in config["output"]]
+        check_tensors("input", config["input"], self._session.get_inputs())
+        check_tensors("output", config["output"], self._session.get_outputs())
+
+    def execute(self, requests: Sequence["pb_utils.InferenceRequest"]) -> list[object]:
+        """Answer the requests that Triton's batcher hands over, in their order."""
+        given = [self._arrays(request) for request in requests]
+        answers = run_together(given, self._run)
+        return [
+            self._response(request, answer)
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+
+    def _arrays(self, request: "pb_utils.InferenceRequest") -> Arrays:
+        return {
+            name: pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+            for name in self._inputs
+        }
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        outputs = self._session.run(self._outputs, dict(inputs), self._run_options)
+        return dict(zip(self._outputs, outputs, strict=True))
+
+    def _response(
+        self, request: "pb_utils.InferenceRequest", answer: Arrays | Exception
+    ) -> "pb_utils.InferenceResponse":
+        if isinstance(answer, Exception):
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(answer)))
+        wanted = request.requested_output_names()
+        tensors = [pb_utils.Tensor(name, answer[name]) for name in self._outputs if name in wanted]
+        return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def check_tensors(
+    kind: str,
+    configured: Sequence[Config],
+    found: Sequence[onnxruntime.NodeArg],
+) -> None:
+    """Hold a graph's inputs or outputs to the configured ones.
+
+    Raises:
+        ConfigError: one is missing or of another type, or an input is not configured.
+    """
+    types = {tensor.name: tensor.type for tensor in found}
+    for tensor in configured:
+        name, wanted = tensor["name"], onnx_type(tensor["data_type"])
+        if types.get(name) != wanted:
+            raise ConfigError(
+                f"the configuration has {kind} {name} as {wanted}; the graph has "
+                f"{types.get(name) or 'none of that name, but ' + ', '.join(types)}"
+            )
+    unset = types.keys() - {tensor["name"] for tensor in configured}
+    if kind == "input" and unset:
+        raise ConfigError(f"the graph needs inputs that are not configured: {', '.join(unset)}")
+
+
+def onnx_type(triton_type: str) -> str:
+    """ONNX Runtime's name of a type: `TYPE_FP32` is `tensor(float)`."""
+    if triton_type == "TYPE_STRING":
+        return "tensor(string)"
+    name = np.dtype(pb_utils.triton_string_to_numpy(triton_type)).name
+    return f"tensor({ {'float32': 'float', 'float64': 'double'}.get(name, name) })"

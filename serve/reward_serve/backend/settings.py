@@ -1,0 +1,151 @@
+"""From a model's configuration to an ONNX Runtime session, as the C++ backend reads it.
+
+Source of the keys and their meanings: the documentation and source of
+triton-inference-server/onnxruntime_backend.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import onnxruntime
+
+# a model configuration as Triton hands it over, parsed from JSON
+Config = Mapping[str, Any]  # type: ignore[explicit-any,unused-ignore]
+T = TypeVar("T")
+
+ALL_ON = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+LEVELS = {
+    -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+# read from the top-level parameters, where the C++ backend applies them last
+CUDA_PARAMETERS = (
+    "gpu_mem_limit",
+    "arena_extend_strategy",
+    "cudnn_conv_algo_search",
+    "do_copy_in_default_stream",
+)
+# the C++ backend takes the number of onnxruntime's C enumeration, Python its name
+ARENA_STRATEGIES = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
+CONV_SEARCHES = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
+NAMES = {"arena_extend_strategy": ARENA_STRATEGIES, "cudnn_conv_algo_search": CONV_SEARCHES}
+SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+
+
+class ConfigError(ValueError):
+    """The configuration asks for what this backend or this machine cannot do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where an instance runs: `kind` is CPU or GPU, `id` the GPU's number."""
+
+    kind: str
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What an ONNX Runtime session is made with."""
+
+    providers: tuple[tuple[str, dict[str, str]], ...]
+    optimization: onnxruntime.GraphOptimizationLevel = ALL_ON
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
+    parallel: bool = False
+    memory_arena: bool = True
+    memory_pattern: bool = True
+    run_entries: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_settings(config: Config, device: Device, available: Sequence[str]) -> SessionSettings:
+    """The session that a model's configuration asks for.
+
+    Args:
+        config: the model configuration, parsed.
+        device: where this instance runs.
+        available: execution providers that the installed ONNX Runtime has.
+
+    Raises:
+        ConfigError: a value is malformed, or the device's provider is not installed.
+    """
+    parameters = {
+        key: value.get("string_value", "") for key, value in config.get("parameters", {}).items()
+    }
+    level = config.get("optimization", {}).get("graph", {}).get("level", 0)
+    shrink = parameters.get(SHRINKAGE)
+    return SessionSettings(
+        providers=_providers(parameters, device, available),
+        optimization=LEVELS.get(int(level), ALL_ON),
+        intra_op_threads=_read(parameters, "intra_op_thread_count", _count, 0),
+        inter_op_threads=_read(parameters, "inter_op_thread_count", _count, 0),
+        parallel=_read(parameters, "execution_mode", _switch, default=False),
+        memory_arena=_read(parameters, "enable_mem_arena", _switch, default=True),
+        memory_pattern=_read(parameters, "enable_mem_pattern", _switch, default=True),
+        run_entries={SHRINKAGE: shrink} if shrink else {},
+    )
+
+
+def open_session(path: str, settings: SessionSettings) -> onnxruntime.InferenceSession:
+    """The session; it fails rather than fall back to another provider."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = settings.optimization
+    options.intra_op_num_threads = settings.intra_op_threads
+    options.inter_op_num_threads = settings.inter_op_threads
+    if settings.parallel:
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+    options.enable_cpu_mem_arena = settings.memory_arena
+    options.enable_mem_pattern = settings.memory_pattern
+    session = onnxruntime.InferenceSession(path, options, providers=list(settings.providers))
+    wanted = settings.providers[0][0]
+    if session.get_providers()[0] != wanted:  # ONNX Runtime only warns when a library is missing
+        raise ConfigError(
+            f"ONNX Runtime could not start {wanted}, and would use "
+            f"{session.get_providers()[0]}; look for its warning above"
+        )
+    return session
+
+
+def _providers(
+    parameters: Mapping[str, str], device: Device, available: Sequence[str]
+) -> tuple[tuple[str, dict[str, str]], ...]:
+    if device.kind == "CPU":
+        return ((CPU, {}),)
+    if CUDA not in available:
+        raise ConfigError(
+            f"a GPU instance needs {CUDA}, and the installed ONNX Runtime has only "
+            f"{', '.join(available)}; install onnxruntime-gpu instead of onnxruntime, or set "
+            "the instance group's kind to KIND_CPU"
+        )
+    options = {"device_id": str(device.id)}
+    for key in CUDA_PARAMETERS:
+        if value := parameters.get(key):
+            options[key] = NAMES.get(key, {}).get(value, value)
+    # nodes that CUDA has no kernel for, shapes above all, run on the CPU
+    return ((CUDA, options), (CPU, {}))
+
+
+def _read(parameters: Mapping[str, str], key: str, parse: Callable[[str], T], default: T) -> T:
+    text = parameters.get(key, "")
+    if not text:
+        return default
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigError(f"parameter {key} is {text!r}; {error}") from error
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("it has to be a number from 0, where 0 lets ONNX Runtime choose")
+    return int(text)
+
+
+def _switch(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError("it has to be 0 or 1")
+    return text == "1"

@@ -1,0 +1,86 @@
+"""Serve a model repository with the tritonserver of the PyPI wheel, without a container.
+
+Options behind -- go to tritonserver as they are. Ctrl-C finishes requests in flight and
+stops; a second one stops at once.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from reward_serve.errors import StartError
+from reward_serve.server import ServerOptions, TritonServer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `gpt2-reward serve` takes."""
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; default: %(default)s, this machine alone. Triton has no "
+        "authentication of its own: think before you open it to a network",
+    )
+    parser.add_argument("--grpc-port", type=int, default=8001, help="0: a free one; %(default)s")
+    parser.add_argument("--http-port", type=int, default=8000, help="likewise; %(default)s")
+    parser.add_argument("--metrics-port", type=int, default=8002, help="likewise; %(default)s")
+    parser.add_argument(
+        "--ready-timeout", type=float, default=300.0, metavar="SECONDS", help="%(default)s"
+    )
+    parser.add_argument(
+        "triton_options", nargs="*", metavar="-- TRITON_OPTION", help="passed to tritonserver"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    server = TritonServer(
+        ServerOptions(
+            arguments.repository,
+            arguments.host,
+            arguments.grpc_port,
+            arguments.http_port,
+            arguments.metrics_port,
+            tuple(arguments.triton_options),
+            ready_timeout_s=arguments.ready_timeout,
+            end_with_parent=True,
+        )
+    )
+    stopping = False
+
+    def stop(_signum: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        server.interrupt()
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, stop)
+    try:
+        with server:
+            _announce(server)
+            code = server.wait()
+    except StartError:
+        if not stopping:
+            raise
+        return 0  # told to stop before it was ready
+    if stopping:
+        _say("stopped")
+        return 0
+    _say(f"tritonserver ended by itself (exit code {code})")
+    return 1
+
+
+def _announce(server: TritonServer) -> None:
+    _say(f"ready: serving {server.options.repository}")
+    _say(f"  gRPC     {server.grpc_url}")
+    _say(f"  HTTP     {server.http_url}")
+    _say(f"  metrics  {server.metrics_url}")
+    _say(f"  log      {server.log}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

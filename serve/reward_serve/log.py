@@ -1,0 +1,21 @@
+"""Finds the reason in a tritonserver's log."""
+
+import re
+
+# severity, date, time, thread, place] "message": E1123 07:01:02.345678 123 server.cc:251] "..."
+_LINE = re.compile(r"^[EF]\d{4} [\d:.]+ \d+ [\w.]+:\d+\] \"?(?P<message>.*?)\"?$")
+# said at every start on a machine without a GPU, and harmless
+_NOISE = re.compile(r"CUDA|Cuda|NVML|DCGM|nvml|dcgm|pinned memory|TRITONBACKEND_")
+MOST = 5
+
+
+def reasons(log: str) -> tuple[str, ...]:
+    """The error lines of a log without their prefixes, each once, at most five.
+
+    Where the server gave none, the last lines of the log: it may have died of a signal.
+    """
+    messages = [match["message"].strip() for match in map(_LINE.match, log.splitlines()) if match]
+    told = dict.fromkeys(message for message in messages if not _NOISE.search(message))
+    if told:
+        return tuple(told)[:MOST]
+    return tuple(line for line in log.splitlines()[-MOST:] if line.strip())
