@@ -151,6 +151,8 @@ class TritonServer:
                     start_new_session=True,  # Ctrl-C is ours to pass on
                     preexec_fn=_end_with_parent if self.options.end_with_parent else None,  # noqa: PLW1509
                 )
+            if self._stop_signals:  # told to stop before there was anything to stop
+                self._process.terminate()
             self._wait_until_ready()
         except BaseException:
             self.stop()

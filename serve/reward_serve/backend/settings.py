@@ -100,8 +100,10 @@ def open_session(path: str, settings: SessionSettings) -> onnxruntime.InferenceS
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     options.enable_cpu_mem_arena = settings.memory_arena
     options.enable_mem_pattern = settings.memory_pattern
-    session = onnxruntime.InferenceSession(path, options, providers=list(settings.providers))
     wanted = settings.providers[0][0]
+    if wanted == CUDA and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA that came with pip is on no library path
+    session = onnxruntime.InferenceSession(path, options, providers=list(settings.providers))
     if session.get_providers()[0] != wanted:  # ONNX Runtime only warns when a library is missing
         raise ConfigError(
             f"ONNX Runtime could not start {wanted}, and would use "

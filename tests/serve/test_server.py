@@ -1,0 +1,193 @@
+"""Starting and stopping a real tritonserver."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from lookup import add_model, free_ports
+
+from reward_serve.errors import HostError, PortError, RepositoryError, StartError
+from reward_serve.server import ServerOptions, TritonServer
+from reward_serve.wheel import find_wheel, library_path
+
+SHARED_MEMORY = Path("/dev/shm")
+COMMAND = Path(sys.executable).with_name("gpt2-reward")
+
+
+@pytest.fixture
+def lookup_repository(tmp_path: Path) -> Path:
+    add_model(tmp_path / "repository", "lookup")
+    return tmp_path / "repository"
+
+
+def group_members(leader: int) -> list[int]:
+    """Processes, other than zombies, in a process group."""
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _parent, group = stat.read_text().rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+        if int(group) == leader and state != "Z":
+            members.append(int(stat.parent.name))
+    return members
+
+
+def eventually(holds: Callable[[], bool], *, within_s: float = 20.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def regions() -> set[str]:
+    return {path.name for path in SHARED_MEMORY.glob("gpt2_reward_*")}
+
+
+def test_nothing_is_left_behind(lookup_repository: Path) -> None:
+    before = regions()
+    with TritonServer(free_ports(lookup_repository)) as server:
+        pid, log = server.pid, server.log
+        assert len(group_members(pid)) >= 2  # the server and the backend's process
+        assert regions() - before
+    assert group_members(pid) == []
+    assert not log.exists()
+    assert regions() <= before
+
+
+def test_a_killed_server_leaves_nothing_behind_either(lookup_repository: Path) -> None:
+    before = regions()
+    with TritonServer(free_ports(lookup_repository)) as server:
+        os.kill(server.pid, signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+    assert eventually(lambda: group_members(server.pid) == [])
+    assert regions() <= before
+
+
+@pytest.fixture
+def command(lookup_repository: Path) -> Iterator[subprocess.Popen[str]]:
+    ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
+    process = subprocess.Popen(
+        [COMMAND, "serve", *ports, f"--repository={lookup_repository}", "--", "--id=passed-on"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def started(command: subprocess.Popen[str]) -> tuple[int, dict[str, str]]:
+    """Wait until the command says it is ready. -> the server's pid and its addresses."""
+    assert command.stderr is not None
+    assert command.stderr.readline().startswith("ready: serving")
+    addresses = dict(command.stderr.readline().split() for _ in range(4))
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+    return int(children[0]), addresses
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_told_to_stop(
+    command: subprocess.Popen[str], signum: signal.Signals
+) -> None:
+    pid, addresses = started(command)
+    with urllib.request.urlopen(addresses["metrics"]) as response:
+        assert b"nv_inference_count" in response.read()
+    assert "passed-on" in Path(addresses["log"]).read_text()
+    command.send_signal(signum)
+    assert command.wait(30) == 0
+    assert group_members(pid) == []
+
+
+def test_a_killed_command_takes_the_server_along(command: subprocess.Popen[str]) -> None:
+    pid, _addresses = started(command)
+    command.kill()
+    assert eventually(lambda: group_members(pid) == [])
+
+
+def test_a_taken_port_is_named_before_anything_starts(lookup_repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ServerOptions(lookup_repository, grpc_port=port, http_port=0, metrics_port=0)
+        with pytest.raises(PortError, match=f"cannot listen on 127.0.0.1:{port}") as caught:
+            TritonServer(options).start()
+    assert caught.value.port == port
+
+
+def test_a_damaged_graph_is_reported_with_the_servers_own_reason(lookup_repository: Path) -> None:
+    graph = lookup_repository / "lookup" / "1" / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:100])
+    with pytest.raises(StartError, match="failed to load 'lookup'") as caught:
+        TritonServer(free_ports(lookup_repository)).start()
+    assert any("model.onnx" in reason for reason in caught.value.reasons)
+    assert "\n" not in caught.value.reasons[0]
+    caught.value.log.unlink()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("TYPE_INT64 dims: [ -1 ] }}", "TYPE_INT32 dims: [ -1 ] }}", "the graph has tensor"),
+        ('name: "x"', 'name: "z"', "the graph has none of that name, but x"),
+        ("KIND_CPU", "KIND_GPU", "KIND_GPU"),
+        (
+            "count: 1 } ]",
+            "count: 1 } ] "
+            'parameters { key: "intra_op_thread_count" value { string_value: "many" } }',
+            "intra_op_thread_count is 'many'",
+        ),
+    ],
+    ids=["type", "name", "no GPU here", "malformed parameter"],
+)
+def test_a_wrong_configuration_is_reported_with_the_reason(
+    lookup_repository: Path, old: str, new: str, reason: str
+) -> None:
+    config = lookup_repository / "lookup" / "config.pbtxt"
+    text = config.read_text()
+    old, new = old.replace("}}", "}"), new.replace("}}", "}")
+    assert old in text
+    config.write_text(text.replace(old, new, 1))
+    with pytest.raises(StartError, match=reason) as caught:
+        TritonServer(free_ports(lookup_repository)).start()
+    caught.value.log.unlink()
+
+
+def test_tritons_own_refusal_of_an_option_is_told(lookup_repository: Path) -> None:
+    with pytest.raises(StartError, match="unrecognized option '--no-such-option=1'") as caught:
+        TritonServer(free_ports(lookup_repository, "--no-such-option=1")).start()
+    caught.value.log.unlink()
+
+
+def test_without_a_repository_or_a_version_there_is_nothing_to_serve(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match="there is no model repository at"):
+        TritonServer(ServerOptions(tmp_path / "nowhere")).start()
+    (tmp_path / "gpt2_reward").mkdir()
+    with pytest.raises(RepositoryError, match="gpt2-reward export CHECKPOINT"):
+        TritonServer(ServerOptions(tmp_path)).start()
+
+
+def test_a_missing_libpython_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("sysconfig.get_config_var", lambda _name: "/nowhere")
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    with pytest.raises(HostError, match=f"apt-get install libpython{version}"):
+        library_path(find_wheel())
+
+
+def test_a_missing_wheel_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(HostError, match=r"pip install 'gpt2-reward\[serve\]'"):
+        find_wheel()
