@@ -12,9 +12,8 @@ import hashlib
 import json
 import re
 import sys
+from importlib import resources
 from pathlib import Path
-
-import chitchat_dataset
 
 N_CONVERSATIONS = 48
 MIN_TURNS, MAX_TURNS = 8, 40
@@ -26,7 +25,8 @@ NOT_FOR_SHOW = re.compile(
 
 def main() -> None:
     """Write the sample to the path given."""
-    dialogues = chitchat_dataset.Dataset()
+    text = (resources.files("chitchat_dataset") / "dataset.json").read_text("utf-8")
+    dialogues = json.loads(text)
     sample = []
     for key in sorted(dialogues, key=lambda key: hashlib.sha256(key.encode()).hexdigest()):
         turns = [

@@ -3,8 +3,10 @@
 import re
 
 # severity, date, time, thread, place] "message": E1123 07:01:02.345678 123 server.cc:251] "..."
-# or, of the command line: tritonserver: unrecognized option '--x'
-_LINE = re.compile(r"^(?:[EF]\d{4} [\d:.]+ \d+ [\w.]+:\d+\]|tritonserver:) \"?(?P<message>.*?)\"?$")
+# or, of the command line: PATH/tritonserver: unrecognized option '--x'
+_LINE = re.compile(
+    r"^(?:[EF]\d{4} [\d:.]+ \d+ [\w.]+:\d+\]|\S*tritonserver:) \"?(?P<message>.*?)\"?$"
+)
 # said at every start on a machine without a GPU, and harmless
 _NOISE = re.compile(r"CUDA|Cuda|NVML|DCGM|nvml|dcgm|pinned memory|TRITONBACKEND_")
 _TRACEBACK = r"\n\nAt:"  # Triton prints a Python error's traceback behind it, escaped, in one line

@@ -1,8 +1,8 @@
 from reward_serve.log import reasons
 
 FAILED = (
-    r"E1123 07:04:21.0 5385 model_lifecycle.cc:642] \"failed to load 'm' version 1: Internal: "
-    r"ValueError: no such file\n\nAt:\n  model.py(3): initialize\n\""
+    "E1123 07:04:21.0 5385 model_lifecycle.cc:642] \"failed to load 'm' version 1: Internal: "
+    r'ValueError: no such file\n\nAt:\n  model.py(3): initialize\n"'
 )
 LOG = f"""
 W1123 07:04:20.080571 5385 pinned_memory_manager.cc:273] "Unable to allocate pinned system memory"

@@ -1,0 +1,119 @@
+"""A server in this process that speaks the contract, for tests of whatever uses the client.
+
+    with FakeServer(lambda ids: ids[:, 0] / 100) as server:
+        with RewardClient(server.url) as client:
+            client.score(["Hi"])
+
+It is no Triton: it batches nothing, and knows only the calls that the client makes.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent import futures
+from types import TracebackType
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from reward_client.contract import CONTRACT, INPUT_IDS, MODEL_NAME, REWARD, TensorSpec
+
+Ids = NDArray[np.int32]
+
+
+class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # untyped
+    """Serves rewards that a function computes, or fails as told.
+
+    Args:
+        rewards: float rewards [B] for int32 ids [B, 256].
+        max_batch_rows: the largest request that it takes.
+
+    Attributes:
+        requests: the ids of every request, in the order they came.
+        fail_with: code and message to answer with instead, or None.
+        delay_s: seconds to wait before an answer.
+        config: the model configuration it tells; change it to break the contract.
+    """
+
+    def __init__(
+        self, rewards: Callable[[Ids], NDArray[np.float32]], *, max_batch_rows: int = 128
+    ) -> None:
+        self._rewards = rewards
+        self.requests: list[Ids] = []
+        self.fail_with: tuple[grpc.StatusCode, str] | None = None
+        self.delay_s = 0.0
+        self.config = contract_config(max_batch_rows)
+        self._server = grpc.server(futures.ThreadPoolExecutor(4))
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
+        self._port = self._server.add_insecure_port("127.0.0.1:0")
+
+    @property
+    def url(self) -> str:
+        """Host and port for clients."""
+        return f"127.0.0.1:{self._port}"
+
+    def __enter__(self) -> "FakeServer":
+        self._server.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.stop(grace=None).wait()
+
+    def ServerMetadata(  # noqa: N802  # the protocol's name
+        self, _request: service_pb2.ServerMetadataRequest, _context: grpc.ServicerContext
+    ) -> service_pb2.ServerMetadataResponse:
+        """Who this is."""
+        return service_pb2.ServerMetadataResponse(name="fake", version="0")
+
+    def ModelMetadata(  # noqa: N802
+        self, request: service_pb2.ModelMetadataRequest, _context: grpc.ServicerContext
+    ) -> service_pb2.ModelMetadataResponse:
+        """Version 1 alone."""
+        return service_pb2.ModelMetadataResponse(name=request.name, versions=["1"])
+
+    def ModelConfig(  # noqa: N802
+        self, _request: service_pb2.ModelConfigRequest, _context: grpc.ServicerContext
+    ) -> service_pb2.ModelConfigResponse:
+        """`config`."""
+        return service_pb2.ModelConfigResponse(config=self.config)
+
+    def ModelInfer(  # noqa: N802
+        self, request: service_pb2.ModelInferRequest, context: grpc.ServicerContext
+    ) -> service_pb2.ModelInferResponse:
+        """The rewards of the request's ids, or the failure that was ordered."""
+        ids = np.frombuffer(request.raw_input_contents[0], np.int32)
+        ids = ids.reshape(tuple(request.inputs[0].shape))
+        self.requests.append(ids)
+        time.sleep(self.delay_s)
+        if self.fail_with is not None:
+            context.abort(*self.fail_with)
+        rewards = np.asarray(self._rewards(ids), np.float32).reshape(-1, 1)
+        response = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1")
+        response.outputs.add(name=REWARD.name, datatype=REWARD.dtype, shape=rewards.shape)
+        response.raw_output_contents.append(rewards.tobytes())
+        return response
+
+
+def contract_config(max_batch_rows: int) -> model_config_pb2.ModelConfig:
+    """A model configuration that keeps the contract."""
+    return model_config_pb2.ModelConfig(
+        name=MODEL_NAME,
+        max_batch_size=max_batch_rows,
+        input=[model_config_pb2.ModelInput(**_fields(INPUT_IDS))],
+        output=[model_config_pb2.ModelOutput(**_fields(REWARD))],
+        parameters={
+            key: model_config_pb2.ModelParameter(string_value=value)
+            for key, value in CONTRACT.as_parameters().items()
+        },
+    )
+
+
+def _fields(tensor: TensorSpec) -> dict[str, object]:
+    data_type = model_config_pb2.DataType.Value(f"TYPE_{tensor.dtype}")
+    return {"name": tensor.name, "data_type": data_type, "dims": tensor.dims}

@@ -1,0 +1,124 @@
+"""The commands, as a shell sees them."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reward_client import Tokenizer
+from reward_client.cli import main
+from reward_client.testing import FakeServer
+
+COMMAND = Path(sys.executable).with_name("gpt2-reward")
+
+
+def rewards(texts: list[str]) -> list[float]:
+    return [float(x) for x in Tokenizer().encode_rows(texts)[:, 0] / np.float32(100)]
+
+
+def score(fake: FakeServer, monkeypatch: pytest.MonkeyPatch, data: bytes, *arguments: str) -> int:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return main(["score", f"--url={fake.url}", *arguments])
+
+
+def test_score_prints_one_reward_a_line_and_nothing_else(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score(fake, monkeypatch, b"Hi\n\nHello there\r\nlast") == 0
+    output = capsys.readouterr().out.splitlines()
+    assert [np.float32(line) for line in output] == np.float32(
+        rewards(["Hi", "", "Hello there", "last"])
+    ).tolist()
+
+
+def test_score_streams_in_more_than_one_call(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [str(number) for number in range(600)]
+    assert score(fake, monkeypatch, "\n".join(texts).encode()) == 0
+    found = [float(line) for line in capsys.readouterr().out.split()]
+    np.testing.assert_allclose(found, rewards(texts), rtol=1e-6)
+
+
+def test_score_reads_jsonl_files(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "two\\nlines", "id": 7}\n{"text": ""}\n')
+    assert main(["score", f"--url={fake.url}", str(file)]) == 0
+    found = [float(line) for line in capsys.readouterr().out.split()]
+    np.testing.assert_allclose(found, rewards(["two\nlines", ""]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "message"),
+    [
+        (b'{"text": "a"}\nnot json\n', ["--format=jsonl"], "line 2 is not JSON"),
+        (b'{"txt": "a"}\n', ["--format=jsonl"], "line 1 is no object with a string"),
+        (b'{"text": 7}\n', ["--format=jsonl"], "line 1 is no object with a string"),
+        (b"fine\nfine\n\xff\n", [], "line 3 is not UTF-8"),
+        (b'{"text": "a"}\n{"text": "\\ud800"}\n', ["--format=jsonl"], "line 2: row 1 holds a lone"),
+    ],
+)
+def test_malformed_input_is_reported_by_its_line(
+    fake: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    data: bytes,
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert score(fake, monkeypatch, data, *arguments) == 1
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_rank_prints_a_table_with_the_best_marked(
+    fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rank", f"--url={fake.url}", "--context", "", "Hello", "Hi\nyou"]) == 0
+    assert capsys.readouterr().out == ("*  1  +172.5000  Hi you\n   2  +154.9600  Hello\n")
+
+
+def test_rank_prints_json_for_programs(
+    fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rank", f"--url={fake.url}", "--json", "--context", "", "Hello", "Hi"]) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"text": "Hi", "reward": 172.5, "index": 1},
+        {"text": "Hello", "reward": pytest.approx(154.96), "index": 0},
+    ]
+
+
+def test_errors_take_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "/no/such/file"]) == 1
+    assert capsys.readouterr().err == (
+        "gpt2-reward score: cannot read /no/such/file: No such file or directory\n"
+    )
+
+
+def test_a_command_says_which_extra_it_misses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith("reward_export")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["export", "somewhere"]) == 1
+    assert "pip install 'gpt2-reward[export]'" in capsys.readouterr().err
+
+
+def test_without_a_command_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "rank" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error(fake: FakeServer) -> None:
+    pipe = f"yes Hi | head -n 3000 | {COMMAND} score --url={fake.url} | head -n 1"
+    done = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, check=True)
+    assert done.stdout == "172.5\n"
+    assert done.stderr == ""

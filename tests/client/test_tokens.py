@@ -1,0 +1,153 @@
+"""Token ids against `transformers`' own GPT-2 tokenizer with the model card's settings."""
+
+import json
+from importlib import resources
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import GPT2Tokenizer
+
+from reward_client import tokens
+from reward_client.errors import ContractError, InvalidInputError
+from reward_client.tokens import Tokenizer
+
+PAD, END = 50256, "<|endoftext|>"
+
+
+@pytest.fixture(scope="module")
+def card() -> GPT2Tokenizer:
+    """The tokenizer of the model card's snippet, from the same two files."""
+    data = Path(str(resources.files("reward_client") / "data"))
+    tokenizer = GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe"))
+    tokenizer.pad_token_id = PAD
+    tokenizer.truncation_side = "left"
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def dialogues() -> list[list[str]]:
+    """The first 400 of 7,168 real dialogues, turn by turn."""
+    text = (resources.files("chitchat_dataset") / "dataset.json").read_text("utf-8")
+    return [
+        [" ".join(message["text"] for message in turn) for turn in dialogue["messages"]]
+        for dialogue in list(json.loads(text).values())[:400]
+    ]
+
+
+def assert_same(card: GPT2Tokenizer, texts: list[str]) -> None:
+    wanted = card(texts, padding="max_length", truncation=True, max_length=256)["input_ids"]
+    found = Tokenizer().encode_rows(texts)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, np.array(wanted).reshape(len(texts), 256))
+
+
+def test_real_utterances(card: GPT2Tokenizer, dialogues: list[list[str]]) -> None:
+    utterances = [turn for dialogue in dialogues for turn in dialogue]
+    assert len(utterances) > 5000
+    assert_same(card, utterances)
+
+
+def test_joined_conversations(card: GPT2Tokenizer, dialogues: list[list[str]]) -> None:
+    joined = [
+        text for dialogue in dialogues[:150] for text in accumulate(dialogue, "{}\n{}".format)
+    ]
+    assert len(joined) > 2000
+    assert_same(card, joined)
+
+
+HOSTILE = {
+    "empty": "",
+    "one space": " ",
+    "spaces": " " * 1000,
+    "mixed white space": " \t\r\n\v\f \u00a0\u2003\u3000 " * 50,
+    "emoji": "👩‍👩‍👧‍👦🏳️‍🌈👍🏿" * 40,
+    "combining marks": "e\u0301\u0323" * 100 + "Z\u0351\u036b\u0343" * 50,
+    "unnormalised": "\u212b\u00c5\ufb01ne",
+    "NUL": "a\0b\0\0c",
+    "controls": "".join(map(chr, range(32))),
+    "right to left": "שלום עולם مرحبا بالعالم\u202e",
+    "no space": "a" * 100_000,
+    "noncharacters": "\ufffe\uffff\U0010ffff",
+    "end token alone": END,
+    "end token at the start": f"{END}Hello",
+    "end token inside": f"Hello {END} there",
+    "end tokens at the end": f"Hello{END}{END}",
+    "end token with spaces": f"  {END}  x {END} ",
+    "half an end token": "<|endoftext|<|endoftext",
+    "end token spelled in parts": "<|endof" + "text|>",
+    "many end tokens": END * 300,
+    "other special tokens": "<s></s><pad>[CLS]<|im_start|>",
+    "contractions": "I'll you've don't 'S 'LL x'd",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_texts(card: GPT2Tokenizer, text: str) -> None:
+    assert_same(card, [text, f"{text}!", f"Hi {text}"])
+
+
+def test_a_megabyte_without_a_space(card: GPT2Tokenizer) -> None:
+    rng = np.random.default_rng(0)
+    assert_same(card, ["".join(rng.choice(list("abcdefg"), 1_000_000))])
+
+
+PIECES = st.one_of(st.text(), st.sampled_from([END, " ", "\n", "  ", "'s", "the", "é", "\u3000"]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts=st.lists(st.lists(PIECES, max_size=8).map("".join), max_size=4))
+def test_any_text(card: GPT2Tokenizer, texts: list[str]) -> None:
+    unicode_texts = [
+        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts
+    ]
+    if unicode_texts:
+        assert_same(card, unicode_texts)
+
+
+def test_rows_are_padded_to_the_same_width_whatever_is_in_them() -> None:
+    assert Tokenizer().encode_rows([]).shape == (0, 256)
+    assert Tokenizer().encode_rows(["Hi"]).shape == (1, 256)
+    assert Tokenizer().encode_rows(["Hi " * 999, ""]).shape == (2, 256)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udc80b", "fine \udfff"])
+def test_a_lone_surrogate_is_refused_by_row(card: GPT2Tokenizer, text: str) -> None:
+    with pytest.raises(TypeError):  # what the card's snippet says to it
+        card([text])
+    with pytest.raises(InvalidInputError, match="row 1 holds a lone surrogate") as caught:
+        Tokenizer().encode_rows(["fine", text, "fine"])
+    assert caught.value.row == 1
+    assert text not in str(caught.value)
+    mended = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert_same(card, [mended])  # the remedy that the message gives
+
+
+@pytest.mark.parametrize("texts", ["a string", b"bytes", None, 7, {"a": 1}, iter(["a"])])
+def test_what_is_no_list_of_texts_is_refused(texts: object) -> None:
+    with pytest.raises(InvalidInputError, match="expected a list of texts"):
+        Tokenizer().encode_rows(texts)
+
+
+@pytest.mark.parametrize("text", [None, b"bytes", 7, ["nested"]])
+def test_a_row_that_is_no_string_is_named(text: object) -> None:
+    with pytest.raises(InvalidInputError, match="row 2 is") as caught:
+        Tokenizer().encode_rows(["a", "b", text])
+    assert caught.value.row == 2
+
+
+def test_a_damaged_vocabulary_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    source = resources.files("reward_client") / "data"
+    for name in ("encoder.json", "vocab.bpe"):
+        (data / name).write_bytes((source / name).read_bytes())
+    merges = (data / "vocab.bpe").read_bytes()
+    (data / "vocab.bpe").write_bytes(merges.replace(b"t h", b"t x", 1))
+    monkeypatch.setattr(tokens.resources, "files", lambda _package: tmp_path)
+    with pytest.raises(ContractError, match="reinstall gpt2-reward"):
+        tokens._bpe.__wrapped__()
