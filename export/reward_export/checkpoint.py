@@ -76,7 +76,7 @@ def load(source: str, *, revision: str | None = None) -> Checkpoint:
     return Checkpoint(
         model.float().eval(),
         source,
-        getattr(config, "_commit_hash", None) or _folder_revision(Path(source)),
+        getattr(config, "_commit_hash", None) or revision_of(Path(source)),
         architecture,
     )
 
@@ -153,7 +153,8 @@ def _attention_scale(config: GPT2Config, layer: int) -> float:
     return scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
 
 
-def _folder_revision(folder: Path) -> str:
+def revision_of(folder: Path) -> str:
+    """What tells a folder's weights apart from others: `sha256:` of its weight files."""
     digest = hashlib.sha256()
     for path in sorted(path for pattern in WEIGHT_FILES for path in folder.glob(pattern)):
         with path.open("rb") as file:

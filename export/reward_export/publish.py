@@ -5,6 +5,7 @@ at, flushed to disk, and renamed into place in one step.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -99,22 +100,28 @@ def publish(staged: Path, folder: Path, *, version: int | None, overwrite: bool)
         PublishError: the version exists and `overwrite` is False.
     """
     _flush(staged)
-    while True:
-        number = version or max(published_versions(folder), default=0) + 1
-        target = folder / str(number)
-        check_version(folder, number, overwrite=overwrite)
-        if overwrite and target.exists():
+    if version is None:
+        target = _rename_to_next(staged, folder)
+    else:
+        check_version(folder, version, overwrite=overwrite)
+        target = folder / str(version)
+        if target.exists():
             _replace(staged, target)
-            break
-        try:
+        else:
             staged.rename(target)
-            break
-        except OSError:
-            # somebody published this number a moment ago; take the next one if we may choose
-            if version is not None or not target.exists():
-                raise
     _flush_folder(folder)
     return target
+
+
+def _rename_to_next(staged: Path, folder: Path) -> Path:
+    """Others may publish at the same time: whoever renames first has the number."""
+    while True:
+        target = folder / str(max(published_versions(folder), default=0) + 1)
+        try:
+            return staged.rename(target)
+        except OSError as error:
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+                raise
 
 
 def _replace(staged: Path, target: Path) -> None:

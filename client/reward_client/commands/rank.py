@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import textwrap
 from collections.abc import Sequence
 
 from reward_client.commands.connection import add_connection, open_client
@@ -33,10 +34,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def table(candidates: Sequence[RankedCandidate]) -> str:
-    """Ranked candidates for reading, the best one marked with `*`."""
+def table(candidates: Sequence[RankedCandidate], *, width: int | None = None) -> str:
+    """Ranked candidates for reading, the best one marked with `*`.
+
+    Args:
+        candidates: best first.
+        width: characters of a candidate that are shown; all if None.
+    """
     return "\n".join(
         f"{'*' if rank == 1 else ' '} {rank:>2}  {candidate.reward:>+9.4f}  "
-        f"{' '.join(candidate.text.split())}"
+        f"{_on_one_line(candidate.text, width)}"
         for rank, candidate in enumerate(candidates, start=1)
     )
+
+
+def _on_one_line(text: str, width: int | None) -> str:
+    line = " ".join(text.split())
+    return textwrap.shorten(line, width, placeholder=" …") if width else line

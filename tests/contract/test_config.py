@@ -1,0 +1,77 @@
+"""The checked-in config.pbtxt says what the contract says, to Triton's own protobuf."""
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from reward_client.contract import CONTRACT, INPUT_IDS, MODEL_NAME, REWARD, Contract
+from reward_client.wire import check_config
+
+CONFIG = Path(__file__).parents[2] / "model_repository" / MODEL_NAME / "config.pbtxt"
+
+
+@pytest.fixture(scope="module")
+def config() -> model_config_pb2.ModelConfig:
+    return text_format.Parse(CONFIG.read_text(), model_config_pb2.ModelConfig())
+
+
+def test_a_client_accepts_it(config: model_config_pb2.ModelConfig) -> None:
+    assert check_config(config, "here") == config.max_batch_size == 128
+
+
+def test_it_names_folder_backend_and_tensors(config: model_config_pb2.ModelConfig) -> None:
+    assert config.name == CONFIG.parent.name
+    assert config.backend == "onnxruntime"
+    types = model_config_pb2.DataType
+    for tensors, spec in ((config.input, INPUT_IDS), (config.output, REWARD)):
+        (tensor,) = tensors
+        assert tensor.name == spec.name
+        assert types.Name(tensor.data_type) == f"TYPE_{spec.dtype}"
+        assert tuple(tensor.dims) == spec.dims
+
+
+def test_it_carries_the_contract(config: model_config_pb2.ModelConfig) -> None:
+    carried = {key: value.string_value for key, value in config.parameters.items()}
+    assert CONTRACT.as_parameters().items() <= carried.items()
+
+
+def test_it_batches_on_one_instance(config: model_config_pb2.ModelConfig) -> None:
+    assert config.HasField("dynamic_batching")
+    assert [group.count for group in config.instance_group] == [1]
+
+
+def test_every_field_has_a_comment() -> None:
+    lines = CONFIG.read_text().splitlines()
+    fields = [i for i, line in enumerate(lines) if line and line[0].isalpha()]
+    contract = [i for i in fields if lines[i].startswith("parameters")]
+    for i in set(fields) - set(contract[1:3]):  # one comment for the first three
+        above = next(j for j in range(i, -1, -1) if lines[j].lstrip().startswith("#"))
+        inside = any(line.lstrip().startswith("#") for line in lines[i + 1 : i + 4])
+        assert above == i - 1 or inside, lines[i]
+
+
+def test_the_contract_names_the_shipped_vocabulary() -> None:
+    data = resources.files("reward_client") / "data"
+    digest = hashlib.sha256()
+    for name, original in (
+        ("encoder.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
+        ("vocab.bpe", "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
+    ):
+        content = (data / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == original
+        digest.update(content)
+    assert digest.hexdigest() == CONTRACT.tokenizer_sha256
+
+
+def test_differences_are_listed_by_name() -> None:
+    server = Contract(max_tokens=512).as_parameters()
+    del server["pad_token_id"]
+    assert CONTRACT.differences(server) == [
+        "max_tokens: server has 512, client has 256",
+        "pad_token_id: server has nothing, client has 50256",
+    ]
+    assert CONTRACT.differences(CONTRACT.as_parameters()) == []

@@ -1,0 +1,45 @@
+"""The demo, as `make demo` runs it."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "demo" / "demo.py"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_demo_ranks_real_conversations(
+    checkpoint_folder: Path, repository: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "gpt2_reward").mkdir()
+    shutil.copy2(repository / "gpt2_reward" / "config.pbtxt", tmp_path / "gpt2_reward")
+    arguments = (f"--checkpoint={checkpoint_folder}", f"--repository={tmp_path}")
+    first = run(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "published" in first.stderr
+    assert len(re.findall(r"^ {2}\*  1 +[+-]\d\.\d{4}  \w", first.stdout, re.MULTILINE)) == 4
+    assert first.stdout.count("(what was really said)") == 4
+    assert first.stdout.count("gpt2_reward version 1 on triton 2.51.0 at 127.0.0.1:") == 4
+    assert "random" not in first.stdout
+    again = run(*arguments)
+    assert "already" in again.stderr
+    assert sorted(path.name for path in (tmp_path / "gpt2_reward").iterdir()) == [
+        "1",
+        "config.pbtxt",
+    ]
+
+
+def test_a_checkpoint_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+    done = run(f"--checkpoint={tmp_path}/nowhere")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"demo: there is no folder {tmp_path}/nowhere"

@@ -1,0 +1,191 @@
+"""From a checkpoint to a version in the repository: whole, or not at all."""
+
+import errno
+import hashlib
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from reward_client.cli import main
+from reward_client.contract import MODEL_NAME
+from reward_export import export as exporting
+from reward_export import graph, parity, publish
+from reward_export.errors import ExportError, ParityError, PublishError
+from reward_export.export import ExportOptions, export
+
+
+@pytest.fixture
+def empty_repository(repository: Path, tmp_path: Path) -> Path:
+    """With the configuration, and no version."""
+    folder = tmp_path / "repository" / MODEL_NAME
+    folder.mkdir(parents=True)
+    shutil.copy2(repository / MODEL_NAME / "config.pbtxt", folder)
+    return tmp_path / "repository"
+
+
+def contents(repository: Path) -> list[str]:
+    return sorted(path.name for path in (repository / MODEL_NAME).iterdir())
+
+
+def test_a_version_holds_graph_weights_and_manifest(repository: Path) -> None:
+    version = repository / MODEL_NAME / "1"
+    names = sorted(path.name for path in version.iterdir())
+    assert names == ["manifest.json", "model.onnx", "model.onnx.data"]
+    assert (version.stat().st_mode & 0o777) == 0o755
+
+
+def test_the_manifest_says_where_it_came_from_and_what_was_measured(
+    repository: Path, checkpoint_folder: Path
+) -> None:
+    version = repository / MODEL_NAME / "1"
+    manifest = json.loads((version / "manifest.json").read_text())
+    assert manifest["source"] == str(checkpoint_folder)
+    weights = (checkpoint_folder / "model.safetensors").read_bytes()
+    assert manifest["revision"] == f"sha256:{hashlib.sha256(weights).hexdigest()}"
+    assert manifest["precision"] == "fp32"
+    for name, digest in manifest["sha256"].items():
+        assert hashlib.sha256((version / name).read_bytes()).hexdigest() == digest
+    measured = manifest["parity"]
+    assert 0 < measured["max_difference"] < 1e-5
+    assert measured["max_batch_effect"] <= 1e-5
+    assert measured["reward_std"] > 0.1
+    assert measured["longest_row"] == 1024
+    assert manifest["versions"]["onnxruntime"] == onnxruntime.__version__
+
+
+def test_the_graphs_axes_are_dynamic(repository: Path) -> None:
+    session = parity.open_session(repository / MODEL_NAME / "1" / "model.onnx")
+    (ids,), (reward,) = session.get_inputs(), session.get_outputs()
+    assert ids.shape == ["batch", "sequence"]
+    assert reward.shape == ["batch", 1]
+
+
+def test_the_command_takes_the_next_free_number(
+    empty_repository: Path, checkpoint_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty_repository / MODEL_NAME / "7").mkdir()
+    arguments = ["export", str(checkpoint_folder), f"--repository={empty_repository}"]
+    assert main(arguments) == 0
+    streams = capsys.readouterr()
+    assert streams.out == f"{empty_repository / MODEL_NAME / '8'}\n"
+    assert "differ from PyTorch's by at most" in streams.err
+    assert contents(empty_repository) == ["7", "8", "config.pbtxt"]
+
+
+def test_a_graph_that_differs_from_pytorch_is_not_published(
+    empty_repository: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = graph.build
+
+    def wrong(architecture: graph.Architecture, weights: dict[str, np.ndarray]) -> object:
+        key = "transformer.h.1.mlp.c_fc.bias"
+        return real(architecture, {**weights, key: weights[key] + np.float32(0.01)})
+
+    monkeypatch.setattr(exporting, "build", wrong)
+    with pytest.raises(ParityError, match=r"more than the tolerance of 0\.0001") as caught:
+        export(ExportOptions(str(checkpoint_folder), empty_repository), print)
+    assert caught.value.difference > caught.value.tolerance
+    assert f"{caught.value.difference:.3g}" in str(caught.value)
+    assert contents(empty_repository) == ["config.pbtxt"]
+
+
+def test_a_graph_that_scores_bad_ids_is_not_published(
+    empty_repository: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        graph,
+        "pool",
+        lambda op, hidden, weight, _rows: op.Gemm(
+            hidden, op.weight("score.weight", weight), transB=1
+        ),
+    )
+    with pytest.raises(ExportError, match="instead of NaN"):
+        export(ExportOptions(str(checkpoint_folder), empty_repository), print)
+    assert contents(empty_repository) == ["config.pbtxt"]
+
+
+def test_an_existing_version_is_only_replaced_when_asked(
+    empty_repository: Path, checkpoint_folder: Path
+) -> None:
+    version = empty_repository / MODEL_NAME / "3"
+    version.mkdir()
+    (version / "theirs").write_text("precious")
+    options = ExportOptions(str(checkpoint_folder), empty_repository, version=3)
+    with pytest.raises(PublishError, match="version 3 exists"):
+        export(options, print)
+    assert (version / "theirs").read_text() == "precious"
+    export(ExportOptions(**{**_fields(options), "overwrite": True}), print)
+    assert not (version / "theirs").exists()
+    assert (version / "manifest.json").exists()
+    assert contents(empty_repository) == ["3", "config.pbtxt"]
+
+
+def _fields(options: ExportOptions) -> dict[str, object]:
+    return {name: getattr(options, name) for name in options.__dataclass_fields__}
+
+
+@pytest.mark.parametrize("version", [0, -1])
+def test_versions_begin_at_1(empty_repository: Path, version: int) -> None:
+    with pytest.raises(PublishError, match="versions begin at 1"):
+        export(ExportOptions("unread", empty_repository, version=version), print)
+
+
+def test_a_repository_has_to_be_there_and_configured(tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match="there is no model repository"):
+        export(ExportOptions("unread", tmp_path / "nowhere"), print)
+    with pytest.raises(PublishError, match=r"copy the project's model_repository"):
+        export(ExportOptions("unread", tmp_path), print)
+
+
+def test_a_disk_that_is_too_small_is_noticed_beforehand(
+    empty_repository: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(empty_repository)._replace(free=1_000_000)
+    monkeypatch.setattr(publish.shutil, "disk_usage", lambda _path: usage)
+    with pytest.raises(PublishError, match=r"has 1 MB free; the version needs \d+ MB"):
+        export(ExportOptions(str(checkpoint_folder), empty_repository), print)
+    assert contents(empty_repository) == ["config.pbtxt"]
+
+
+def test_a_disk_that_runs_full_leaves_nothing(
+    empty_repository: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(_model: object, path: Path, **_options: object) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(exporting.ir, "save", save)
+    with pytest.raises(PublishError, match="No space left on device"):
+        export(ExportOptions(str(checkpoint_folder), empty_repository), print)
+    assert contents(empty_repository) == ["config.pbtxt"]
+
+
+def test_an_interrupted_export_leaves_nothing(
+    empty_repository: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parity, "check", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export(ExportOptions(str(checkpoint_folder), empty_repository), print)
+    assert contents(empty_repository) == ["config.pbtxt"]
+
+
+def test_two_that_publish_at_once_take_two_numbers(empty_repository: Path) -> None:
+    folder = empty_repository / MODEL_NAME
+
+    def publish_one(text: str) -> Path:
+        with publish.staging(folder, needed_bytes=1) as staged:
+            (staged / "model.onnx").write_text(text)
+            return publish.publish(staged, folder, version=None, overwrite=False)
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(publish_one, map(str, range(40))))
+    assert sorted(int(path.name) for path in paths) == list(range(1, 41))
+    assert [(path / "model.onnx").read_text() for path in paths] == list(map(str, range(40)))
