@@ -8,13 +8,13 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferenceServerClient
+from tritonclient.grpc import InferenceServerClient, InferResult
 from tritonclient.utils import InferenceServerException
 
 from reward_client import wire
 from reward_client.contract import MODEL_NAME
 from reward_client.errors import ModelNotFoundError, RewardError
-from reward_client.tokens import Tokenizer, check_texts
+from reward_client.tokens import Tokenizer, joined
 from reward_client.wire import RankedCandidate, Rewards, ServerInfo
 
 
@@ -57,6 +57,7 @@ class RewardClient:
         self._channel = InferenceServerClient(url)
         self._connecting = threading.Lock()
         self._server: ServerInfo | None = None
+        self._answered: int | None = None
 
     def __enter__(self) -> "RewardClient":
         try:
@@ -77,6 +78,11 @@ class RewardClient:
     def close(self) -> None:
         """Close the connection; the client cannot be used afterwards."""
         self._channel.close()
+
+    @property
+    def answered_version(self) -> int | None:
+        """The model version that gave the newest rewards, whichever thread asked; None before."""
+        return self._answered
 
     def connect(self) -> ServerInfo:
         """Ask the server who it is, and hold its model to the contract; once.
@@ -103,7 +109,8 @@ class RewardClient:
 
         Raises:
             InvalidInputError: a text cannot be scored; `row` says which.
-            ContractError: the server does not serve the model this client speaks to.
+            ContractError: the server does not serve the model this client speaks to, or
+                exchanged its version between two requests of this call.
             ServerError: it could not answer, in one of the ways of `reward_client.errors`.
             NonFiniteRewardError: it answered NaN; `rows` says for which texts.
         """
@@ -119,23 +126,27 @@ class RewardClient:
 
         Raises:
             InvalidInputError: the context or a candidate cannot be scored; `row` counts
-                candidates.
+                candidates, and is None where the context is to blame.
             RewardError: as `score`.
         """
-        check_texts([context])
-        check_texts(candidates)
-        return wire.ranked(candidates, self.score([context + text for text in candidates]))
+        return wire.ranked(candidates, self.score(joined(context, candidates)))
 
     def _score_ids(self, ids: NDArray[np.int32]) -> Rewards:
         """int32 [B, S] to float32 [B]."""
         deadline = time.monotonic() + self._timeout_s
         max_rows = self.connect().max_batch_rows
-        rewards = [self._infer(batch, deadline) for batch in wire.batches(ids, max_rows)]
-        return np.concatenate([np.empty(0, np.float32), *rewards])
+        rewards, versions = [np.empty(0, np.float32)], []
+        for batch in wire.batches(ids, max_rows):
+            result = self._infer(batch, deadline)
+            rewards.append(wire.rewards_of(result, len(batch)))
+            versions.append(wire.version_of(result))
+        wire.check_one_version(versions)
+        self._answered = versions[-1] if versions else self._answered
+        return np.concatenate(rewards)
 
-    def _infer(self, ids: NDArray[np.int32], deadline: float) -> Rewards:
+    def _infer(self, ids: NDArray[np.int32], deadline: float) -> InferResult:
         try:
-            result = self._channel.infer(
+            return self._channel.infer(
                 self._model,
                 [wire.infer_input(ids)],
                 model_version=self._version,
@@ -144,7 +155,6 @@ class RewardClient:
             )
         except InferenceServerException as error:
             raise wire.server_error(error, self._url) from error
-        return wire.rewards_of(result, len(ids))
 
     def _ask_server(self, deadline: float) -> ServerInfo:
         channel, model, version = self._channel, self._model, self._version

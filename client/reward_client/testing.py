@@ -31,8 +31,9 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     Attributes:
         requests: the ids of every request, in the order they came.
-        fail_with: code and message to answer with instead, or None.
-        delay_s: seconds to wait before an answer.
+        fail_with: code and message to answer every call with instead, or None.
+        delay_s: seconds to wait before rewards are answered.
+        version: the model version that says it answers.
         config: the model configuration it tells; change it to break the contract.
     """
 
@@ -43,6 +44,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.requests: list[Ids] = []
         self.fail_with: tuple[grpc.StatusCode, str] | None = None
         self.delay_s = 0.0
+        self.version = 1
         self.config = contract_config(max_batch_rows)
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
@@ -66,21 +68,24 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._server.stop(grace=None).wait()
 
     def ServerMetadata(  # noqa: N802  # the protocol's name
-        self, _request: service_pb2.ServerMetadataRequest, _context: grpc.ServicerContext
+        self, _request: service_pb2.ServerMetadataRequest, context: grpc.ServicerContext
     ) -> service_pb2.ServerMetadataResponse:
         """Who this is."""
+        self._fail_if_told(context)
         return service_pb2.ServerMetadataResponse(name="fake", version="0")
 
     def ModelMetadata(  # noqa: N802
-        self, request: service_pb2.ModelMetadataRequest, _context: grpc.ServicerContext
+        self, request: service_pb2.ModelMetadataRequest, context: grpc.ServicerContext
     ) -> service_pb2.ModelMetadataResponse:
-        """Version 1 alone."""
-        return service_pb2.ModelMetadataResponse(name=request.name, versions=["1"])
+        """`version` alone."""
+        self._fail_if_told(context)
+        return service_pb2.ModelMetadataResponse(name=request.name, versions=[str(self.version)])
 
     def ModelConfig(  # noqa: N802
-        self, _request: service_pb2.ModelConfigRequest, _context: grpc.ServicerContext
+        self, _request: service_pb2.ModelConfigRequest, context: grpc.ServicerContext
     ) -> service_pb2.ModelConfigResponse:
         """`config`."""
+        self._fail_if_told(context)
         return service_pb2.ModelConfigResponse(config=self.config)
 
     def ModelInfer(  # noqa: N802
@@ -91,13 +96,20 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         ids = ids.reshape(tuple(request.inputs[0].shape))
         self.requests.append(ids)
         time.sleep(self.delay_s)
-        if self.fail_with is not None:
-            context.abort(*self.fail_with)
+        self._fail_if_told(context)
+        if len(ids) > self.config.max_batch_size:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "batch-size above max_batch_size")
         rewards = np.asarray(self._rewards(ids), np.float32).reshape(-1, 1)
-        response = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1")
+        response = service_pb2.ModelInferResponse(
+            model_name=request.model_name, model_version=str(self.version)
+        )
         response.outputs.add(name=REWARD.name, datatype=REWARD.dtype, shape=rewards.shape)
         response.raw_output_contents.append(rewards.tobytes())
         return response
+
+    def _fail_if_told(self, context: grpc.ServicerContext) -> None:
+        if self.fail_with is not None:
+            context.abort(*self.fail_with)
 
 
 def contract_config(max_batch_rows: int) -> model_config_pb2.ModelConfig:

@@ -82,7 +82,8 @@ class Tokenizer:
             encodings = self._bpe.encode_batch_fast(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):  # which of the two: find the row that is to blame
             check_texts(texts)
-            raise InvalidInputError(_no_unicode(texts), row=_first_surrogate(texts)) from None
+            row = next(row for row, text in enumerate(texts) if not _is_unicode(text))
+            raise InvalidInputError(f"row {row} {_SURROGATES}", row=row) from None
         return [encoding.ids for encoding in encodings]
 
 
@@ -103,14 +104,29 @@ def check_texts(texts: Sequence[str]) -> None:
             )
 
 
-def _first_surrogate(texts: Sequence[str]) -> int:
-    return next(
-        row for row, text in enumerate(texts) if any("\ud800" <= char <= "\udfff" for char in text)
-    )
+def joined(context: str, candidates: Sequence[str]) -> list[str]:
+    """The texts of a group: the context with each candidate behind it, nothing between.
+
+    Raises:
+        InvalidInputError: the context is no string or no Unicode text (`row` is None), or
+            the candidates are no sequence of strings (`row` counts them).
+    """
+    if not isinstance(context, str):
+        raise InvalidInputError(
+            f"the context is {type(context).__name__}, not str; decode or convert it first"
+        )
+    if not _is_unicode(context):
+        raise InvalidInputError(f"the context {_SURROGATES}")
+    check_texts(candidates)
+    return [context + candidate for candidate in candidates]
 
 
-def _no_unicode(texts: Sequence[str]) -> str:
-    return f"row {_first_surrogate(texts)} {_SURROGATES}"
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @cache

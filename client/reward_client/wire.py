@@ -24,6 +24,8 @@ from reward_client.errors import (
 
 Rewards: TypeAlias = NDArray[np.float32]
 
+MAX_LISTED = 10  # a message stays readable
+
 REQUESTED = [InferRequestedOutput(REWARD.name)]
 
 
@@ -91,6 +93,31 @@ def rewards_of(result: InferResult, n_rows: int) -> Rewards:
     return np.asarray(rewards[:, 0], np.float32)
 
 
+def version_of(result: InferResult) -> int:
+    """The version of the model that answered.
+
+    Raises:
+        ContractError: the response does not say.
+    """
+    version = result.get_response().model_version
+    if not version.isdecimal():
+        raise ContractError(f"the server says that version {version!r} answered; expected a number")
+    return int(version)
+
+
+def check_one_version(versions: Sequence[int]) -> None:
+    """Refuse rewards of one call that different versions gave: they do not compare.
+
+    Raises:
+        ContractError: the model was exchanged between two requests of the call.
+    """
+    if len(set(versions)) > 1:
+        raise ContractError(
+            f"versions {listed(sorted(set(versions)))} of the model answered parts of one call: it "
+            "was exchanged meanwhile; call again, or pin one with model_version"
+        )
+
+
 def check_finite(rewards: Rewards) -> None:
     """Refuse rewards that are no numbers to compare.
 
@@ -100,11 +127,18 @@ def check_finite(rewards: Rewards) -> None:
     if not np.isfinite(rewards).all():
         rows = tuple(int(row) for row in np.flatnonzero(~np.isfinite(rewards)))
         raise NonFiniteRewardError(
-            f"rows {', '.join(map(str, rows))} of {len(rewards)} could not be scored (NaN or "
+            f"rows {listed(rows)} of {len(rewards)} could not be scored (NaN or "
             "infinity): the checkpoint's weights overflow on them, or ids are outside the "
             "vocabulary",
             rows=rows,
         )
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Numbers for a message: the first few, and how many more there are."""
+    shown = ", ".join(map(str, numbers[:MAX_LISTED]))
+    more = len(numbers) - MAX_LISTED
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def ranked(candidates: Sequence[str], rewards: Rewards) -> list[RankedCandidate]:

@@ -35,6 +35,30 @@ def test_score_prints_one_reward_a_line_and_nothing_else(
     ).tolist()
 
 
+def test_only_the_line_break_is_taken_off(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert score(fake, monkeypatch, b" a \r\n\tb\r\r\nc\r") == 0
+    np.testing.assert_array_equal(
+        np.concatenate(fake.requests), Tokenizer().encode_rows([" a ", "\tb\r", "c\r"])
+    )
+
+
+def test_lines_that_could_not_be_scored_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rewards(ids: np.ndarray) -> np.ndarray:
+        return np.where(ids[:, 0] == 17250, np.nan, 1.0)
+
+    with FakeServer(rewards) as fake:
+        assert score(fake, monkeypatch, b"a\n" * 300 + b"Hi\nb\nHi\n") == 1
+    captured = capsys.readouterr()
+    assert captured.out == "1\n" * 256  # the calls before
+    assert captured.err == (
+        "gpt2-reward score: lines 301, 303 could not be scored (NaN or infinity)\n"
+    )
+
+
 def test_score_streams_in_more_than_one_call(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,7 +85,9 @@ def test_score_reads_jsonl_files(
         (b'{"txt": "a"}\n', ["--format=jsonl"], "line 1 is no object with a string"),
         (b'{"text": 7}\n', ["--format=jsonl"], "line 1 is no object with a string"),
         (b"fine\nfine\n\xff\n", [], "line 3 is not UTF-8"),
-        (b'{"text": "a"}\n{"text": "\\ud800"}\n', ["--format=jsonl"], "line 2: row 1 holds a lone"),
+        (b'{"text": "a"}\n{"text": "\\ud800"}\n', ["--format=jsonl"], "line 2 holds a lone"),
+        (b"[" * 100_000, ["--format=jsonl"], "line 1 is no JSON we read"),
+        (b'{"text": "a"}\n' * 300 + b'{"text": "\\ud800"}', ["--format=jsonl"], "line 301 holds"),
     ],
 )
 def test_malformed_input_is_reported_by_its_line(

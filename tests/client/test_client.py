@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
+from tritonclient.grpc import InferResult, service_pb2
 
 from reward_client import (
     ContractError,
@@ -23,6 +24,7 @@ from reward_client import (
     ServerInfo,
     Tokenizer,
     UnavailableError,
+    wire,
 )
 from reward_client.testing import FakeServer
 
@@ -68,6 +70,24 @@ def test_who_answers_is_known_after_connecting(fake: FakeServer, client: RewardC
     assert client.connect() == ServerInfo(fake.url, "fake", "0", "gpt2_reward", (1,), 4)
 
 
+def test_the_version_that_answered_is_known(fake: FakeServer, client: RewardClient) -> None:
+    assert client.answered_version is None
+    fake.version = 7
+    client.score(["Hi"])
+    assert client.answered_version == 7
+
+
+def test_rewards_of_two_versions_are_not_compared() -> None:
+    def rewards(ids: np.ndarray) -> np.ndarray:
+        fake.version += 1  # as if it were exchanged between two requests
+        return ids[:, 0]
+
+    with FakeServer(rewards, max_batch_rows=2) as fake, RewardClient(fake.url) as client:
+        assert len(client.score(["a", "b"])) == 2
+        with pytest.raises(ContractError, match="versions 3, 4 of the model answered"):
+            client.rank("", ["a", "b", "c"])
+
+
 def test_one_client_serves_many_threads(fake: FakeServer) -> None:
     texts = [[str(number), str(number + 1)] for number in range(100)]
     with RewardClient(fake.url) as client, ThreadPoolExecutor(8) as pool:
@@ -107,9 +127,23 @@ def test_every_status_is_an_error_of_its_kind(
 
 
 def test_no_status_of_grpc_is_left_out() -> None:
-    from reward_client import wire  # noqa: PLC0415
-
     assert wire._BY_CODE.keys() == {code.name for code in Code} - {"OK"}
+
+
+def test_a_server_that_refuses_to_say_who_it_is(fake: FakeServer) -> None:
+    fake.fail_with = (Code.UNAVAILABLE, "not ready")
+    with pytest.raises(UnavailableError, match="finished loading"), RewardClient(fake.url):
+        pass
+    fake.fail_with = None
+    with RewardClient(fake.url) as client:
+        assert len(client.score(["Hi"])) == 1
+
+
+def test_the_fake_refuses_what_triton_refuses(fake: FakeServer) -> None:
+    with RewardClient(fake.url) as client:
+        fake.config.max_batch_size = 2  # after the client has read it
+        with pytest.raises(RejectedError, match="max_batch_size"):
+            client.score(["a", "b", "c"])
 
 
 def test_a_server_that_takes_too_long_is_a_deadline(fake: FakeServer) -> None:
@@ -153,6 +187,34 @@ def test_an_answer_of_another_size_is_refused() -> None:
         client.score(["a", "b"])
 
 
+@pytest.mark.parametrize(
+    ("rewards", "found"),
+    [
+        (np.ones((2, 1), np.float64), r"float64 \[2, 1\]"),
+        (np.ones(2, np.float32), r"float32 \[2\]"),
+        (None, "nothing"),
+    ],
+)
+def test_an_answer_of_another_type_or_shape_is_refused(
+    rewards: np.ndarray | None, found: str
+) -> None:
+    response = service_pb2.ModelInferResponse(model_version="latest")
+    if rewards is not None:
+        datatype = {"float64": "FP64", "float32": "FP32"}[str(rewards.dtype)]
+        response.outputs.add(name="reward", datatype=datatype, shape=rewards.shape)
+        response.raw_output_contents.append(rewards.tobytes())
+    with pytest.raises(ContractError, match=f"answered {found} as reward"):
+        wire.rewards_of(InferResult(response), 2)
+    with pytest.raises(ContractError, match="'latest'"):
+        wire.version_of(InferResult(response))
+
+
+def test_many_rows_are_not_all_listed() -> None:
+    with pytest.raises(NonFiniteRewardError, match=r"rows 0, 1, .* 9 and 2 more of 12") as caught:
+        wire.check_finite(np.full(12, np.nan, np.float32))
+    assert caught.value.rows == tuple(range(12))
+
+
 def test_a_server_with_another_contract_is_told_apart_before_anything_is_sent(
     fake: FakeServer,
 ) -> None:
@@ -188,5 +250,13 @@ def test_a_bad_candidate_is_named_by_its_place(client: RewardClient) -> None:
     assert caught.value.row == 1
     with pytest.raises(InvalidInputError, match="list of texts"):
         client.rank("context", "one candidate")
-    with pytest.raises(InvalidInputError):
-        client.rank(None, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [(None, "the context is NoneType"), ("a\udfff", "the context holds a lone surrogate")],
+)
+def test_a_bad_context_is_no_row(client: RewardClient, context: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        client.rank(context, ["a"])
+    assert caught.value.row is None

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from reward_client.commands.connection import add_connection, open_client
-from reward_client.errors import InvalidInputError
+from reward_client.errors import InvalidInputError, NonFiniteRewardError
+from reward_client.wire import listed
 
 ROWS_A_CALL = 256  # enough to fill a server's batch, little enough to stream
 
@@ -56,7 +57,7 @@ def read_texts(lines: Iterable[bytes], *, jsonl: bool) -> Iterator[str]:
     """
     for number, line in enumerate(lines, start=1):
         try:
-            text = line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+            text = _without_line_break(line).decode("utf-8")
         except UnicodeDecodeError as error:
             raise InvalidInputError(
                 f"line {number} is not UTF-8 (byte {error.start + 1}); convert the file first",
@@ -65,11 +66,22 @@ def read_texts(lines: Iterable[bytes], *, jsonl: bool) -> Iterator[str]:
         yield _text_field(text, number) if jsonl else text
 
 
+def _without_line_break(line: bytes) -> bytes:
+    """A CR belongs to the text unless a LF follows it."""
+    return line.removesuffix(b"\r\n") if line.endswith(b"\r\n") else line.removesuffix(b"\n")
+
+
 def _text_field(line: str, number: int) -> str:
     try:
         item = json.loads(line)
-    except ValueError as error:
-        raise InvalidInputError(f"line {number} is not JSON: {error}", row=number - 1) from error
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(
+            f"line {number} is not JSON: {error.msg} at column {error.colno}", row=number - 1
+        ) from error
+    except (ValueError, RecursionError) as error:  # huge numbers, thousands of brackets
+        raise InvalidInputError(
+            f"line {number} is no JSON we read: {error}", row=number - 1
+        ) from error
     if not isinstance(item, dict) or not isinstance(item.get("text"), str):
         raise InvalidInputError(
             f'line {number} is no object with a string "text"; for plain text use --format text',
@@ -86,7 +98,15 @@ def _line_numbers(first: int) -> Iterator[None]:
     except InvalidInputError as error:
         if error.row is None:
             raise
-        raise InvalidInputError(f"line {first + error.row}: {error}", row=error.row) from error
+        line = first + error.row
+        reason = str(error).removeprefix(f"row {error.row} ")
+        raise InvalidInputError(f"line {line} {reason}", row=line - 1) from error
+    except NonFiniteRewardError as error:
+        lines = [first + row for row in error.rows]
+        raise NonFiniteRewardError(
+            f"lines {listed(lines)} could not be scored (NaN or infinity)",
+            rows=tuple(line - 1 for line in lines),
+        ) from error
 
 
 @contextlib.contextmanager
