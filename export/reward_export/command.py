@@ -1,6 +1,7 @@
 """Publish a GPT-2 reward checkpoint as ONNX, after comparing it with PyTorch."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and say on standard error what was measured; the version's path on output."""
+    # ONNX Runtime reports its use to its makers from 1.32 on, unless told otherwise
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # here, not above: --help must not wait for torch
     from reward_export.export import ExportOptions, export  # noqa: PLC0415
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from reward_serve.errors import StartError
+from reward_serve.errors import ServerLogError
 from reward_serve.server import ServerOptions, TritonServer
 
 
@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ready-timeout", type=float, default=300.0, metavar="SECONDS", help="%(default)s"
     )
     parser.add_argument(
+        "--verbose", action="store_true", help="show the server's log, which goes to a file anyway"
+    )
+    parser.add_argument(
         "triton_options", nargs="*", metavar="-- TRITON_OPTION", help="passed to tritonserver"
     )
 
@@ -48,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             tuple(arguments.triton_options),
             ready_timeout_s=arguments.ready_timeout,
             end_with_parent=True,
+            verbose=arguments.verbose,
         )
     )
     stopping = False
@@ -62,16 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with server:
             _announce(server)
-            code = server.wait()
-    except StartError:
+            server.wait()
+    except ServerLogError as error:
         if not stopping:
             raise
-        return 0  # told to stop before it was ready
-    if stopping:
-        _say("stopped")
-        return 0
-    _say(f"tritonserver ended by itself (exit code {code})")
-    return 1
+        error.log.unlink()  # told to stop before it was ready: no failure, so no log to keep
+    _say("stopped")
+    return 0
 
 
 def _announce(server: TritonServer) -> None:

@@ -3,9 +3,11 @@
 RewardError
 └── ServeError
     ├── HostError        this machine lacks what the server needs
-    ├── PortError        a port is taken
+    ├── PortError        an address cannot be listened on
     ├── RepositoryError  no repository, or nothing exported into it
-    └── StartError       tritonserver ended, or did not become ready; with its own reason
+    └── ServerLogError   tritonserver failed, with its own reason
+        ├── StartError   it ended while starting, or did not become ready
+        └── EndedError   it ended by itself after it had been ready
 """
 
 from pathlib import Path
@@ -22,7 +24,7 @@ class HostError(ServeError):
 
 
 class PortError(ServeError):
-    """A port is taken.
+    """An address cannot be listened on.
 
     Attributes:
         port: its number.
@@ -37,8 +39,8 @@ class RepositoryError(ServeError):
     """There is no repository, or nothing was exported into it."""
 
 
-class StartError(ServeError):
-    """tritonserver ended while starting, or did not become ready in time.
+class ServerLogError(ServeError):
+    """tritonserver failed.
 
     Attributes:
         reasons: the server's own error lines.
@@ -49,3 +51,11 @@ class StartError(ServeError):
         super().__init__(message)
         self.reasons = reasons
         self.log = log
+
+
+class StartError(ServerLogError):
+    """tritonserver ended while starting, or did not become ready in time."""
+
+
+class EndedError(ServerLogError):
+    """tritonserver was ready, and ended without being asked to."""

@@ -5,23 +5,27 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from reward_client.contract import MODEL_NAME
-from reward_serve.errors import PortError, RepositoryError, StartError
-from reward_serve.log import reasons
-from reward_serve.wheel import find_wheel, lay_out_backends, library_path
+from reward_serve.errors import EndedError, RepositoryError, ServerLogError, StartError
+from reward_serve.log import follow, reasons
+from reward_serve.ports import Ports, choose_ports
+from reward_serve.wheel import Wheel, find_wheel, lay_out_backends, library_path
+
+Failure = TypeVar("Failure", bound=ServerLogError)
 
 POLL_S = 0.1
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -44,6 +48,7 @@ class ServerOptions:
         stop_timeout_s: seconds that requests in flight are given at the end.
         end_with_parent: whether the server ends when the starting thread does, even if
             that was killed. Set it in programs that start the server from their main thread.
+        verbose: whether the server's log goes to standard error as well.
     """
 
     repository: Path
@@ -55,6 +60,7 @@ class ServerOptions:
     ready_timeout_s: float = 300.0
     stop_timeout_s: float = 30.0
     end_with_parent: bool = False
+    verbose: bool = False
 
 
 class TritonServer:
@@ -67,11 +73,13 @@ class TritonServer:
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
-        self._ports = _Ports(0, 0, 0)
+        self._ports = Ports(0, 0, 0)
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._region = f"gpt2_reward_{uuid.uuid4().hex[:12]}_"
         self._stop_signals = 0
+        self._ended = threading.Event()
+        self._follower: threading.Thread | None = None
 
     def __enter__(self) -> "TritonServer":
         self.start()
@@ -103,9 +111,7 @@ class TritonServer:
     @property
     def pid(self) -> int:
         """Process id of tritonserver, which leads a process group of its own."""
-        if self._process is None:
-            raise RuntimeError("the server was not started")
-        return self._process.pid
+        return self._running.pid
 
     @property
     def log(self) -> Path:
@@ -113,6 +119,12 @@ class TritonServer:
         if self._folder is None:
             raise RuntimeError("the server was not started")
         return self._folder / "tritonserver.log"
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the server was not started")
+        return self._process
 
     @property
     def _reachable_host(self) -> str:
@@ -124,45 +136,36 @@ class TritonServer:
         Raises:
             HostError: this machine lacks what the server needs.
             RepositoryError: there is nothing to serve.
-            PortError: a port is taken.
+            PortError: a port is taken, or the host is not this one.
             StartError: the server ended or was not ready in time; with its own reason.
         """
-        check_repository(self.options.repository)
+        options = self.options
+        check_repository(options.repository)
         wheel = find_wheel()
-        environment = {
-            **os.environ,
-            "LD_LIBRARY_PATH": library_path(wheel),
-            # the stub takes its packages from the python3 that it finds first, and in some
-            # Python versions ignores PYTHONPATH: let it find this environment's
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        }
-        self._ports = _choose_ports(self.options)
+        environment = _environment(wheel)
+        self._ports = choose_ports(
+            options.host, Ports(options.grpc_port, options.http_port, options.metrics_port)
+        )
         self._folder = Path(tempfile.mkdtemp(prefix="gpt2-reward-"))
         try:
-            backends = self._folder / "backends"
-            lay_out_backends(wheel, backends)
-            with self.log.open("wb") as log:
-                self._process = subprocess.Popen(  # noqa: S603  # the wheel's own binary
-                    [str(wheel.server), *self._arguments(backends)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    start_new_session=True,  # Ctrl-C is ours to pass on
-                    preexec_fn=_end_with_parent if self.options.end_with_parent else None,  # noqa: PLW1509
-                )
+            lay_out_backends(wheel, self._folder / "backends")
+            self._launch(wheel, environment)
             if self._stop_signals:  # told to stop before there was anything to stop
-                self._process.terminate()
+                self._running.terminate()
             self._wait_until_ready()
         except BaseException:
             self.stop()
             raise
 
-    def wait(self) -> int:
-        """Wait until the server ends, and return its exit code."""
-        if self._process is None:
-            raise RuntimeError("the server was not started")
-        return self._process.wait()
+    def wait(self) -> None:
+        """Wait until the server ends.
+
+        Raises:
+            EndedError: it did so without `interrupt`; its log is kept.
+        """
+        code = self._running.wait()
+        if not self._stop_signals:
+            raise self._failure(EndedError, f"tritonserver ended by itself ({_how(code)})")
 
     def interrupt(self) -> None:
         """Ask the server to finish what it has and end; at the second time, end at once."""
@@ -172,25 +175,50 @@ class TritonServer:
 
     def stop(self) -> None:
         """End the server, its helper processes, its shared memory and its temporary files."""
+        if self._ended.is_set():
+            return  # by now the process group's number may be somebody else's
         if self._process is not None:
-            if self._process.poll() is None:
-                self._process.terminate()
-                try:
-                    self._process.wait(self.options.stop_timeout_s + 5)
-                except subprocess.TimeoutExpired:
-                    self._process.kill()
-                    self._process.wait()
-            with contextlib.suppress(ProcessLookupError):  # the usual case: nobody is left
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._end_processes(self._process)
+        self._ended.set()
+        if self._follower is not None:
+            self._follower.join()
         for region in SHARED_MEMORY.glob(f"{self._region}*"):
             region.unlink(missing_ok=True)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _arguments(self, backends: Path) -> Iterator[str]:
+    def _end_processes(self, server: subprocess.Popen[bytes]) -> None:
+        if server.poll() is None:
+            server.terminate()
+            try:
+                server.wait(self.options.stop_timeout_s + 5)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+        with contextlib.suppress(ProcessLookupError):  # the usual case: nobody is left
+            os.killpg(server.pid, signal.SIGKILL)
+
+    def _launch(self, wheel: Wheel, environment: Mapping[str, str]) -> None:
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603  # the wheel's own binary
+                [str(wheel.server), *self._arguments()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is ours to pass on
+                preexec_fn=_end_with_parent if self.options.end_with_parent else None,  # noqa: PLW1509
+            )
+        if self.options.verbose:
+            self._follower = threading.Thread(
+                target=follow, args=(self.log, sys.stderr.buffer, self._ended)
+            )
+            self._follower.start()
+
+    def _arguments(self) -> Iterator[str]:
         options, ports = self.options, self._ports
         yield f"--model-repository={options.repository.resolve()}"
-        yield f"--backend-directory={backends}"
+        yield f"--backend-directory={self.log.parent / 'backends'}"
         yield f"--backend-config=python,shm-region-prefix-name={self._region}"
         yield f"--exit-timeout-secs={options.stop_timeout_s:.0f}"
         for service, port in (
@@ -204,25 +232,24 @@ class TritonServer:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.options.ready_timeout_s
-        process = self._process
-        assert process is not None  # noqa: S101  # started by the only caller
         while not _is_ready(f"{self.http_url}/v2/health/ready"):
-            if (code := process.poll()) is not None:
-                raise self._start_error(f"tritonserver ended while starting (exit code {code})")
+            if (code := self._running.poll()) is not None:
+                raise self._failure(StartError, f"tritonserver ended while starting ({_how(code)})")
             if time.monotonic() > deadline:
-                raise self._start_error(
-                    f"tritonserver was not ready within {self.options.ready_timeout_s:g} s"
+                raise self._failure(
+                    StartError,
+                    f"tritonserver was not ready within {self.options.ready_timeout_s:g} s",
                 )
             time.sleep(POLL_S)
 
-    def _start_error(self, what: str) -> StartError:
+    def _failure(self, kind: type[Failure], what: str) -> Failure:
         """With the server's own reason; the log is kept where the message says."""
         descriptor, name = tempfile.mkstemp(prefix="gpt2-reward-", suffix=".log")
         os.close(descriptor)
         kept = Path(shutil.copyfile(self.log, name))
         found = reasons(kept.read_text("utf-8", "replace"))
         lines = "".join(f"\n  {reason}" for reason in found)
-        return StartError(f"{what}:{lines}\nits full log: {kept}", reasons=found, log=kept)
+        return kind(f"{what}:{lines}\nits full log: {kept}", reasons=found, log=kept)
 
 
 def check_repository(repository: Path) -> None:
@@ -240,38 +267,20 @@ def check_repository(repository: Path) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Ports:
-    grpc: int
-    http: int
-    metrics: int
+def _environment(wheel: Wheel) -> dict[str, str]:
+    return {
+        # ONNX Runtime reports its use to its makers from 1.32 on, unless told otherwise
+        "ORT_DISABLE_TELEMETRY": "1",
+        **os.environ,
+        "LD_LIBRARY_PATH": library_path(wheel),
+        # the stub takes its packages from the python3 that it finds first, and in some
+        # Python versions ignores PYTHONPATH: let it find this environment's
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }
 
 
-def _choose_ports(options: ServerOptions) -> _Ports:
-    """The ports asked for, all of them free; 0 becomes a free one."""
-    with contextlib.ExitStack() as stack:  # hold them all until the last is chosen
-        return _Ports(
-            *(
-                stack.enter_context(_bound(options.host, port)).getsockname()[1]
-                for port in (options.grpc_port, options.http_port, options.metrics_port)
-            )
-        )
-
-
-@contextlib.contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    with socket.socket() as listener:
-        # a port that only waits for its last connections to time out is free for Triton too
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            raise PortError(
-                f"cannot listen on {host}:{port}: {error.strerror}; stop what runs there, or "
-                "choose another port",
-                port=port,
-            ) from error
-        yield listener
+def _how(exit_code: int) -> str:
+    return f"exit code {exit_code}" if exit_code >= 0 else signal.Signals(-exit_code).name
 
 
 def _is_ready(url: str) -> bool:

@@ -47,6 +47,12 @@ def find_wheel() -> Wheel:
             f"the Triton wheel is for Linux on x86_64, not {sys.platform} on "
             f"{platform.machine()}; use NVIDIA's container instead"
         )
+    # before the packages: pip leaves the wheel out under a Python that it has no stub for
+    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+        raise HostError(
+            f"the Triton wheel cannot run ONNX Runtime under Python {_python()}; "
+            "use Python 3.10 to 3.12"
+        )
     for package, name in (("pytriton", "nvidia-pytriton"), ("onnxruntime", "onnxruntime")):
         if importlib.util.find_spec(package) is None:
             raise HostError(f"{name} is not installed; pip install 'gpt2-reward[serve]'")
@@ -54,10 +60,10 @@ def find_wheel() -> Wheel:
     assert spec is not None and spec.origin is not None  # noqa: S101, PT018  # found above
     root = Path(spec.origin).parent / "tritonserver"
     stub = root / "python_backend_stubs" / _python() / "triton_python_backend_stub"
-    if not stub.is_file() or sys.version_info >= (3, 13):
+    if not stub.is_file():
         raise HostError(
-            f"the Triton wheel cannot run ONNX Runtime under Python {_python()}; "
-            "use Python 3.10 to 3.12"
+            f"the installed nvidia-pytriton has no {stub.relative_to(root)}; "
+            "pip install 'gpt2-reward[serve]' brings the version that has"
         )
     return Wheel(
         server=root / "bin" / "tritonserver",
@@ -108,4 +114,5 @@ def lay_out_backends(wheel: Wheel, folder: Path) -> None:
 
 
 def _python() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
+    major, minor = sys.version_info[:2]
+    return f"{major}.{minor}"

@@ -1,14 +1,48 @@
 from collections.abc import Iterator
+from pathlib import Path
 
+import onnx
 import pytest
 from lookup import add_model, free_ports
+from onnx import helper
 
 from reward_serve.server import TritonServer
 
 
+def edit(config: Path, *changes: tuple[str, str]) -> None:
+    text = config.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    config.write_text(text)
+
+
+def add_echo(repository: Path) -> None:
+    """A model that answers the strings that it is asked with."""
+    x, y = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.STRING, ["batch", "n"])
+        for name in "xy"
+    )
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "echo", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    folder = add_model(repository, "echo")
+    onnx.save(model, folder / "1" / "model.onnx")
+    edit(folder / "config.pbtxt", ("TYPE_INT64", "TYPE_STRING"))
+
+
 @pytest.fixture(scope="module")
 def lookup_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """Serves `lookup` in batches, `flat`, the same without, and `echo`, of strings."""
     repository = tmp_path_factory.mktemp("lookup")
-    add_model(repository, "lookup")
+    lookup = add_model(repository, "lookup")
+    edit(lookup / "config.pbtxt", ("KIND_CPU", "KIND_AUTO"))
+    flat = add_model(repository, "flat")
+    edit(
+        flat / "config.pbtxt",
+        ("max_batch_size: 64", "max_batch_size: 0"),
+        ("dims: [ -1 ]", "dims: [ -1, -1 ]"),
+        ("dynamic_batching { max_queue_delay_microseconds: 200000 }", ""),
+    )
+    add_echo(repository)
     with TritonServer(free_ports(repository)) as server:
         yield server

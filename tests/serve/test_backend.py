@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from reward_serve.server import TritonServer
@@ -14,11 +14,11 @@ from reward_serve.server import TritonServer
 Answer = list[list[int]] | str
 
 
-def ask(client: InferenceServerClient, rows: list[list[int]]) -> Answer:
+def ask(client: InferenceServerClient, rows: list[list[int]], model: str = "lookup") -> Answer:
     x = InferInput("x", [len(rows), len(rows[0])], "INT64")
     x.set_data_from_numpy(np.array(rows, np.int64))
     try:
-        return client.infer("lookup", [x]).as_numpy("y").tolist()
+        return client.infer(model, [x]).as_numpy("y").tolist()
     except InferenceServerException as error:
         return error.message()
 
@@ -74,3 +74,42 @@ def test_malformed_requests_are_refused_and_the_server_goes_on(
         client.infer("lookup", [x])
     assert ask(client, [[1]]) == [[10]]
     client.close()
+
+
+def test_a_model_without_batches_is_served_too(lookup_server: TritonServer) -> None:
+    client = InferenceServerClient(lookup_server.grpc_url)
+    assert ask(client, [[1, 2], [3, 4]], "flat") == [[10, 20], [30, 40]]
+    assert "out of data bounds" in ask(client, [[99]], "flat")
+    client.close()
+
+
+def test_strings_arrive_as_they_were_sent(lookup_server: TritonServer) -> None:
+    client = InferenceServerClient(lookup_server.grpc_url)
+    sent = np.array([["a", "é\n"], ["", "b'c'"]], np.object_)
+    x = InferInput("x", [2, 2], "BYTES")
+    x.set_data_from_numpy(sent)
+    answer = client.infer("echo", [x]).as_numpy("y")
+    assert [text.decode() for text in answer.ravel()] == sent.ravel().tolist()
+    client.close()
+
+
+def test_only_requested_outputs_are_answered(lookup_server: TritonServer) -> None:
+    client = InferenceServerClient(lookup_server.grpc_url)
+    x = InferInput("x", [1, 1], "INT64")
+    x.set_data_from_numpy(np.ones((1, 1), np.int64))
+    answer = client.infer("lookup", [x], outputs=[InferRequestedOutput("y")])
+    assert [output.name for output in answer.get_response().outputs] == ["y"]
+    with pytest.raises(InferenceServerException, match="unexpected inference output 'z'"):
+        client.infer("lookup", [x], outputs=[InferRequestedOutput("z")])
+    client.close()
+
+
+def test_an_automatic_instance_is_one_on_a_machine_without_a_gpu(
+    lookup_server: TritonServer,
+) -> None:
+    client = InferenceServerClient(lookup_server.grpc_url)
+    (group,) = client.get_model_config("lookup", as_json=True)["config"]["instance_group"]
+    client.close()
+    assert (group["kind"], group["count"]) == ("KIND_CPU", 1)
+    started = "TRITONBACKEND_ModelInstanceInitialize: lookup_0_"
+    assert lookup_server.log.read_text().count(started) == 1

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_serve.backend.batching import Arrays, run_together
+from reward_serve.backend.batching import Arrays, run_apart, run_together
 
 
 def double(inputs: Arrays) -> Arrays:
@@ -47,3 +47,10 @@ def test_a_graph_that_loses_rows_is_an_error_and_not_a_shift() -> None:
     assert all(isinstance(answer, ValueError) for answer in answers)
     with pytest.raises(ValueError, match=r"2 rows went in, and came out as {'y': 1}"):
         raise answers[0]
+
+
+def test_apart_rows_may_change_and_failures_stay_with_their_request() -> None:
+    requests = [{"x": np.array(values)} for values in ([1, 2], [-1], [3])]
+    answers = run_apart(requests, lambda x: {"y": double(x)["y"].sum()})
+    assert [answers[0], answers[2]] == [{"y": 6}, {"y": 6}]
+    assert isinstance(answers[1], ValueError)

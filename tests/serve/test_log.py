@@ -1,4 +1,8 @@
-from reward_serve.log import reasons
+import io
+import threading
+from pathlib import Path
+
+from reward_serve.log import follow, reasons
 
 FAILED = (
     "E1123 07:04:21.0 5385 model_lifecycle.cc:642] \"failed to load 'm' version 1: Internal: "
@@ -24,3 +28,29 @@ def test_without_an_error_line_the_last_lines_are_told() -> None:
 def test_a_refused_option_is_told_without_the_usage() -> None:
     log = "tritonserver: unrecognized option '--x'\nUsage: tritonserver [options]\n  --help\n"
     assert reasons(log) == ("unrecognized option '--x'",)
+
+
+def test_a_failure_that_names_cuda_is_no_noise() -> None:
+    why = "Internal: ConfigError: a GPU instance needs CUDAExecutionProvider"
+    log = f"""
+E1123 07:04:21.0 5385 backend_model.cc:692] "ERROR: Failed to create instance: {why}"
+E1123 07:04:21.0 5385 model_lifecycle.cc:642] "failed to load 'm' version 1: {why}"
+"""
+    assert reasons(log) == (f"failed to load 'm' version 1: {why}",)
+
+
+def test_what_is_wrong_with_a_configuration_is_told() -> None:
+    log = '[libprotobuf ERROR /a/text_format.cc:337] Error parsing: 12:14: no field named "x".\n'
+    assert reasons(log) == ('Error parsing: 12:14: no field named "x".',)
+
+
+def test_a_log_is_followed_to_its_last_byte(tmp_path: Path) -> None:
+    log, shown, ended = tmp_path / "log", io.BytesIO(), threading.Event()
+    log.write_bytes(b"first\n")
+    follower = threading.Thread(target=follow, args=(log, shown, ended))
+    follower.start()
+    with log.open("ab") as growing:
+        growing.write(b"last, no newline")
+    ended.set()
+    follower.join(10)
+    assert shown.getvalue() == b"first\nlast, no newline"

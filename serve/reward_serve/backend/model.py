@@ -2,7 +2,7 @@
 
 Triton takes the folder that holds this file for the backend of that folder's name, and
 runs it in a process of its own for each instance. It serves the configurations that the
-C++ `onnxruntime` backend serves, those with `max_batch_size` above 0.
+C++ `onnxruntime` backend serves. Strings on the wire are UTF-8.
 """
 
 import json
@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 
-from reward_serve.backend.batching import Arrays, run_together
+from reward_serve.backend.batching import Arrays, run_apart, run_together
 from reward_serve.backend.settings import (
     Config,
     ConfigError,
@@ -39,6 +40,8 @@ class TritonPythonModel:
         self._run_options = onnxruntime.RunOptions()
         for key, value in settings.run_entries.items():
             self._run_options.add_run_config_entry(key, value)
+        # without a batch dimension there is nothing to join requests along
+        self._run_all = run_together if config.get("max_batch_size", 0) > 0 else run_apart
         self._inputs = [tensor["name"] for tensor in config["input"]]
         self._outputs = [tensor["name"] for tensor in config["output"]]
         check_tensors("input", config["input"], self._session.get_inputs())
@@ -46,11 +49,14 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence["pb_utils.InferenceRequest"]) -> list[object]:
         """Answer the requests that Triton's batcher hands over, in their order."""
-        given = [self._arrays(request) for request in requests]
-        answers = run_together(given, self._run)
+        gone = [request.is_cancelled() for request in requests]
+        waiting = [request for request, left in zip(requests, gone, strict=True) if not left]
+        answers = iter(self._run_all([self._arrays(request) for request in waiting], self._run))
         return [
-            self._response(request, answer)
-            for request, answer in zip(requests, answers, strict=True)
+            _refusal("the request was cancelled", pb_utils.TritonError.CANCELLED)
+            if left
+            else self._response(request, next(answers))
+            for request, left in zip(requests, gone, strict=True)
         ]
 
     def _arrays(self, request: "pb_utils.InferenceRequest") -> Arrays:
@@ -60,17 +66,30 @@ class TritonPythonModel:
         }
 
     def _run(self, inputs: Arrays) -> Arrays:
-        outputs = self._session.run(self._outputs, dict(inputs), self._run_options)
+        feed = {name: _as_text(array) for name, array in inputs.items()}
+        outputs = self._session.run(self._outputs, feed, self._run_options)
         return dict(zip(self._outputs, outputs, strict=True))
 
     def _response(
         self, request: "pb_utils.InferenceRequest", answer: Arrays | Exception
     ) -> "pb_utils.InferenceResponse":
         if isinstance(answer, Exception):
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(answer)))
+            return _refusal(str(answer), pb_utils.TritonError.INTERNAL)
         wanted = request.requested_output_names()
         tensors = [pb_utils.Tensor(name, answer[name]) for name in self._outputs if name in wanted]
         return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _refusal(message: str, code: int) -> "pb_utils.InferenceResponse":
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+
+
+def _as_text(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Strings as ONNX Runtime takes them: of bytes it would serve the representation, b'...'."""
+    if array.dtype != np.object_:
+        return array
+    texts = [text.decode() for text in array.ravel()]
+    return np.array(texts, np.object_).reshape(array.shape)
 
 
 def check_tensors(
@@ -97,8 +116,15 @@ def check_tensors(
 
 
 def onnx_type(triton_type: str) -> str:
-    """ONNX Runtime's name of a type: `TYPE_FP32` is `tensor(float)`."""
+    """ONNX Runtime's name of a type: `TYPE_FP32` is `tensor(float)`.
+
+    Raises:
+        ConfigError: numpy, and with it this backend, has no such type.
+    """
     if triton_type == "TYPE_STRING":
         return "tensor(string)"
-    name = np.dtype(pb_utils.triton_string_to_numpy(triton_type)).name
+    try:
+        name = np.dtype(pb_utils.triton_string_to_numpy(triton_type)).name
+    except KeyError as error:
+        raise ConfigError(f"numpy has no {triton_type}, so this backend cannot serve it") from error
     return f"tensor({ {'float32': 'float', 'float64': 'double'}.get(name, name) })"

@@ -4,6 +4,7 @@ Source of the keys and their meanings: the documentation and source of
 triton-inference-server/onnxruntime_backend.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -22,17 +23,10 @@ LEVELS = {
 }
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
-# read from the top-level parameters, where the C++ backend applies them last
-CUDA_PARAMETERS = (
-    "gpu_mem_limit",
-    "arena_extend_strategy",
-    "cudnn_conv_algo_search",
-    "do_copy_in_default_stream",
-)
-# the C++ backend takes the number of onnxruntime's C enumeration, Python its name
+# top-level parameters take the number of onnxruntime's C enumeration, its Python API the name
 ARENA_STRATEGIES = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
 CONV_SEARCHES = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
-NAMES = {"arena_extend_strategy": ARENA_STRATEGIES, "cudnn_conv_algo_search": CONV_SEARCHES}
+SWITCHES = {"0": False, "false": False, "1": True, "true": True}
 SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 
 
@@ -76,14 +70,15 @@ def read_settings(config: Config, device: Device, available: Sequence[str]) -> S
     parameters = {
         key: value.get("string_value", "") for key, value in config.get("parameters", {}).items()
     }
-    level = config.get("optimization", {}).get("graph", {}).get("level", 0)
-    shrink = parameters.get(SHRINKAGE)
+    optimization = config.get("optimization", {})
+    level = optimization.get("graph", {}).get("level", 0)
+    shrink = _read(parameters, SHRINKAGE, _arenas, "")
     return SessionSettings(
-        providers=_providers(parameters, device, available),
+        providers=_providers(optimization, parameters, device, available),
         optimization=LEVELS.get(int(level), ALL_ON),
         intra_op_threads=_read(parameters, "intra_op_thread_count", _count, 0),
         inter_op_threads=_read(parameters, "inter_op_thread_count", _count, 0),
-        parallel=_read(parameters, "execution_mode", _switch, default=False),
+        parallel=_read(parameters, "execution_mode", _mode, default=False),
         memory_arena=_read(parameters, "enable_mem_arena", _switch, default=True),
         memory_pattern=_read(parameters, "enable_mem_pattern", _switch, default=True),
         run_entries={SHRINKAGE: shrink} if shrink else {},
@@ -113,9 +108,11 @@ def open_session(path: str, settings: SessionSettings) -> onnxruntime.InferenceS
 
 
 def _providers(
-    parameters: Mapping[str, str], device: Device, available: Sequence[str]
+    optimization: Config, parameters: Mapping[str, str], device: Device, available: Sequence[str]
 ) -> tuple[tuple[str, dict[str, str]], ...]:
+    accelerators = optimization.get("execution_accelerators", {})
     if device.kind == "CPU":
+        _accelerator_options(accelerators.get("cpu_execution_accelerator", []), known=None)
         return ((CPU, {}),)
     if CUDA not in available:
         raise ConfigError(
@@ -123,12 +120,41 @@ def _providers(
             f"{', '.join(available)}; install onnxruntime-gpu instead of onnxruntime, or set "
             "the instance group's kind to KIND_CPU"
         )
-    options = {"device_id": str(device.id)}
-    for key in CUDA_PARAMETERS:
-        if value := parameters.get(key):
-            options[key] = NAMES.get(key, {}).get(value, value)
+    options = {
+        **_accelerator_options(accelerators.get("gpu_execution_accelerator", []), known="cuda"),
+        **_cuda_parameters(parameters),
+        "device_id": str(device.id),
+    }
     # nodes that CUDA has no kernel for, shapes above all, run on the CPU
     return ((CUDA, options), (CPU, {}))
+
+
+def _accelerator_options(accelerators: Sequence[Config], *, known: str | None) -> dict[str, str]:
+    """ONNX Runtime's own options of the one accelerator that this backend knows."""
+    options: dict[str, str] = {}
+    for accelerator in accelerators:
+        if accelerator["name"] != known:
+            raise ConfigError(
+                f"the execution accelerator {accelerator['name']!r} is the C++ backend's alone; "
+                "leave it out here"
+            )
+        options.update(accelerator.get("parameters", {}))
+    return options
+
+
+def _cuda_parameters(parameters: Mapping[str, str]) -> dict[str, str]:
+    """The CUDA provider's options among the top-level parameters, which come last in C++ too."""
+    readers: dict[str, Callable[[str], str]] = {
+        "gpu_mem_limit": lambda text: str(_count(text)),
+        "arena_extend_strategy": _one_of(ARENA_STRATEGIES),
+        "cudnn_conv_algo_search": _one_of(CONV_SEARCHES),
+        "do_copy_in_default_stream": lambda text: str(int(_switch(text))),
+    }
+    return {
+        key: _read(parameters, key, parse, "")
+        for key, parse in readers.items()
+        if parameters.get(key)
+    }
 
 
 def _read(parameters: Mapping[str, str], key: str, parse: Callable[[str], T], default: T) -> T:
@@ -143,11 +169,25 @@ def _read(parameters: Mapping[str, str], key: str, parse: Callable[[str], T], de
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise ValueError("it has to be a number from 0, where 0 lets ONNX Runtime choose")
+        raise ValueError("it has to be a whole number, 0 or more")
     return int(text)
 
 
-def _switch(text: str) -> bool:
-    if text not in {"0", "1"}:
-        raise ValueError("it has to be 0 or 1")
-    return text == "1"
+def _one_of(values: Mapping[str, T]) -> Callable[[str], T]:
+    def parse(text: str) -> T:
+        if text.lower() not in values:
+            raise ValueError(f"it has to be one of {', '.join(values)}")
+        return values[text.lower()]
+
+    return parse
+
+
+_switch = _one_of(SWITCHES)
+_mode = _one_of({"0": False, "1": True})  # sequential, parallel
+
+
+def _arenas(text: str) -> str:
+    # found here, it is a reason not to load; ONNX Runtime would fail each request instead
+    if not re.fullmatch(r"(cpu|gpu):\d+(;(cpu|gpu):\d+)*", text):
+        raise ValueError("it has to name arenas, such as cpu:0 or cpu:0;gpu:0")
+    return text

@@ -1,0 +1,52 @@
+"""Chooses the ports of a server before it starts, so that a taken one is named at once."""
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from reward_serve.errors import PortError
+
+
+class Ports(NamedTuple):
+    """The port of each service."""
+
+    grpc: int
+    http: int
+    metrics: int
+
+
+def choose_ports(host: str, wanted: Ports) -> Ports:
+    """The wanted ports, all of them free on `host`; 0 becomes a free one.
+
+    Raises:
+        PortError: a port is taken, given twice or impossible, or the host is not this one.
+    """
+    named = [port for port in wanted if port]
+    for port in named:
+        if named.count(port) > 1:
+            raise PortError(f"port {port} is given to two services; each needs its own", port=port)
+    with contextlib.ExitStack() as stack:  # hold them all until the last is chosen
+        return Ports(*(stack.enter_context(_bound(host, port)).getsockname()[1] for port in wanted))
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    with socket.socket() as listener:
+        # a port that only waits for its last connections to time out is free for Triton too
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except (OSError, OverflowError) as error:
+            why = _why(error)
+            raise PortError(f"cannot listen on {host}:{port}: {why}", port=port) from error
+        yield listener
+
+
+def _why(error: OSError | OverflowError) -> str:
+    if isinstance(error, OverflowError):
+        return "ports go from 0 to 65535; choose another one"
+    if error.errno == errno.EADDRINUSE:
+        return f"{error.strerror}; stop what runs there, or choose another port"
+    return f"{error.strerror}; choose another address or port"
