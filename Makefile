@@ -4,12 +4,14 @@ CHECKPOINT ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# the graph is run on these as well: those of Triton's images 26.05 to 26.07
+RUNTIMES := $(addprefix $(VENV)/onnxruntimes/,1.24.4 1.27.0)
 
 # ONNX Runtime reports its use to its makers from 1.32 on, unless told otherwise
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types install clean
+.PHONY: help demo test lint types install bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -17,7 +19,7 @@ help: ## this list
 demo: $(INSTALLED) ## set up, export a checkpoint, serve it, rank real conversations (CHECKPOINT=hub id or folder)
 	$(BIN)/python demo/demo.py $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)')
 
-test: lint types ## lint, types and all tests
+test: lint types $(RUNTIMES) ## lint, types and all tests
 	$(BIN)/pytest
 
 lint: $(INSTALLED) ## ruff, style and format
@@ -36,6 +38,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+$(VENV)/onnxruntimes/%: $(INSTALLED)
+	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime==$*
+
+bench: $(INSTALLED) ## the graph against a plain export and PyTorch, on this machine
+	$(BIN)/pip install --quiet --constraint constraints.txt 'onnxscript>=0.3'
+	$(BIN)/python bench/graph.py
 
 clean: ## remove what the targets above have made
 	rm -rf $(VENV) .checkpoints .mypy_cache .ruff_cache .pytest_cache .hypothesis

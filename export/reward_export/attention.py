@@ -18,10 +18,10 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from reward_export.ops import INT64, Ops
+from reward_export.ops import FLOAT, INT64, Ops
 from reward_export.tree import Packed, Rows, Tree, positions
 
-MASKED = float(np.finfo(np.float32).min)  # added to the score of a key that must not be seen
+MASKED = float(np.finfo(np.float16).min)  # added to the score of a key that must not be seen
 PIECE = 128  # most queries of a loop's turn: larger turns meet more keys than they may see
 
 
@@ -142,9 +142,19 @@ class Looped:
 
 
 class Batched:
-    """All stretches at once, in chunks of their mean size C."""
+    """All stretches at once, in chunks of their mean size C.
 
-    def __init__(self, op: Ops, rows: Rows, packed: Packed, stretches: Stretches) -> None:
+    Args:
+        op: appends to the graph.
+        rows: the batch.
+        packed: its tokens that differ.
+        stretches: the queries.
+        compute: ONNX element type of queries, keys and values.
+    """
+
+    def __init__(
+        self, op: Ops, rows: Rows, packed: Packed, stretches: Stretches, compute: int = FLOAT
+    ) -> None:
         self._op = op
         n_queries = op.ReduceSum(stretches.n_queries, keepdims=0)
         n_stretches = op.Squeeze(op.Shape(stretches.row), op.shape(0))
@@ -164,7 +174,7 @@ class Batched:
         )  # [T] of the A * C
         key_position = op.Cast(positions(op, rows), to=INT64)  # [N]
         bias = causal_bias(op, op.Add(first, step), key_position)  # [A, C, N]
-        self._bias = op.Unsqueeze(bias, op.shape(1))  # [A, 1, C, N]
+        self._bias = op.Cast(op.Unsqueeze(bias, op.shape(1)), to=compute)  # [A, 1, C, N]
 
     def __call__(
         self, query: ir.Value, key: ir.Value, value: ir.Value, *, n_head: int, scale: float

@@ -1,7 +1,7 @@
 """Loads a `GPT2ForSequenceClassification` checkpoint, and says why where it cannot be served."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
 from transformers.models.gpt2 import GPT2Config, GPT2ForSequenceClassification
+from transformers.pytorch_utils import Conv1D
 
 from reward_client.contract import CONTRACT
 from reward_export.errors import CheckpointError
@@ -46,6 +47,39 @@ class Checkpoint:
         with torch.inference_mode():
             logits = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
         return np.asarray(logits.numpy(), np.float32)
+
+    def largest_inputs(
+        self, batches: Iterable[NDArray[np.int32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """The largest magnitude in each input channel of each linear module of the blocks.
+
+        Args:
+            batches: int32 [B, S] each, to run the model on.
+
+        Returns:
+            float32 [K] by the module's name, such as `transformer.h.0.mlp.c_fc`.
+        """
+        largest: dict[str, NDArray[np.float32]] = {}
+
+        def watch(name: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], None]:
+            def look(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+                seen = inputs[0].abs().flatten(0, -2).amax(0).numpy()
+                largest[name] = np.maximum(largest.get(name, 0), seen)
+
+            return look
+
+        hooks = [
+            module.register_forward_pre_hook(watch(name))
+            for name, module in self.model.named_modules()
+            if isinstance(module, Conv1D)
+        ]
+        try:
+            for ids in batches:
+                self.rewards(ids)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return largest
 
 
 def load(source: str, *, revision: str | None = None) -> Checkpoint:

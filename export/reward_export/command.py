@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--repository", type=Path, default=Path("model_repository"), help="default: %(default)s"
     )
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="fp16 for GPUs, int8 for CPUs; default: %(default)s",
+    )
     parser.add_argument("--version", type=int, help="default: the next free number")
     parser.add_argument("--overwrite", action="store_true", help="replace the version if it exists")
 
@@ -26,12 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # here, not above: --help must not wait for torch
     from reward_export.export import ExportOptions, export  # noqa: PLC0415
+    from reward_export.parity import GROUP  # noqa: PLC0415
 
     published = export(ExportOptions(**vars(arguments)), _say)
     parity = published.parity
     _say(
         f"{parity.n_rows} rows of up to {parity.longest_row} tokens: rewards differ from "
-        f"PyTorch's by at most {parity.max_difference:.2g} (tolerance {parity.tolerance:g})"
+        f"PyTorch's by at most {parity.max_difference:.2g} (tolerance {parity.tolerance:.2g}), "
+        f"rank correlation {parity.spearman:.4f}, same best of {GROUP} in "
+        f"{parity.best_agreement:.0%} of groups"
     )
     print(published.path)
     return 0

@@ -14,6 +14,7 @@ from reward_export import checkpoint as checkpoints
 from reward_export import parity as parities
 from reward_export import publish as publishing
 from reward_export.graph import build
+from reward_export.smooth import smoothed
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
@@ -80,10 +81,18 @@ def export(options: ExportOptions, say: Say) -> Published:
     # a tenth and 8 MB more than the weights: graph, manifest, file system
     with publishing.staging(folder, needed_bytes=int(4.4 * n_parameters) + (8 << 20)) as staged:
         graph = staged / GRAPH_NAME
-        model = build(checkpoint.architecture, checkpoint.weights())
+        weights = checkpoint.weights()
+        if options.precision == "int8":
+            say("measuring activations on real conversations")
+            largest = checkpoint.largest_inputs(parities.groups_of_candidates())
+            weights = smoothed(weights, largest, checkpoint.architecture.n_layer)
+        model = build(checkpoint.architecture, weights, options.precision)
         ir.save(model, graph, external_data=DATA_NAME)
         parity = parities.check(
-            parities.open_session(graph), checkpoint, checkpoint.architecture.n_positions
+            parities.open_session(graph),
+            checkpoint,
+            checkpoint.architecture.n_positions,
+            options.precision,
         )
         manifest = _manifest(options, checkpoint, parity, staged)
         (staged / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")

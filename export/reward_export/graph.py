@@ -30,8 +30,16 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from reward_client.contract import INPUT_IDS, REWARD
-from reward_export.attention import Attention, Looped, fresh_stretches, last_tokens
-from reward_export.ops import INT64, Ops, tensor_input
+from reward_export.attention import (
+    Attention,
+    Batched,
+    Looped,
+    Stretches,
+    fresh_stretches,
+    last_tokens,
+)
+from reward_export.linear import PRECISIONS, Linear
+from reward_export.ops import FLOAT, INT64, Ops, tensor_input
 from reward_export.tree import Packed, Rows, admit, pack, prefix_tree
 
 Weights: TypeAlias = Mapping[str, NDArray[np.float32]]
@@ -69,11 +77,12 @@ class Layers:
     op: Ops
     architecture: Architecture
     weights: Weights
+    precision: Linear
 
     def embed(self, packed: Packed) -> ir.Value:
         """Token plus position embedding of the packed tokens. -> [T, H]."""
-        op = self.op
-        token = op.Gather(self.weight("wte.weight"), packed.tokens)
+        op, table = self.op, self.weights["transformer.wte.weight"]
+        token = self.precision.embed(op, "wte.weight", table, packed.tokens)
         return op.Add(token, op.Gather(self.weight("wpe.weight"), packed.positions))
 
     def norm(self, x: ir.Value, name: str) -> ir.Value:
@@ -84,18 +93,21 @@ class Layers:
 
     def linear(self, x: ir.Value, name: str, columns: slice = slice(None)) -> ir.Value:
         """`x` times these columns of the weight, plus bias; GPT-2 stores weights as [in, out]."""
-        suffix = "" if columns == slice(None) else f"[{columns.start}:{columns.stop}]"
         weight, bias = (
-            self.op.weight(
-                f"{name}.{kind}{suffix}",
-                np.ascontiguousarray(self.weights[f"transformer.{name}.{kind}"][..., columns]),
-            )
+            np.ascontiguousarray(self.weights[f"transformer.{name}.{kind}"][..., columns])
             for kind in ("weight", "bias")
         )
-        return self.op.Gemm(x, weight, bias)
+        suffix = "" if columns == slice(None) else f"[{columns.start}:{columns.stop}]"
+        return self.precision(self.op, x, f"{name}{suffix}", weight, bias)
+
+    def add(self, hidden: ir.Value, update: ir.Value) -> ir.Value:
+        """The residual stream, which is float32 in every precision."""
+        if self.precision.compute != FLOAT:
+            update = self.op.Cast(update, to=FLOAT)
+        return self.op.Add(hidden, update)
 
     def weight(self, name: str) -> ir.Value:
-        """A weight of the checkpoint, as it is."""
+        """A weight of the checkpoint as it is: small ones are float32 in every precision."""
         return self.op.weight(name, self.weights[f"transformer.{name}"])
 
 
@@ -134,38 +146,44 @@ class Block:
     def _finish(self, hidden: ir.Value, attended: ir.Value) -> ir.Value:
         """Output projection and MLP, each added to the residual stream."""
         layers, op = self.layers, self.layers.op
-        hidden = op.Add(hidden, layers.linear(attended, self.name("attn.c_proj")))
+        hidden = layers.add(hidden, layers.linear(attended, self.name("attn.c_proj")))
         inner = layers.linear(layers.norm(hidden, self.name("ln_2")), self.name("mlp.c_fc"))
         inner = op.Gelu(inner, approximate=layers.architecture.gelu)  # [T, 4 * H]
-        return op.Add(hidden, layers.linear(inner, self.name("mlp.c_proj")))
+        return layers.add(hidden, layers.linear(inner, self.name("mlp.c_proj")))
 
     def name(self, part: str) -> str:
         """The part's name in the checkpoint."""
         return f"h.{self.index}.{part}"
 
 
-def build(architecture: Architecture, weights: Weights) -> ir.Model:
+def build(architecture: Architecture, weights: Weights, precision: str = "fp32") -> ir.Model:
     """The whole graph: `input_ids` int32 [B, S] to `reward` float32 [B, 1].
 
     Args:
         architecture: sizes and switches.
         weights: float32 arrays under the names of `GPT2ForSequenceClassification`'s
             state dict.
+        precision: a key of `linear.PRECISIONS`.
     """
-    op = Ops()
+    op, linear = Ops(), PRECISIONS[precision]
     ids = tensor_input(INPUT_IDS.name, ir.DataType.INT32, ("batch", "sequence"))
     rows = admit(op, ids, architecture.vocab_size, architecture.n_positions)
     tree = prefix_tree(op, rows)
     packed = pack(op, rows, tree)
-    attention = Looped(op, rows, packed, fresh_stretches(op, rows, tree))
 
-    layers = Layers(op, architecture, weights)
+    def attention(stretches: Stretches) -> Attention:
+        if linear.compute == FLOAT:
+            return Looped(op, rows, packed, stretches)
+        return Batched(op, rows, packed, stretches, linear.compute)  # float16 is for GPUs
+
+    layers = Layers(op, architecture, weights, linear)
     *blocks, last = [Block(layers, index) for index in range(architecture.n_layer)]
     hidden = layers.embed(packed)  # [T, H]
+    over_tree = attention(fresh_stretches(op, rows, tree))
     for block in blocks:
-        hidden = block(hidden, attention)  # [T, H]
-    attention = Looped(op, rows, packed, last_tokens(op, rows))
-    hidden = last.last(hidden, pooled_tokens(op, rows, packed), attention)  # [B, H]
+        hidden = block(hidden, over_tree)  # [T, H]
+    pooled = pooled_tokens(op, rows, packed)
+    hidden = last.last(hidden, pooled, attention(last_tokens(op, rows)))  # [B, H]
 
     reward = pool(op, layers.norm(hidden, "ln_f"), weights["score.weight"], rows)
     reward.name = REWARD.name

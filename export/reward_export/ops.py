@@ -19,6 +19,7 @@ OPSET = 20  # the first with Gelu(approximate="tanh"); ONNX Runtime 1.24 knows u
 CONTRIB_DOMAIN = "com.microsoft"
 IR_VERSION = 10  # the newest that ONNX Runtime 1.24 is sure to read
 INT32, INT64 = int(ir.DataType.INT32), int(ir.DataType.INT64)
+FLOAT, FLOAT16 = int(ir.DataType.FLOAT), int(ir.DataType.FLOAT16)
 
 Attribute: TypeAlias = int | float | str | Sequence[int] | ir.Graph
 Operator: TypeAlias = Callable[..., ir.Value]

@@ -1,7 +1,8 @@
 """Does the graph on ONNX Runtime give the rewards of the checkpoint in PyTorch?
 
 Asked before anything is published, on real conversations of many lengths and on the rows
-where padding, pooling and the prefix tree could go wrong.
+where padding, pooling and the prefix tree could go wrong. float32 is held to a difference;
+the smaller precisions to what they are for, ranking candidates as float32 does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,33 @@ from reward_client.tokens import Tokenizer
 from reward_export.errors import ExportError, ParityError
 from reward_export.sample import conversations
 
-TOLERANCE = 1e-4  # largest absolute difference of a float32 reward; about 1e-6 is usual
+BATCH_EFFECT = 1e-5  # how far a reward may move with its batch mates, in any precision
+GROUP = 8  # candidates of a context, where rankings are compared
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What a precision is held to.
+
+    Attributes:
+        max_difference: largest absolute difference of a reward.
+        in_reward_stds: whether that is in standard deviations of the checkpoint's rewards,
+            rather than absolute.
+        spearman: least rank correlation of all rewards with float32's.
+        best_agreement: least share of groups whose best candidate is float32's.
+    """
+
+    max_difference: float
+    in_reward_stds: bool = False
+    spearman: float = 0.0
+    best_agreement: float = 0.0
+
+
+TOLERANCES = {
+    "fp32": Tolerance(1e-4),  # about 1e-6 is usual
+    "fp16": Tolerance(0.05, in_reward_stds=True, spearman=0.999, best_agreement=0.95),
+    "int8": Tolerance(0.3, in_reward_stds=True, spearman=0.99, best_agreement=0.85),
+}
 
 Ids = NDArray[np.int32]
 
@@ -43,6 +70,8 @@ class Parity:
         mean_difference: mean absolute difference.
         max_batch_effect: largest change of a row's reward with its batch mates.
         reward_std: standard deviation of the reference's rewards, to judge the others by.
+        spearman: rank correlation of the rewards with the reference's.
+        best_agreement: share of groups of eight candidates with the reference's best one.
         tolerance: what `max_difference` was held to.
     """
 
@@ -53,6 +82,8 @@ class Parity:
     mean_difference: float
     max_batch_effect: float
     reward_std: float
+    spearman: float
+    best_agreement: float
     tolerance: float
 
     def as_dict(self) -> dict[str, float]:
@@ -80,54 +111,77 @@ def open_session(graph: Path) -> onnxruntime.InferenceSession:
     return session
 
 
-def check(session: onnxruntime.InferenceSession, reference: Reference, n_positions: int) -> Parity:
+def check(
+    session: onnxruntime.InferenceSession,
+    reference: Reference,
+    n_positions: int,
+    precision: str = "fp32",
+) -> Parity:
     """Compare the graph with the reference.
 
     Args:
         session: the graph.
         reference: gives the rewards that are right.
         n_positions: length of the longest row that can be scored.
+        precision: a key of `TOLERANCES`.
 
     Raises:
-        ParityError: a reward differs by more than `TOLERANCE`, or is not finite.
+        ParityError: the rewards differ by more than the precision's tolerance.
         ExportError: a row that cannot be scored did not answer NaN, or touched its mates.
     """
-    batches = list(_batches(n_positions))
+    groups, others = list(groups_of_candidates()), list(_batches(n_positions))
     wanted, found, alone = [], [], []
-    for ids in tqdm(batches, desc="comparing with PyTorch", unit="batch"):
-        wanted.append(reference.rewards(ids))
-        found.append(_run(session, ids))
-        alone.append(_run(session, ids[-1:]) - found[-1][-1:])
-    _check_isolation(session, batches[0])
-    parity = _measure(batches, np.concatenate(wanted), np.concatenate(found), alone)
-    if not parity.max_difference <= TOLERANCE:  # not "greater": NaN must fail as well
-        raise ParityError(
-            f"the graph's rewards differ from PyTorch's by up to {parity.max_difference:.3g}, "
-            f"more than the tolerance of {TOLERANCE:g}; nothing was published",
-            difference=parity.max_difference,
-            tolerance=TOLERANCE,
-        )
+    for ids in tqdm([*groups, *others], desc="comparing with PyTorch", unit="batch"):
+        wanted.append(reference.rewards(ids)[:, 0])
+        found.append(_run(session, ids)[:, 0])
+        alone.append(_run(session, ids[-1:])[0, 0] - found[-1][-1])
+    _check_isolation(session, groups[0])
+    all_wanted, all_found = np.concatenate(wanted), np.concatenate(found)
+    best = [w.argmax() == f.argmax() for w, f in zip(wanted, found, strict=True)][: len(groups)]
+    difference, std = np.abs(all_found - all_wanted), float(all_wanted.std())
+    tolerance = TOLERANCES[precision]
+    parity = Parity(
+        n_rows=len(all_wanted),
+        n_batches=len(wanted),
+        longest_row=max(_longest(ids) for ids in others),
+        max_difference=float(difference.max()),
+        mean_difference=float(difference.mean()),
+        max_batch_effect=float(np.abs(alone).max()),
+        reward_std=std,
+        spearman=_spearman(all_wanted, all_found),
+        best_agreement=float(np.mean(best)),
+        tolerance=tolerance.max_difference * (std if tolerance.in_reward_stds else 1.0),
+    )
+    _hold(parity, tolerance)
     return parity
 
 
-def _measure(
-    batches: Sequence[Ids],
-    wanted: NDArray[np.float32],
-    found: NDArray[np.float32],
-    alone: Sequence[NDArray[np.float32]],
-) -> Parity:
-    difference = np.abs(found - wanted)
-    longest = max(int(np.max(np.nonzero(ids != CONTRACT.pad_token_id)[1])) + 1 for ids in batches)
-    return Parity(
-        n_rows=len(wanted),
-        n_batches=len(batches),
-        longest_row=longest,
-        max_difference=float(difference.max()),
-        mean_difference=float(difference.mean()),
-        max_batch_effect=float(np.max(np.abs(np.concatenate(alone)))),
-        reward_std=float(wanted.std()),
-        tolerance=TOLERANCE,
+def _hold(parity: Parity, tolerance: Tolerance) -> None:
+    checks = (
+        ("largest difference", parity.max_difference, "at most", parity.tolerance),
+        ("effect of batch mates", parity.max_batch_effect, "at most", BATCH_EFFECT),
+        ("rank correlation", parity.spearman, "at least", tolerance.spearman),
+        ("agreement on the best", parity.best_agreement, "at least", tolerance.best_agreement),
     )
+    for what, value, relation, limit in checks:
+        # phrased so that NaN fails
+        if not (value <= limit if relation == "at most" else value >= limit):
+            raise ParityError(
+                f"the graph does not give PyTorch's rewards: {what} is {value:.3g}, and has to be "
+                f"{relation} {limit:.3g}; nothing was published",
+                difference=parity.max_difference,
+                tolerance=parity.tolerance,
+            )
+
+
+def _spearman(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
+    """Pearson's correlation of the ranks; ties, which only duplicates have, rank by place."""
+    ranks = [np.argsort(np.argsort(values, kind="stable")) for values in (x, y)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _longest(ids: Ids) -> int:
+    return int(np.max(np.nonzero(ids != CONTRACT.pad_token_id)[1])) + 1
 
 
 def _check_isolation(session: onnxruntime.InferenceSession, ids: Ids) -> None:
@@ -136,7 +190,7 @@ def _check_isolation(session: onnxruntime.InferenceSession, ids: Ids) -> None:
     poisoned[0, 0], poisoned[-1, 0] = -1, CONTRACT.vocab_size
     clean, dirty = _run(session, ids), _run(session, poisoned)
     moved = float(np.max(np.abs(dirty[1:-1] - clean[1:-1])))
-    if not (np.isnan(dirty[[0, -1]]).all() and moved <= TOLERANCE):
+    if not (np.isnan(dirty[[0, -1]]).all() and moved <= BATCH_EFFECT):
         raise ExportError(
             f"rows with ids outside the vocabulary answered {dirty[[0, -1], 0]} instead of NaN, "
             f"or moved their batch mates (by {moved:.3g})"
@@ -148,14 +202,23 @@ def _run(session: onnxruntime.InferenceSession, ids: Ids) -> NDArray[np.float32]
     return rewards
 
 
-def _batches(n_positions: int) -> Iterator[Ids]:
-    """Batches of ids, [B, S] each: best-of-N groups, many lengths, and edge rows."""
+def groups_of_candidates() -> Iterator[Ids]:
+    """Real contexts, each with eight real replies. int32 [8, S]."""
     tokenizer = Tokenizer()
-    dialogues = [" ".join(conversation.turns) for conversation in conversations()]
-    rows = [tokenizer.encode(text) for text in dialogues]
+    dialogues = conversations()
+    replies = [turn for dialogue in dialogues for turn in dialogue.turns[5:7]]
+    for i, dialogue in enumerate(dialogues[:24]):
+        context = "\n".join(dialogue.turns[: 3 + i % 5])
+        candidates = [dialogue.turns[3 + i % 5], *replies[3 * i :][: GROUP - 1]]
+        yield _pad([tokenizer.encode(f"{context}\n{candidate}") for candidate in candidates])
+
+
+def _batches(n_positions: int) -> Iterator[Ids]:
+    """Batches of ids, [B, S] each: unrelated rows, many lengths, and edge rows."""
+    tokenizer = Tokenizer()
+    rows = [tokenizer.encode(" ".join(dialogue.turns)) for dialogue in conversations()]
     stream = np.concatenate(rows)
     for start in range(0, 24, 8):
-        yield _pad([np.append(rows[start][:160], rows[start + i][:48]) for i in range(1, 8)])
         yield _pad([row[: 30 + 31 * i] for i, row in enumerate(rows[start : start + 8])])
     lengths = [n for n in (1, 2, 3, 5, 17, 64, 255, 256, 257, 511, 1023, 1024) if n <= n_positions]
     yield from (_pad([stream[n : 2 * n]]) for n in lengths)

@@ -55,6 +55,8 @@ def test_the_manifest_says_where_it_came_from_and_what_was_measured(
     assert measured["max_batch_effect"] <= 1e-5
     assert measured["reward_std"] > 0.1
     assert measured["longest_row"] == 1024
+    assert measured["spearman"] > 0.9999
+    assert measured["best_agreement"] == 1.0
     assert manifest["versions"]["onnxruntime"] == onnxruntime.__version__
 
 
@@ -82,12 +84,17 @@ def test_a_graph_that_differs_from_pytorch_is_not_published(
 ) -> None:
     real = graph.build
 
-    def wrong(architecture: graph.Architecture, weights: dict[str, np.ndarray]) -> object:
+    def wrong(
+        architecture: graph.Architecture, weights: dict[str, np.ndarray], precision: str
+    ) -> object:
         key = "transformer.h.1.mlp.c_fc.bias"
-        return real(architecture, {**weights, key: weights[key] + np.float32(0.01)})
+        weights = {**weights, key: weights[key] + np.float32(0.01)}
+        return real(architecture, weights, precision)
 
     monkeypatch.setattr(exporting, "build", wrong)
-    with pytest.raises(ParityError, match=r"more than the tolerance of 0\.0001") as caught:
+    with pytest.raises(
+        ParityError, match=r"largest difference is .* and has to be at most 0\.0001"
+    ) as caught:
         export(ExportOptions(str(checkpoint_folder), empty_repository), print)
     assert caught.value.difference > caught.value.tolerance
     assert f"{caught.value.difference:.3g}" in str(caught.value)
@@ -189,3 +196,33 @@ def test_two_that_publish_at_once_take_two_numbers(empty_repository: Path) -> No
         paths = list(pool.map(publish_one, map(str, range(40))))
     assert sorted(int(path.name) for path in paths) == list(range(1, 41))
     assert [(path / "model.onnx").read_text() for path in paths] == list(map(str, range(40)))
+
+
+@pytest.mark.parametrize(
+    ("precision", "bytes_per_weight"), [("fp16", 2.0), ("int8", 1.0)], ids=["fp16", "int8"]
+)
+def test_smaller_precisions_are_published_with_their_fidelity(
+    empty_repository: Path, outlier_folder: Path, precision: str, bytes_per_weight: float
+) -> None:
+    published = export(
+        ExportOptions(str(outlier_folder), empty_repository, precision=precision), print
+    )
+    manifest = json.loads((published.path / "manifest.json").read_text())
+    assert manifest["precision"] == precision
+    assert manifest["parity"]["spearman"] >= parity.TOLERANCES[precision].spearman
+    assert manifest["parity"]["best_agreement"] >= parity.TOLERANCES[precision].best_agreement
+    assert manifest["parity"]["max_batch_effect"] <= 1e-5
+    n_weights = (outlier_folder / "model.safetensors").stat().st_size / 4
+    size = (published.path / "model.onnx.data").stat().st_size
+    # scales, biases and layer norms stay float32: a few per cent at this width
+    assert size < 1.1 * bytes_per_weight * n_weights
+
+
+def test_a_precision_that_ranks_otherwise_is_not_published(
+    empty_repository: Path, outlier_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = parity.Tolerance(9.0, in_reward_stds=True, spearman=1.1)
+    monkeypatch.setitem(parity.TOLERANCES, "int8", strict)
+    with pytest.raises(ParityError, match=r"rank correlation is .* at least 1\.1"):
+        export(ExportOptions(str(outlier_folder), empty_repository, precision="int8"), print)
+    assert contents(empty_repository) == ["config.pbtxt"]

@@ -1,0 +1,109 @@
+"""One engine in a process of its own: reads a workload's name a line, answers a JSON line.
+
+    python bench/worker.py ENGINE MODEL WORKLOADS.npz
+
+Standalone on purpose: vLLM runs it in an environment that has none of this project.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # padded ids, lengths -> rewards [B]
+THREADS = int(os.environ.get("BENCH_THREADS", "2"))
+
+
+def onnx(model: str, providers: list[Any]) -> Score:
+    """Any graph with the contract's tensors."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(model, options, providers=providers)
+    return lambda ids, _lengths: session.run(None, {"input_ids": ids})[0][:, 0]
+
+
+def torch(model: str, attention: str) -> Score:
+    """The model card's snippet."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    torch.set_num_threads(THREADS)
+    loaded = AutoModelForSequenceClassification.from_pretrained(
+        model, attn_implementation=attention
+    ).eval()
+
+    def score(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        mask = torch.from_numpy((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64))
+        with torch.inference_mode():
+            tokens = torch.from_numpy(ids.astype(np.int64))
+            return loaded(input_ids=tokens, attention_mask=mask).logits[:, 0].numpy()
+
+    return score
+
+
+def vllm(model: str, dtype: str) -> Score:
+    """VLLM at the settings at which it was fastest: prefix cache on, blocks of 32, cold cache."""
+    from vllm import LLM, PoolingParams
+
+    engine = LLM(
+        model=model,
+        runner="pooling",
+        dtype=dtype,
+        block_size=32,
+        enable_prefix_caching=True,
+        max_model_len=1024,
+        disable_log_stats=True,
+    )
+    raw = PoolingParams(use_activation=False, task="classify")
+
+    def score(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        prompts = [
+            {"prompt_token_ids": row[:length].tolist()}
+            for row, length in zip(ids, lengths, strict=True)
+        ]
+        outputs = engine.classify(prompts, pooling_params=raw, use_tqdm=False)
+        return np.array([output.outputs.probs[0] for output in outputs], np.float32)
+
+    def cold(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        engine.reset_prefix_cache()
+        return score(ids, lengths)
+
+    return cold
+
+
+ENGINES: dict[str, Callable[[str], Score]] = {
+    "onnx": lambda model: onnx(model, ["CPUExecutionProvider"]),
+    "onnx-cuda": lambda model: onnx(model, ["CUDAExecutionProvider", "CPUExecutionProvider"]),
+    "torch-eager": lambda model: torch(model, "eager"),
+    "torch-sdpa": lambda model: torch(model, "sdpa"),
+    "vllm-float32": lambda model: vllm(model, "float32"),
+    "vllm-bfloat16": lambda model: vllm(model, "bfloat16"),
+}
+
+
+def main() -> None:
+    """Serve runs until the input ends."""
+    engine, model, file = sys.argv[1:]
+    answers = os.fdopen(os.dup(1), "w")  # libraries print to 1, and must not be taken for answers
+    os.dup2(2, 1)
+    arrays = np.load(file)
+    score = ENGINES[engine](model)
+    print(json.dumps({"ready": engine}), file=answers, flush=True)
+    for line in sys.stdin:
+        name = line.strip()
+        ids, lengths = arrays[f"{name}.ids"], arrays[f"{name}.lengths"]
+        start = time.perf_counter()
+        rewards = score(ids, lengths)
+        seconds = time.perf_counter() - start
+        answer = {"seconds": seconds, "rewards": [float(reward) for reward in rewards]}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Token ids that every engine scores: synthetic ones with known sharing, and real text."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reward_client import CONTRACT, Tokenizer
+from reward_export.sample import conversations
+
+Row = NDArray[np.int32]
+SEED = 20_240_501
+
+DESCRIPTIONS = {
+    "a": "best-of-8: 160 shared tokens + 8 x 32..64",
+    "b": "best-of-4: 128 shared tokens + 4 x 32..64",
+    "c": "8 independent rows of 47..244 tokens",
+    "d": "8 full rows of 256 tokens, nothing shared",
+    "e": "1 full row of 256 tokens",
+    "shuffled": "4 groups of 160 shared tokens + 4 x 32..64, all 16 rows shuffled",
+    "real": "32 real conversations of mixed length, one row each",
+    "long": "real long chats, best-of-8: every row full, windows shifted by left truncation",
+}
+
+
+def workloads() -> dict[str, list[Row]]:
+    """Rows of each workload, unpadded int32 ids; the same at every call."""
+    rng = np.random.default_rng(SEED)
+
+    def ids(n: int) -> Row:
+        return rng.integers(0, CONTRACT.pad_token_id, n, dtype=np.int32)
+
+    def group(shared: int, n_candidates: int) -> list[Row]:
+        context = ids(shared)
+        return [np.concatenate([context, ids(int(n))]) for n in rng.integers(32, 65, n_candidates)]
+
+    groups = [row for _ in range(4) for row in group(160, 4)]
+    return {
+        "a": group(160, 8),
+        "b": group(128, 4),
+        "c": [ids(int(n)) for n in np.linspace(47, 244, 8)],
+        "d": [ids(256) for _ in range(8)],
+        "e": [ids(256)],
+        "shuffled": [groups[i] for i in rng.permutation(len(groups))],
+        "real": _real_rows(32),
+        "long": _long_chat(8),
+    }
+
+
+def pad(rows: Sequence[Row]) -> Row:
+    """int32 [B, S], padded on the right to the longest row."""
+    ids = np.full((len(rows), max(map(len, rows))), CONTRACT.pad_token_id, np.int32)
+    for padded, row in zip(ids, rows, strict=True):
+        padded[: len(row)] = row
+    return ids
+
+
+def n_unique(rows: Sequence[Row]) -> int:
+    """Tokens that differ: nodes of the rows' prefix tree, counted here without the graph."""
+    return len({row[: end + 1].tobytes() for row in rows for end in range(len(row))})
+
+
+def _real_rows(n_rows: int) -> list[Row]:
+    """Conversations cut at different turns."""
+    tokenizer = Tokenizer()
+    return [
+        tokenizer.encode("\n".join(dialogue.turns[: 2 + 3 * (i % 5)]))
+        for i, dialogue in enumerate(conversations()[:n_rows])
+    ]
+
+
+def _long_chat(n_candidates: int) -> list[Row]:
+    """A context beyond 256 tokens, so that each candidate cuts it elsewhere."""
+    tokenizer = Tokenizer()
+    dialogues = conversations()
+    context = "\n".join(turn for dialogue in dialogues[:4] for turn in dialogue.turns)
+    return [
+        tokenizer.encode(f"{context}\n{dialogue.turns[5]}")
+        for dialogue in dialogues[4:][:n_candidates]
+    ]

@@ -1,0 +1,110 @@
+"""A linear layer in each precision: [T, K] times [K, N], plus bias.
+
+`float32` is what it says.
+
+`float16` computes on float16 weights and activations; what is around it (the residual
+stream and the layer norms) stays float32, where GPT-2's large channels cannot overflow.
+
+`int8` quantises each row by its own largest magnitude, and each column of the weight by
+its own. The integer product is exact, so a row's result does not depend on the rows beside
+it. (The usual dynamic quantisation has one scale for all rows: a reward would move with
+its batch mates.)
+"""
+
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from reward_export.ops import FLOAT, FLOAT16, Ops
+
+Float32: TypeAlias = NDArray[np.float32]
+
+STEPS = 127  # of magnitude in a signed byte
+ZERO = 128  # of activations, as unsigned bytes: the operand for which CPUs have the fast kernel
+TINIEST = float(np.finfo(np.float32).tiny)  # keeps a row of zeros from dividing by zero
+
+
+class Linear(Protocol):
+    """A precision."""
+
+    name: str
+    compute: int  # ONNX element type of its results, and of the attention between them
+
+    def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
+        """Rows of a [V, H] table, as float32. [T] -> [T, H]."""
+
+    def __call__(self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32) -> ir.Value:
+        """`x` [T, K] times `weight` [K, N] plus `bias` [N]. -> [T, N] in `compute`.
+
+        `name` tells the weight apart from others in the file.
+        """
+
+
+class _Float32:
+    name, compute = "fp32", FLOAT
+
+    def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
+        return op.Gather(op.weight(name, table), rows)
+
+    def __call__(self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32) -> ir.Value:
+        return op.Gemm(x, op.weight(f"{name}.weight", weight), op.weight(f"{name}.bias", bias))
+
+
+class _Float16:
+    name, compute = "fp16", FLOAT16
+
+    def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
+        return op.Cast(op.Gather(op.weight(name, table.astype(np.float16)), rows), to=FLOAT)
+
+    def __call__(self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32) -> ir.Value:
+        return op.Gemm(
+            op.Cast(x, to=FLOAT16),  # nothing where it is that already
+            op.weight(f"{name}.weight", weight.astype(np.float16)),
+            op.weight(f"{name}.bias", bias.astype(np.float16)),
+        )
+
+
+class _Int8:
+    name, compute = "int8", FLOAT
+
+    def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
+        quantised, scale = quantise(table, axis=1)
+        row = op.Cast(op.Gather(op.weight(f"{name}.int8", quantised), rows), to=FLOAT)
+        return op.Mul(row, op.Gather(op.weight(f"{name}.scale", scale), rows))
+
+    def __call__(self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32) -> ir.Value:
+        quantised, column_scale = quantise(weight, axis=0)
+        largest = op.ReduceMax(op.Abs(x), op.shape(1), keepdims=1)  # [T, 1]
+        row_scale = op.Max(op.Div(largest, op.float32(STEPS)), op.float32(TINIEST))
+        zero = op.weight("uint8_zero", np.array(ZERO, np.uint8))
+        one = op.float32(1.0)
+        product = op.contrib(
+            "MatMulIntegerToFloat",
+            op.QuantizeLinear(op.Div(x, row_scale), one, zero),
+            op.weight(f"{name}.int8", quantised),
+            one,
+            op.weight(f"{name}.scale", column_scale[0]),
+            zero,
+            op.weight("int8_zero", np.array(0, np.int8)),
+        )  # [T, N]
+        return op.Add(op.Mul(product, row_scale), op.weight(f"{name}.bias", bias))
+
+
+def quantise(array: Float32, *, axis: int) -> tuple[NDArray[np.int8], Float32]:
+    """Symmetric int8 with one scale for each slice along `axis`'s other dimension.
+
+    Returns:
+        int8 of the array's shape, and float32 scales with `axis` reduced to 1, such that
+        their product is the array to half a step.
+    """
+    largest = np.abs(array).max(axis=axis, keepdims=True)
+    scale = np.maximum(largest / STEPS, TINIEST).astype(np.float32)
+    return np.round(array / scale).astype(np.int8), scale
+
+
+PRECISIONS: dict[str, Linear] = {
+    linear.name: linear for linear in (_Float32(), _Float16(), _Int8())
+}
+"""What `--precision` takes."""

@@ -1,0 +1,149 @@
+"""The smaller precisions, on a checkpoint whose activations have outlier channels."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from reward_export.checkpoint import Checkpoint, load
+from reward_export.graph import build
+from reward_export.linear import PRECISIONS, quantise
+from reward_export.ops import FLOAT, Ops, tensor_input
+from reward_export.parity import groups_of_candidates
+from reward_export.smooth import smoothed
+
+Ids = NDArray[np.int32]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(outlier_folder: Path) -> Checkpoint:
+    return load(str(outlier_folder))
+
+
+@pytest.fixture(scope="module")
+def smooth_weights(checkpoint: Checkpoint) -> dict[str, NDArray[np.float32]]:
+    largest = checkpoint.largest_inputs(groups_of_candidates())
+    return smoothed(checkpoint.weights(), largest, checkpoint.architecture.n_layer)
+
+
+def rewards(model: ir.Model, ids: Ids) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(
+        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"input_ids": ids})[0]
+
+
+def linear(precision: str, x: NDArray[np.float32], weight: NDArray, bias: NDArray) -> NDArray:
+    """One layer alone, run by ONNX Runtime, as float32."""
+    op = Ops()
+    given_x = tensor_input("x", ir.DataType.FLOAT, ("t", x.shape[1]))
+    y = op.Cast(PRECISIONS[precision](op, given_x, "layer", weight, bias), to=FLOAT)
+    y.name, y.type = "y", ir.TensorType(ir.DataType.FLOAT)
+    session = onnxruntime.InferenceSession(
+        ir.to_proto(op.model([given_x], [y])).SerializeToString(),
+        providers=["CPUExecutionProvider"],
+    )
+    return session.run(None, {"x": x})[0]
+
+
+@given(arrays(np.float32, (5, 3), elements=st.floats(-1e6, 1e6, width=32)))
+def test_quantised_weights_are_within_half_a_step(array: NDArray[np.float32]) -> None:
+    quantised, scale = quantise(array, axis=0)
+    assert quantised.dtype == np.int8
+    assert scale.shape == (1, 3)
+    assert (np.abs(quantised * scale - array) <= 0.5001 * scale + 1e-30).all()
+
+
+@pytest.mark.parametrize(("precision", "error"), [("fp32", 1e-5), ("fp16", 2e-3), ("int8", 2e-2)])
+def test_a_linear_layer_is_as_close_as_its_precision(precision: str, error: float) -> None:
+    rng = np.random.default_rng(0)
+    x, weight, bias = (
+        rng.standard_normal(shape).astype(np.float32) for shape in ((40, 64), (64, 96), 96)
+    )
+    x[7], x[8] = 0, x[8] * 1000  # a row of zeros, and a large one beside it
+    wanted = x @ weight + bias
+    found = linear(precision, x, weight, bias)
+    size = np.abs(wanted).max(axis=1, keepdims=True)
+    assert (np.abs(found - wanted) <= error * size).all()
+
+
+def test_an_int8_row_does_not_depend_on_the_rows_beside_it() -> None:
+    rng = np.random.default_rng(0)
+    x, weight, bias = (
+        rng.standard_normal(shape).astype(np.float32) for shape in ((20, 64), (64, 96), 96)
+    )
+    mates = x.copy()
+    mates[1:] *= 1e4
+    np.testing.assert_array_equal(
+        linear("int8", x, weight, bias)[0], linear("int8", mates, weight, bias)[0]
+    )
+
+
+def test_the_checkpoint_has_outlier_channels(checkpoint: Checkpoint) -> None:
+    largest = checkpoint.largest_inputs(groups_of_candidates())
+    assert set(largest) == {
+        f"transformer.h.{layer}.{name}"
+        for layer in range(3)
+        for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    }
+    for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc"):
+        channels = largest[f"transformer.h.1.{name}"]
+        assert channels.max() > 8 * np.median(channels)
+
+
+def test_smoothing_gives_the_same_model(
+    checkpoint: Checkpoint, smooth_weights: dict[str, NDArray[np.float32]]
+) -> None:
+    ids = next(groups_of_candidates())
+    found = rewards(build(checkpoint.architecture, smooth_weights), ids)
+    np.testing.assert_allclose(found, checkpoint.rewards(ids), rtol=0, atol=1e-4)
+
+
+def error(checkpoint: Checkpoint, weights: dict[str, NDArray[np.float32]]) -> float:
+    model = build(checkpoint.architecture, weights, "int8")
+    session = onnxruntime.InferenceSession(
+        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    differences = [
+        session.run(None, {"input_ids": ids})[0] - checkpoint.rewards(ids)
+        for ids in groups_of_candidates()
+    ]
+    return float(np.sqrt(np.mean(np.square(differences))))
+
+
+def test_smoothing_brings_int8_closer(
+    checkpoint: Checkpoint, smooth_weights: dict[str, NDArray[np.float32]]
+) -> None:
+    assert error(checkpoint, smooth_weights) < 0.6 * error(checkpoint, checkpoint.weights())
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_reward_does_not_depend_on_batch_mates(
+    checkpoint: Checkpoint, smooth_weights: dict[str, NDArray[np.float32]], precision: str
+) -> None:
+    model = build(checkpoint.architecture, smooth_weights, precision)
+    ids = np.concatenate([batch[:, :32] for batch in list(groups_of_candidates())[:3]])
+    together = rewards(model, ids)
+    for row in (0, 5, 11, len(ids) - 1):
+        alone = rewards(model, ids[row : row + 1])
+        np.testing.assert_allclose(together[row], alone[0], rtol=0, atol=1e-5)
+
+
+def test_a_residual_stream_beyond_float16_does_not_overflow(checkpoint: Checkpoint) -> None:
+    """A channel of 1e5 in every layer; float16 ends at 65504."""
+    weights = dict(checkpoint.weights())
+    weights["transformer.wpe.weight"] = weights["transformer.wpe.weight"].copy()
+    weights["transformer.wpe.weight"][:, 5] += 1e5
+    ids = next(groups_of_candidates())
+    wanted, found = (
+        rewards(build(checkpoint.architecture, weights, precision), ids)
+        for precision in ("fp32", "fp16")
+    )
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=0.05 * np.abs(wanted).max())
