@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+
 from reward_export.checkpoint import load
 from reward_export.graph import build
 from reward_export.parity import groups_of_candidates
