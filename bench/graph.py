@@ -12,19 +12,19 @@ with the plain export's.
 import argparse
 import json
 import os
-import platform
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import plain
+from machine import describe
 from peak import matmul_peak_gflops
 from transformers import GPT2Tokenizer
 from workloads import DESCRIPTIONS, n_unique, pad, workloads
@@ -89,6 +89,7 @@ def start(spec: Spec, file: Path, threads: int) -> Engine:
         stderr=log.open("w"),
         text=True,
         env=environment,
+        start_new_session=True,  # vLLM has processes of its own, which would go on spinning
     )
     return Engine(spec.name, process, log)
 
@@ -107,8 +108,9 @@ def vllm_environment(python: Path) -> dict[str, str]:
     }
 
 
-def prepare(folder: Path, shape: str, vllm: str | None, threads: int) -> list[Engine]:
-    """Checkpoint, graphs and workers of every engine."""
+def prepare(folder: Path, given: argparse.Namespace) -> list[Engine]:
+    """Checkpoint, graphs and workers of the engines asked for."""
+    shape, vllm, threads = given.shape, given.vllm, given.threads
     n_layer, n_head, n_embd = SHAPES[shape]
     source = folder / "checkpoint"
     random_checkpoint(source, n_layer=n_layer, n_head=n_head, n_embd=n_embd)
@@ -135,6 +137,8 @@ def prepare(folder: Path, shape: str, vllm: str | None, threads: int) -> list[En
     specs += [Spec(kind, python, kind, source) for kind, python in pythons.items()]
     engines = []
     for spec in specs:
+        if given.engines and spec.name not in given.engines.split(","):
+            continue
         engines.append(start(spec, file, threads))
         engines[-1].wait_until_ready()
         print(f"{spec.name} is ready", file=sys.stderr, flush=True)
@@ -187,29 +191,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--vllm", metavar="PYTHON", help="interpreter of an environment with vLLM")
+    parser.add_argument(
+        "--engines", help="names, comma between; all if left out, plain always first"
+    )
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        engines = prepare(Path(folder), given.shape, given.vllm, given.threads)
+        engines = prepare(Path(folder), given)
         print(f"| workload | {' | '.join(engine.name for engine in engines)} |")
         print("|---" * (len(engines) + 1) + "|")
         results = {}
+        peaks = [matmul_peak_gflops(given.threads)]
         try:
             for name in DESCRIPTIONS:
                 results[name] = measure(engines, name, given.rounds)
                 print(table_row(name, results[name]), flush=True)
         finally:
             for engine in engines:
-                engine.process.kill()
+                os.killpg(engine.process.pid, signal.SIGKILL)
     rows = workloads()
     report = {
-        "machine": platform.processor() or platform.machine(),
-        "cpu": cpu_model(),
-        "threads": given.threads,
+        **describe(given.threads),
         "shape": given.shape,
         "rounds": given.rounds,
-        "matmul_peak_gflops": matmul_peak_gflops(given.threads),
-        "versions": {name: version(name) for name in ("onnxruntime", "torch", "transformers")},
+        "matmul_peak_gflops": max(*peaks, matmul_peak_gflops(given.threads)),
         "workloads": {
             name: {
                 "description": DESCRIPTIONS[name],
@@ -223,12 +228,6 @@ def main() -> None:
     if given.output:
         given.output.parent.mkdir(parents=True, exist_ok=True)
         given.output.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def cpu_model() -> str:
-    """As Linux names it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "?")
 
 
 if __name__ == "__main__":

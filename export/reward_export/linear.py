@@ -76,20 +76,23 @@ class _Int8:
 
     def __call__(self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32) -> ir.Value:
         quantised, column_scale = quantise(weight, axis=0)
-        largest = op.ReduceMax(op.Abs(x), op.shape(1), keepdims=1)  # [T, 1]
+        highest, lowest = (
+            reduce(x, op.shape(1), keepdims=0) for reduce in (op.ReduceMax, op.ReduceMin)
+        )
+        largest = op.Max(highest, op.Neg(lowest))  # [T]; cheaper than the maximum of Abs(x)
         row_scale = op.Max(op.Div(largest, op.float32(STEPS)), op.float32(TINIEST))
         zero = op.weight("uint8_zero", np.array(ZERO, np.uint8))
-        one = op.float32(1.0)
         product = op.contrib(
             "MatMulIntegerToFloat",
-            op.QuantizeLinear(op.Div(x, row_scale), one, zero),
+            op.QuantizeLinear(x, row_scale, op.Expand(zero, op.Shape(row_scale)), axis=0),
             op.weight(f"{name}.int8", quantised),
-            one,
+            op.float32(1.0),  # the rows' scales follow: this operator takes one for all of them
             op.weight(f"{name}.scale", column_scale[0]),
             zero,
             op.weight("int8_zero", np.array(0, np.int8)),
         )  # [T, N]
-        return op.Add(op.Mul(product, row_scale), op.weight(f"{name}.bias", bias))
+        scaled = op.Mul(product, op.Unsqueeze(row_scale, op.shape(1)))
+        return op.Add(scaled, op.weight(f"{name}.bias", bias))
 
 
 def quantise(array: Float32, *, axis: int) -> tuple[NDArray[np.int8], Float32]:

@@ -9,7 +9,8 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from reward_export.attention import cut, fresh_stretches
+from reward_export.attention import cut, fresh_stretches, last_tokens
+from reward_export.graph import pooled_tokens
 from reward_export.ops import Ops, tensor_input
 from reward_export.tree import Rows, admit, pack, prefix_tree
 
@@ -153,3 +154,17 @@ def test_long_stretches_are_cut_into_pieces(run: Run) -> None:
     assert begin.tolist() == [0, 3, 6, 7, 10, 13]
     assert n_queries.tolist() == [3, 3, 1, 3, 3, 1]
     assert position.tolist() == [0, 3, 6, 2, 0, 3]
+
+
+def test_one_token_a_row_is_pooled_its_last(run: Run) -> None:
+    def steps(op: Ops, rows: Rows) -> list[ir.Value]:
+        packed = pack(op, rows, prefix_tree(op, rows))
+        last = last_tokens(op, rows)
+        return [packed.tokens, pooled_tokens(op, rows, packed), last.n_queries, last.position]
+
+    ids = [[1, 2, 3], [1, 2, PAD], [1, 2, 3], [PAD, PAD, PAD], [4, PAD, 5]]
+    tokens, pooled, n_queries, position = run(steps, ids)
+    assert tokens.tolist() == [1, 2, 3, PAD, 4, PAD, 5]
+    assert pooled.tolist() == [2, 1, 2, 3, 6]  # shared where the row's last token is
+    assert n_queries.tolist() == [1, 1, 1, 1, 1]
+    assert position.tolist() == [2, 1, 2, 0, 2]

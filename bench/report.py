@@ -1,0 +1,125 @@
+"""Writes docs/benchmarks.md from the result files, so that it cannot drift from them.
+
+python bench/report.py            write it
+python bench/report.py --check    fail if it is not what would be written
+"""
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "benchmarks.md"
+H = {"small": 768, "medium": 1024}
+LAYERS = {"small": 12, "medium": 24}
+
+INTRODUCTION = """\
+# Benchmarks
+
+Written by `bench/report.py` from `bench/results/`; do not edit.
+
+Milliseconds, the minimum over the rounds, and in brackets how many times faster than the plain
+padded ONNX export in the same run. Every engine has a process of its own and is called in turn,
+with the same token ids and as many threads; every answer of every call is compared with the plain
+export's. Random weights: the time does not depend on them. Ratios travel better between machines
+than milliseconds do, and neither travels far.
+
+- *plain*: `torch.onnx.export` of the checkpoint, rows padded to the batch's longest
+- *ours*, *ours-int8*: `gpt2-reward export`, `--precision int8`
+- *torch-eager*, *torch-sdpa*: the model card's snippet
+- *vllm*: vLLM for CPUs as a pooling runner, prefix cache on and cold, blocks of 32, raw logits,
+  token ids as input, tcmalloc and Intel's OpenMP preloaded
+
+To rerun: `make bench`, or `python bench/graph.py --help`; `--vllm` takes the interpreter of an
+environment that has vLLM (without torchvision and torchaudio, if those do not match its torch).
+"""
+
+WAYS = """\
+## One linear layer in 8 bits
+
+`python bench/linear.py`: {rows} rows through GPT-2 small's 768 x 3072 layer, {threads} threads.
+
+| way | times float32 | billion operations/s | largest error, in standard deviations |
+|---|---|---|---|
+{lines}
+"""
+
+
+def graph_section(report: dict) -> str:
+    """One result file of `graph.py` as a section."""
+    engines = list(next(iter(report["workloads"].values()))["engines"])
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    setting = (
+        f"{versions}; {report['rounds']} rounds; float32 matrix product "
+        f"{report['matmul_peak_gflops']:.0f} GFLOP/s in ONNX Runtime."
+    )
+    lines = [
+        f"## GPT-2 {report['shape']} on {report['cpu']}, {report['threads']} threads",
+        "",
+        setting,
+        "",
+        f"| workload | tokens | that differ | {' | '.join(engines)} | peak |",
+        "|---" * (len(engines) + 4) + "|",
+    ]
+    for name, workload in report["workloads"].items():
+        by = workload["engines"]
+        cells = [
+            f"{by[e]['ms_min']:.0f} ({by['plain']['ms_min'] / by[e]['ms_min']:.2f})"
+            for e in engines
+        ]
+        lines.append(
+            f"| {name} | {workload['tokens']} | {workload['unique_tokens']} | "
+            f"{' | '.join(cells)} | {peak_share(report, name):.0%} |"
+        )
+    described = (f"- *{name}*: {w['description']}" for name, w in report["workloads"].items())
+    worst = {
+        e: max(w["engines"][e]["max_difference"] for w in report["workloads"].values())
+        for e in engines[1:]
+    }
+    differences = ", ".join(f"{engine} {value:.1e}" for engine, value in worst.items())
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "*Peak*: multiplications of the linear layers for tokens that differ, ours in float32,",
+            "as a share of the machine's matrix product; attention and all else count as loss.",
+            f"Largest difference of a logit from plain: {differences}.",
+            "",
+            *described,
+            "",
+        ]
+    )
+
+
+def peak_share(report: dict, workload: str) -> float:
+    """Useful operations a second of ours, float32, over the measured matrix product."""
+    width, layers = H[report["shape"]], LAYERS[report["shape"]]
+    found = report["workloads"][workload]
+    # 12 H^2 weights a block; of the last one only keys and values are for all tokens
+    operations = 2 * found["unique_tokens"] * width**2 * (12 * (layers - 1) + 2)
+    seconds = found["engines"]["ours"]["ms_min"] / 1e3
+    return operations / seconds / (1e9 * report["matmul_peak_gflops"])
+
+
+def page() -> str:
+    """The whole page."""
+    names = ("graph-small.json", "graph-medium.json")
+    reports = [json.loads((RESULTS / name).read_text()) for name in names]
+    linear = json.loads((RESULTS / "linear.json").read_text())
+    lines = "\n".join(
+        f"| {name} | {way['speed_up']:.2f} | {way['gops']:.0f} | {way['max_error_in_stds']:.3f} |"
+        for name, way in linear["ways"].items()
+    )
+    ways = WAYS.format(rows=linear["rows"], threads=linear["threads"], lines=lines)
+    return "\n".join([INTRODUCTION, *map(graph_section, reports), ways]).rstrip() + "\n"
+
+
+def main() -> None:
+    """Write or check."""
+    if "--check" in sys.argv:
+        sys.exit(None if PAGE.read_text() == page() else f"{PAGE} is not what the results say")
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
