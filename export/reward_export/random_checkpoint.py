@@ -38,7 +38,13 @@ def random_checkpoint(
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         model = GPT2ForSequenceClassification(config)
-        # rewards of about unit size; at GPT-2's own 0.02 they hardly differ, and hide mistakes
+        # a fresh GPT-2 has biases of zero, norms of one and rewards that hardly differ, all of
+        # which would hide mistakes
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.1)
+            elif ".ln_" in name:
+                torch.nn.init.normal_(parameter, mean=1.0, std=0.1)
         torch.nn.init.normal_(model.score.weight, std=n_embd**-0.5)
     model.save_pretrained(folder)
     return folder
