@@ -42,7 +42,7 @@ def random_checkpoint(
         # which would hide mistakes
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
-                torch.nn.init.normal_(parameter, std=0.1)
+                torch.nn.init.normal_(parameter, std=0.02)
             elif ".ln_" in name:
                 torch.nn.init.normal_(parameter, mean=1.0, std=0.1)
         torch.nn.init.normal_(model.score.weight, std=n_embd**-0.5)
