@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import pytest
 
 from reward_export.checkpoint import load
 from reward_export.graph import build
-from reward_export.parity import groups_of_candidates
+from reward_export.parity import TOLERANCES, groups_of_candidates
+from reward_export.smooth import smoothed
 
 RUNTIMES = Path(sys.prefix) / "onnxruntimes"
 VERSIONS = ("1.24.4", "1.27.0")  # Triton 26.05 and 26.06, 26.07; the newest is installed anyway
@@ -28,18 +28,22 @@ print(onnxruntime.__version__)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize(("precision", "atol"), [("fp32", 1e-5), ("fp16", 1e-2), ("int8", 1e-3)])
-def test_the_same_file_gives_the_same_rewards(
-    outlier_folder: Path, tmp_path: Path, version: str, precision: str, atol: float
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_file_keeps_its_precisions_promise_on_each_runtime(
+    outlier_folder: Path, tmp_path: Path, version: str, precision: str
 ) -> None:
+    """Not equal to the last bit: a runtime's rounding can move an activation by a step of int8."""
     runtime = RUNTIMES / version
     if not runtime.is_dir():
         pytest.skip(f"ONNX Runtime {version} is not in {runtime}; make test puts it there")
     checkpoint = load(str(outlier_folder))
+    weights, batches = checkpoint.weights(), list(groups_of_candidates())
+    if precision == "int8":
+        largest = checkpoint.largest_inputs(batches)
+        weights = smoothed(weights, largest, checkpoint.architecture.n_layer)
     graph = tmp_path / "model.onnx"
-    ir.save(build(checkpoint.architecture, checkpoint.weights(), precision), graph)
-    batches = {str(i): ids for i, ids in enumerate(list(groups_of_candidates())[:6])}
-    np.savez(tmp_path / "batches.npz", **batches)
+    ir.save(build(checkpoint.architecture, weights, precision), graph)
+    np.savez(tmp_path / "batches.npz", **{str(i): ids for i, ids in enumerate(batches)})
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(graph), "batches.npz", "rewards.npz"],
         cwd=tmp_path,
@@ -49,7 +53,9 @@ def test_the_same_file_gives_the_same_rewards(
         check=True,
     )
     assert done.stdout.strip() == version
-    newest = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    for name, rewards in np.load(tmp_path / "rewards.npz").items():
-        wanted = newest.run(None, {"input_ids": batches[name]})[0]
-        np.testing.assert_allclose(rewards, wanted, rtol=0, atol=atol)
+    rewards = np.load(tmp_path / "rewards.npz")
+    found = np.concatenate([rewards[str(i)] for i in range(len(batches))])
+    wanted = np.concatenate([checkpoint.rewards(ids) for ids in batches])
+    tolerance = TOLERANCES[precision]
+    scale = float(wanted.std()) if tolerance.in_reward_stds else 1.0
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance.max_difference * scale)
