@@ -29,6 +29,7 @@ Failure = TypeVar("Failure", bound=ServerLogError)
 
 POLL_S = 0.1
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_METRICS_OFF = frozenset({"--allow-metrics=false", "--allow-metrics=0"})
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton's Python backend keeps its regions
 
 
@@ -232,7 +233,11 @@ class TritonServer:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.options.ready_timeout_s
-        while not _is_ready(f"{self.http_url}/v2/health/ready"):
+        # services start in turn, gRPC, HTTP, metrics: the last to answer tells that all do
+        addresses = [f"{self.http_url}/v2/health/ready"]
+        if not _METRICS_OFF.intersection(self.options.triton_options):
+            addresses.append(self.metrics_url)
+        while not all(map(_is_ready, addresses)):
             if (code := self._running.poll()) is not None:
                 raise self._failure(StartError, f"tritonserver ended while starting ({_how(code)})")
             if time.monotonic() > deadline:

@@ -275,3 +275,11 @@ def test_an_unsupported_python_is_told_before_a_missing_wheel(
     monkeypatch.setattr("sys.version_info", (3, 13, 0))
     with pytest.raises(HostError, match=r"under Python 3\.13; use Python 3\.10 to 3\.12"):
         find_wheel()
+
+
+def test_a_server_without_metrics_becomes_ready_too(lookup_repository: Path) -> None:
+    with TritonServer(free_ports(lookup_repository, "--allow-metrics=false")) as server:
+        with urllib.request.urlopen(f"{server.http_url}/v2/health/ready") as response:
+            assert response.status == 200
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(server.metrics_url)
