@@ -23,7 +23,7 @@ Two rows that agree up to a position have the same state there.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -38,11 +38,14 @@ from reward_export.attention import (
     fresh_stretches,
     last_tokens,
 )
+from reward_export.fold import without_key_value_biases
 from reward_export.linear import PRECISIONS, Linear
 from reward_export.ops import FLOAT, INT64, Ops, tensor_input
 from reward_export.tree import Packed, Rows, admit, pack, prefix_tree
 
 Weights: TypeAlias = Mapping[str, NDArray[np.float32]]
+
+THIRDS = ("query", "key", "value")  # of `attn.c_attn`'s columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +94,21 @@ class Layers:
         epsilon = self.architecture.layer_norm_epsilon
         return self.op.LayerNormalization(x, scale, bias, axis=-1, epsilon=epsilon)
 
-    def linear(self, x: ir.Value, name: str, columns: slice = slice(None)) -> ir.Value:
-        """`x` times these columns of the weight, plus bias; GPT-2 stores weights as [in, out]."""
+    def linear(self, x: ir.Value, name: str) -> ir.Value:
+        """`x` times the weight, plus bias; GPT-2 stores weights as [in, out]."""
+        weight, bias = (self.weights[f"transformer.{name}.{kind}"] for kind in ("weight", "bias"))
+        return self.precision(self.op, x, name, weight, bias)
+
+    def third(self, x: ir.Value, c_attn: str, part: Literal["query", "key", "value"]) -> ir.Value:
+        """`x` times the columns of `c_attn` that make its queries, keys or values. -> [T, H]."""
         weight, bias = (
-            np.ascontiguousarray(self.weights[f"transformer.{name}.{kind}"][..., columns])
+            np.split(self.weights[f"transformer.{c_attn}.{kind}"], 3, axis=-1)[THIRDS.index(part)]
             for kind in ("weight", "bias")
         )
-        suffix = "" if columns == slice(None) else f"[{columns.start}:{columns.stop}]"
-        return self.precision(self.op, x, f"{name}{suffix}", weight, bias)
+        if part != "query":
+            bias = None  # `without_key_value_biases` has made them superfluous
+        name = f"{c_attn}.{part}"
+        return self.precision(self.op, x, name, np.ascontiguousarray(weight), bias)
 
     def add(self, hidden: ir.Value, update: ir.Value) -> ir.Value:
         """The residual stream, which is float32 in every precision."""
@@ -120,28 +130,26 @@ class Block:
 
     def __call__(self, hidden: ir.Value, attention: Attention) -> ir.Value:
         """The block's output for every packed token. [T, H] -> [T, H]."""
-        layers, op = self.layers, self.layers.op
-        normed = layers.norm(hidden, self.name("ln_1"))
-        query, key, value = op.split(
-            layers.linear(normed, self.name("attn.c_attn")), parts=3, axis=1
-        )  # each [T, H]
-        return self._finish(hidden, self._attend(attention, query, key, value))
+        normed = self.layers.norm(hidden, self.name("ln_1"))
+        return self._finish(hidden, self._attend(attention, normed, normed))
 
     def last(self, hidden: ir.Value, pooled: ir.Value, attention: Attention) -> ir.Value:
         """The same for the `pooled` tokens [B] alone, over the keys of all. -> [B, H]."""
-        layers, op, h = self.layers, self.layers.op, self.layers.architecture.n_embd
-        normed, c_attn = layers.norm(hidden, self.name("ln_1")), self.name("attn.c_attn")
-        query = layers.linear(op.Gather(normed, pooled), c_attn, slice(0, h))  # [B, H]
-        key_value = layers.linear(normed, c_attn, slice(h, 3 * h))
-        key, value = op.split(key_value, parts=2, axis=1)  # each [T, H]
-        return self._finish(op.Gather(hidden, pooled), self._attend(attention, query, key, value))
+        layers, op = self.layers, self.layers.op
+        normed = layers.norm(hidden, self.name("ln_1"))
+        attended = self._attend(attention, op.Gather(normed, pooled), normed)
+        return self._finish(op.Gather(hidden, pooled), attended)
 
-    def _attend(
-        self, attention: Attention, query: ir.Value, key: ir.Value, value: ir.Value
-    ) -> ir.Value:
-        architecture = self.layers.architecture
-        scale = architecture.attention_scales[self.index]
-        return attention(query, key, value, n_head=architecture.n_head, scale=scale)
+    def _attend(self, attention: Attention, asking: ir.Value, normed: ir.Value) -> ir.Value:
+        """Attention of the `asking` tokens over all. [T, H] or [B, H], [T, H] -> as asking."""
+        layers, architecture = self.layers, self.layers.architecture
+        return attention(
+            layers.third(asking, self.name("attn.c_attn"), "query"),
+            layers.third(normed, self.name("attn.c_attn"), "key"),
+            layers.third(normed, self.name("attn.c_attn"), "value"),
+            n_head=architecture.n_head,
+            scale=architecture.attention_scales[self.index],
+        )
 
     def _finish(self, hidden: ir.Value, attended: ir.Value) -> ir.Value:
         """Output projection and MLP, each added to the residual stream."""
@@ -166,6 +174,7 @@ def build(architecture: Architecture, weights: Weights, precision: str = "fp32")
         precision: a key of `linear.PRECISIONS`.
     """
     op, linear = Ops(), PRECISIONS[precision]
+    weights = without_key_value_biases(weights, architecture.n_layer)
     ids = tensor_input(INPUT_IDS.name, ir.DataType.INT32, ("batch", "sequence"))
     rows = admit(op, ids, architecture.vocab_size, architecture.n_positions)
     tree = prefix_tree(op, rows)

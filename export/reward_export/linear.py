@@ -35,8 +35,10 @@ class Linear(Protocol):
     def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
         """Rows of a [V, H] table, as float32. [T] -> [T, H]."""
 
-    def __call__(self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32) -> ir.Value:
-        """`x` [T, K] times `weight` [K, N] plus `bias` [N]. -> [T, N] in `compute`.
+    def __call__(
+        self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32 | None
+    ) -> ir.Value:
+        """`x` [T, K] times `weight` [K, N] plus `bias` [N], if any. -> [T, N] in `compute`.
 
         `name` tells the weight apart from others in the file.
         """
@@ -48,8 +50,11 @@ class _Float32:
     def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
         return op.Gather(op.weight(name, table), rows)
 
-    def __call__(self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32) -> ir.Value:
-        return op.Gemm(x, op.weight(f"{name}.weight", weight), op.weight(f"{name}.bias", bias))
+    def __call__(
+        self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32 | None
+    ) -> ir.Value:
+        product = op.MatMul(x, op.weight(f"{name}.weight", weight))
+        return product if bias is None else op.Add(product, op.weight(f"{name}.bias", bias))
 
 
 class _Float16:
@@ -58,12 +63,14 @@ class _Float16:
     def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
         return op.Cast(op.Gather(op.weight(name, table.astype(np.float16)), rows), to=FLOAT)
 
-    def __call__(self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32) -> ir.Value:
-        return op.Gemm(
-            op.Cast(x, to=FLOAT16),  # nothing where it is that already
-            op.weight(f"{name}.weight", weight.astype(np.float16)),
-            op.weight(f"{name}.bias", bias.astype(np.float16)),
-        )
+    def __call__(
+        self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32 | None
+    ) -> ir.Value:
+        x = op.Cast(x, to=FLOAT16)  # nothing where it is that already
+        factor = op.weight(f"{name}.weight", weight.astype(np.float16))
+        if bias is None:
+            return op.MatMul(x, factor)
+        return op.Gemm(x, factor, op.weight(f"{name}.bias", bias.astype(np.float16)))
 
 
 class _Int8:
@@ -74,7 +81,9 @@ class _Int8:
         row = op.Cast(op.Gather(op.weight(f"{name}.int8", quantised), rows), to=FLOAT)
         return op.Mul(row, op.Gather(op.weight(f"{name}.scale", scale), rows))
 
-    def __call__(self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32) -> ir.Value:
+    def __call__(
+        self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32 | None
+    ) -> ir.Value:
         quantised, column_scale = quantise(weight, axis=0)
         highest, lowest = (
             reduce(x, op.shape(1), keepdims=0) for reduce in (op.ReduceMax, op.ReduceMin)
@@ -92,7 +101,7 @@ class _Int8:
             op.weight("int8_zero", np.array(0, np.int8)),
         )  # [T, N]
         scaled = op.Mul(product, op.Unsqueeze(row_scale, op.shape(1)))
-        return op.Add(scaled, op.weight(f"{name}.bias", bias))
+        return scaled if bias is None else op.Add(scaled, op.weight(f"{name}.bias", bias))
 
 
 def quantise(array: Float32, *, axis: int) -> tuple[NDArray[np.int8], Float32]:
