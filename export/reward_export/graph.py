@@ -105,10 +105,9 @@ class Layers:
             np.split(self.weights[f"transformer.{c_attn}.{kind}"], 3, axis=-1)[THIRDS.index(part)]
             for kind in ("weight", "bias")
         )
-        if part != "query":
-            bias = None  # `without_key_value_biases` has made them superfluous
         name = f"{c_attn}.{part}"
-        return self.precision(self.op, x, name, np.ascontiguousarray(weight), bias)
+        own_bias = bias if part == "query" else None  # see `without_key_value_biases`
+        return self.precision(self.op, x, name, np.ascontiguousarray(weight), own_bias)
 
     def add(self, hidden: ir.Value, update: ir.Value) -> ir.Value:
         """The residual stream, which is float32 in every precision."""
