@@ -8,14 +8,18 @@
 Importing it loads neither torch nor transformers.
 """
 
+from reward_client.aio import AsyncRewardClient
 from reward_client.client import RewardClient
-from reward_client.contract import CONTRACT, Contract
+from reward_client.connection import TLS, Connection, Retry
+from reward_client.contract import CONTRACT, Contract, Priority
+from reward_client.counters import Counts
 from reward_client.errors import (
     ContractError,
     DeadlineError,
     InternalError,
     InvalidInputError,
     ModelNotFoundError,
+    ModelNotReadyError,
     NonFiniteRewardError,
     OverloadedError,
     RejectedError,
@@ -23,25 +27,35 @@ from reward_client.errors import (
     ServerError,
     UnavailableError,
 )
-from reward_client.tokens import Tokenizer
-from reward_client.wire import RankedCandidate, ServerInfo
+from reward_client.results import RankedCandidate, Ranking, Scores, ServerInfo
+from reward_client.tokens import Tokenizer, Truncation
 
 __all__ = [
     "CONTRACT",
+    "TLS",
+    "AsyncRewardClient",
+    "Connection",
     "Contract",
     "ContractError",
+    "Counts",
     "DeadlineError",
     "InternalError",
     "InvalidInputError",
     "ModelNotFoundError",
+    "ModelNotReadyError",
     "NonFiniteRewardError",
     "OverloadedError",
+    "Priority",
     "RankedCandidate",
+    "Ranking",
     "RejectedError",
+    "Retry",
     "RewardClient",
     "RewardError",
+    "Scores",
     "ServerError",
     "ServerInfo",
     "Tokenizer",
+    "Truncation",
     "UnavailableError",
 ]

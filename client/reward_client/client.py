@@ -1,21 +1,27 @@
 """The client that waits: one object, any number of threads."""
 
-import math
+import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from tritonclient.grpc import InferenceServerClient, InferResult
-from tritonclient.utils import InferenceServerException
+import grpc
+from tritonclient.grpc import service_pb2_grpc
 
-from reward_client import wire
-from reward_client.contract import MODEL_NAME
-from reward_client.errors import ModelNotFoundError, RewardError
-from reward_client.tokens import Tokenizer, joined
-from reward_client.wire import RankedCandidate, Rewards, ServerInfo
+from reward_client.calls import Calls, Group
+from reward_client.connection import Connection
+from reward_client.contract import MODEL_NAME, Priority
+from reward_client.counters import Counts
+from reward_client.errors import RewardError
+from reward_client.options import Options
+from reward_client.results import Ranking, Scores, ServerInfo
+from reward_client.steps import Ask, Pause, Step, Steps, T
+from reward_client.tokens import Truncation
+
+IN_FLIGHT = 4  # requests of one large call that are on their way together
 
 
 class RewardClient:
@@ -23,41 +29,49 @@ class RewardClient:
 
     It connects at the first call, or on entering a `with` block, and then compares the
     server's contract with its own. One client a process is enough; it may be used by
-    several threads at once.
+    several threads at once. Make it after forking, not before.
 
     Args:
-        url: host and gRPC port of the server.
-        timeout_s: seconds that one call may take as a whole.
+        url: host and gRPC port, such as `localhost:8001`; several in a list are used in turn,
+            and one that is away is gone around. `dns:///name:8001` uses every address of a name.
+        timeout_s: seconds that one call may take as a whole, retries included. The server is
+            told, and drops what nobody waits for any more from its queue.
+        truncation: what a text loses that is longer than the model reads. `left` is the model
+            card's way; `shared_context` is another policy: docs/truncation.md.
+        priority: `interactive` calls are served before `bulk` ones; the server's default if None.
         model: name of the model in the server's repository.
         model_version: the version to ask; the server's choice if None.
+        connection: certificates, headers, channels and retries.
 
     Raises:
-        ValueError: `timeout_s` is not above 0 and finite.
+        ValueError: an argument that means nothing, such as a `timeout_s` of 0.
+        OSError: a certificate's file cannot be read.
 
     Example:
         >>> with RewardClient("localhost:8001") as client:  # doctest: +SKIP
         ...     best, *others = client.rank("Hi, how are you?\n", ["Fine, and you?", "No."])
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # by keyword, each with a default
         self,
-        url: str = "localhost:8001",
+        url: str | Sequence[str] = "localhost:8001",
         *,
         timeout_s: float = 30.0,
+        truncation: Truncation = "left",
+        priority: Priority | None = None,
         model: str = MODEL_NAME,
         model_version: int | None = None,
+        connection: Connection | None = None,
     ) -> None:
-        if not (timeout_s > 0 and math.isfinite(timeout_s)):
-            raise ValueError(f"timeout_s must be above 0 and finite, not {timeout_s}")
-        self._url = url
-        self._timeout_s = timeout_s
-        self._model = model
-        self._version = "" if model_version is None else str(model_version)
-        self._tokenizer = Tokenizer()
-        self._channel = InferenceServerClient(url)
-        self._connecting = threading.Lock()
-        self._server: ServerInfo | None = None
-        self._answered: int | None = None
+        connection = connection or Connection()
+        self._calls = Calls(
+            url, Options(timeout_s, truncation, priority, model, model_version, connection)
+        )
+        self._servers = [
+            _Server(endpoint.url, connection) for endpoint in self._calls.endpoints.all
+        ]
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_lock = threading.Lock()
 
     def __enter__(self) -> "RewardClient":
         try:
@@ -76,105 +90,156 @@ class RewardClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; the client cannot be used afterwards."""
-        self._channel.close()
+        """Close the connections; the client cannot be used afterwards."""
+        for server in self._servers:
+            server.close()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     @property
-    def answered_version(self) -> int | None:
-        """The model version that gave the newest rewards, whichever thread asked; None before."""
-        return self._answered
+    def counts(self) -> Counts:
+        """What this client has done so far."""
+        return self._calls.counters.now
 
     def connect(self) -> ServerInfo:
-        """Ask the server who it is, and hold its model to the contract; once.
+        """Ask a server who it is, and hold its model to the contract; once.
 
         Raises:
             ContractError: it serves a model that this client does not speak to.
-            ServerError: it could not answer.
+            ServerError: none could answer.
         """
-        with self._connecting:
-            if self._server is None:
-                self._server = self._ask_server(time.monotonic() + self._timeout_s)
-            return self._server
+        return self._run(self._calls.connect())
 
-    def score(self, texts: Sequence[str]) -> Rewards:
+    def score(
+        self,
+        texts: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | None = None,
+    ) -> Scores:
         """The reward of each text.
 
         Args:
             texts: what to score, each a context with a candidate behind it. Of a text, the
                 last 256 tokens count. More than the server's largest batch are sent in
                 several requests.
+            timeout_s: seconds for this call; the client's if None.
+            priority: of this call; the client's if None.
 
         Returns:
-            float32 [n], raw logits in the order of `texts`; higher is better.
+            Rewards in the order of `texts`, and who gave them.
 
         Raises:
             InvalidInputError: a text cannot be scored; `row` says which.
             ContractError: the server does not serve the model this client speaks to, or
-                exchanged its version between two requests of this call.
+                exchanges its version all the time.
             ServerError: it could not answer, in one of the ways of `reward_client.errors`.
             NonFiniteRewardError: it answered NaN; `rows` says for which texts.
+            ValueError: `timeout_s` or `priority` means nothing.
         """
-        ids = self._tokenizer.encode_rows(texts)
-        rewards = self._score_ids(ids)
-        wire.check_finite(rewards)
-        return rewards
+        return self._run(self._calls.score(texts, timeout_s, priority))
 
-    def rank(self, context: str, candidates: Sequence[str]) -> list[RankedCandidate]:
+    def rank(
+        self,
+        context: str,
+        candidates: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | None = None,
+    ) -> Ranking:
         """The candidates with their rewards, best first; equal ones in the order given.
 
-        The text that is scored is `context + candidate`, without anything between.
+        The text that is scored is `context + candidate`, without anything between. The
+        context may be empty, and so may a candidate.
 
         Raises:
             InvalidInputError: the context or a candidate cannot be scored; `row` counts
                 candidates, and is None where the context is to blame.
             RewardError: as `score`.
         """
-        return wire.ranked(candidates, self.score(joined(context, candidates)))
+        return self._run(self._calls.rank(context, candidates, timeout_s, priority))
 
-    def _score_ids(self, ids: NDArray[np.int32]) -> Rewards:
-        """int32 [B, S] to float32 [B]."""
-        deadline = time.monotonic() + self._timeout_s
-        max_rows = self.connect().max_batch_rows
-        rewards, versions = [np.empty(0, np.float32)], []
-        for batch in wire.batches(ids, max_rows):
-            result = self._infer(batch, deadline)
-            rewards.append(wire.rewards_of(result, len(batch)))
-            versions.append(wire.version_of(result))
-        wire.check_one_version(versions)
-        self._answered = versions[-1] if versions else self._answered
-        return np.concatenate(rewards)
+    def rank_many(
+        self,
+        groups: Sequence[Group],
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | None = None,
+    ) -> list[Ranking]:
+        """`rank` for several groups, in as few requests as they fit into.
 
-    def _infer(self, ids: NDArray[np.int32], deadline: float) -> InferResult:
+        Args:
+            groups: pairs of a context and its candidates.
+            timeout_s: seconds for all of them; the client's if None.
+            priority: of this call; the client's if None.
+
+        Returns:
+            A ranking for each group, in their order.
+
+        Raises:
+            InvalidInputError: as `rank`; `group` says in which.
+            NonFiniteRewardError: `rows` counts the candidates of all groups from 0 on.
+            RewardError: as `score`.
+        """
+        return self._run(self._calls.rank_many(groups, timeout_s, priority))
+
+    def _run(self, steps: Steps[T]) -> T:
+        """Do one step after the other, and tell the call what came of it."""
+        outcome = None
         try:
-            return self._channel.infer(
-                self._model,
-                [wire.infer_input(ids)],
-                model_version=self._version,
-                outputs=wire.REQUESTED,
-                client_timeout=_seconds_until(deadline),
-            )
-        except InferenceServerException as error:
-            raise wire.server_error(error, self._url) from error
+            while True:
+                outcome = self._do(steps.send(outcome))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            steps.close()
 
-    def _ask_server(self, deadline: float) -> ServerInfo:
-        channel, model, version = self._channel, self._model, self._version
+    def _do(self, step: Step) -> Any:  # noqa: ANN401  # see Steps
+        if isinstance(step, Ask):
+            return self._servers[step.server].ask(step)
+        if isinstance(step, Pause):
+            return time.sleep(step.seconds)
+        return _first_error_or_all([self._threads().submit(self._run, part) for part in step.parts])
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._pool_lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(IN_FLIGHT, "reward_client")
+            return self._pool
+
+
+class _Server:
+    """Channels to one address, in turn."""
+
+    def __init__(self, url: str, connection: Connection) -> None:
+        self._channels = [_channel(url, connection) for _ in range(connection.channels)]
+        stubs = [service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in self._channels]
+        self._stubs = itertools.cycle(stubs)
+
+    def ask(self, step: Ask) -> Any:  # noqa: ANN401  # a message, or the error
+        method: Callable[..., Any] = getattr(next(self._stubs), step.method)
         try:
-            server = channel.get_server_metadata(client_timeout=_seconds_until(deadline))
-            metadata = channel.get_model_metadata(
-                model, version, client_timeout=_seconds_until(deadline)
-            )
-            response = channel.get_model_config(
-                model, version, client_timeout=_seconds_until(deadline)
-            )
-        except InferenceServerException as error:
-            raise wire.server_error(error, self._url) from error
-        max_rows = wire.check_config(response.config, self._url)
-        versions = tuple(sorted(int(number) for number in metadata.versions))
-        if not versions:
-            raise ModelNotFoundError(f"{self._url} has no version of {model}", url=self._url)
-        return ServerInfo(self._url, server.name, server.version, model, versions, max_rows)
+            return method(step.request, timeout=step.timeout_s, metadata=step.metadata)
+        except grpc.RpcError as error:
+            return error
+
+    def close(self) -> None:
+        for channel in self._channels:
+            channel.close()
 
 
-def _seconds_until(deadline: float) -> float:
-    """At least a little, so that an expired deadline is gRPC's to report."""
-    return max(deadline - time.monotonic(), 0.001)
+def _channel(url: str, connection: Connection) -> grpc.Channel:
+    options = connection.channel_options()
+    if connection.tls is None:
+        return grpc.insecure_channel(url, options)
+    return grpc.secure_channel(url, connection.tls.credentials(), options)
+
+
+def _first_error_or_all(futures: "Sequence[Future[T]]") -> list[T]:
+    """Results in order; what has not begun when one fails is never begun."""
+    try:
+        return [future.result() for future in futures]
+    finally:
+        for future in futures:
+            future.cancel()

@@ -9,6 +9,7 @@ Standard library only, so that everybody can afford to import it.
 """
 
 from dataclasses import dataclass, fields
+from typing import Literal, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,12 @@ REWARD = TensorSpec("reward", "FP32", (1,))
 
 MODEL_NAME = "gpt2_reward"
 """Folder under the model repository, and the name that clients ask for."""
+
+Priority: TypeAlias = Literal["interactive", "bulk"]
+"""What a call is for: somebody waits for the answer, or nobody does."""
+
+PRIORITY_LEVELS: dict[Priority, int] = {"interactive": 1, "bulk": 2}
+"""Triton's priority levels; a lower number is served first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@
     ├── ContractError            client and server do not speak of the same model
     ├── ServerError              the server could not answer
     │   ├── UnavailableError     nobody there, or not ready yet; trying again may help
+    │   ├── ModelNotReadyError   the server is up, and loads the model or has unloaded the version
     │   ├── ModelNotFoundError   the server is up, but does not have this model or version
     │   ├── OverloadedError      the queue is full; try again later, with fewer calls
     │   ├── DeadlineError        no answer within the time allowed
@@ -24,12 +25,15 @@ class InvalidInputError(RewardError):
     """A text or an argument that cannot be scored.
 
     Attributes:
-        row: index of the offending text in the call's input, or None where no single one is.
+        row: index of the offending text in the call's input, or of the candidate in its
+            group; None where no single one is.
+        group: index of the group, in `rank_many`; else None.
     """
 
-    def __init__(self, message: str, *, row: int | None = None) -> None:
+    def __init__(self, message: str, *, row: int | None = None, group: int | None = None) -> None:
         super().__init__(message)
         self.row = row
+        self.group = group
 
 
 class ContractError(RewardError):
@@ -50,16 +54,24 @@ class ServerError(RewardError):
     Attributes:
         url: the server that was asked.
         code: the gRPC status code's name, such as ``UNAVAILABLE``; None where no status came.
+        attempts: requests that were made before giving up.
     """
 
-    def __init__(self, message: str, *, url: str, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, url: str, code: str | None = None, attempts: int = 1
+    ) -> None:
         super().__init__(message)
         self.url = url
         self.code = code
+        self.attempts = attempts
 
 
 class UnavailableError(ServerError):
     """No server at this address, or it is not ready yet."""
+
+
+class ModelNotReadyError(ServerError):
+    """The server is up, and is loading the model, or has taken the version out of service."""
 
 
 class ModelNotFoundError(ServerError):

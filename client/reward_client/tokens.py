@@ -10,9 +10,11 @@ like any other; at the end it cannot be told from padding, and is not scored.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import tokenizers
@@ -21,13 +23,41 @@ from tokenizers import models, pre_tokenizers
 
 from reward_client.contract import CONTRACT
 from reward_client.errors import ContractError, InvalidInputError
+from reward_client.tail import last_cut, tail_start
 
-Ids = NDArray[np.int32]
+Ids: TypeAlias = NDArray[np.int32]
+
+Truncation: TypeAlias = Literal["left", "shared_context"]
+"""What a text loses that is too long: docs/truncation.md."""
+
+TAIL_CHARACTERS = 6 * CONTRACT.max_tokens  # English has 4 to 5 a token: one look is enough
 
 _SURROGATES = (
     "holds a lone surrogate, which is no Unicode text; replace it, for example with "
     "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
 )
+
+
+class Row(NamedTuple):
+    """Token ids, and whether the text has more in front of them."""
+
+    ids: list[int]
+    is_cut: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """Texts as the model takes them.
+
+    Attributes:
+        ids: int32 [B, 256], padded on the right.
+        n_tokens: real tokens of all rows together.
+        n_truncated: rows whose text had more in front.
+    """
+
+    ids: Ids
+    n_tokens: int
+    n_truncated: int
 
 
 class Tokenizer:
@@ -50,10 +80,11 @@ class Tokenizer:
             int32 [n], n from 0 (the empty text) to 256.
 
         Raises:
-            InvalidInputError: `text` is no string, or no Unicode text.
+            InvalidInputError: `text` is no string, or no Unicode text; it counts as row 0.
         """
-        (row,) = self._encode([text])
-        return np.array(row, np.int32)
+        check_texts([text])
+        (row,) = self._last_tokens([text])
+        return np.array(row.ids, np.int32)
 
     def encode_rows(self, texts: Sequence[str]) -> Ids:
         """One row a text, padded on the right to the same length for every call.
@@ -72,19 +103,100 @@ class Tokenizer:
             InvalidInputError: not a sequence of strings, or a row is no Unicode text.
         """
         check_texts(texts)
-        ids = np.full((len(texts), CONTRACT.max_tokens), CONTRACT.pad_token_id, np.int32)
-        for padded, row in zip(ids, self._encode(texts), strict=True):
-            padded[: len(row)] = row
-        return ids
+        return self.encode_texts(texts).ids
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        try:
-            encodings = self._bpe.encode_batch_fast(list(texts), add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError):  # which of the two: find the row that is to blame
-            check_texts(texts)
-            row = next(row for row, text in enumerate(texts) if not _is_unicode(text))
-            raise InvalidInputError(f"row {row} {_SURROGATES}", row=row) from None
-        return [encoding.ids for encoding in encodings]
+    def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        """As `encode_rows`, with what happened to each row.
+
+        A text costs what the model can see of it: of a long one the end is tokenised.
+
+        Raises:
+            InvalidInputError: as `encode_rows`.
+        """
+        check_texts(texts)
+        return padded(self._last_tokens(texts))
+
+    def encode_group(
+        self, context: str, candidates: Sequence[str], truncation: Truncation = "left"
+    ) -> Encoded:
+        """The rows of `context + candidate`, nothing between; the context is tokenised once.
+
+        Args:
+            context: the conversation; may be empty.
+            candidates: any number of replies; may be empty strings.
+            truncation: `left` gives `encode_rows` of the joined texts, token by token.
+                `shared_context` cuts the context at one place for all candidates, so that the
+                longest fits and all are judged by the same context; see docs/truncation.md.
+
+        Raises:
+            InvalidInputError: the context is no string or no Unicode text (`row` is None), or
+                the candidates are no sequence of such (`row` counts them).
+        """
+        if not isinstance(context, str):
+            raise InvalidInputError(
+                f"the context is {type(context).__name__}, not str; decode or convert it first"
+            )
+        if not _is_unicode(context):
+            raise InvalidInputError(f"the context {_SURROGATES}")
+        check_texts(candidates)
+        cut = last_cut(context)
+        # what precedes the cut has the same tokens whatever the candidate, and the rest its own
+        own = self._last_tokens([context[cut:] + candidate for candidate in candidates])
+        (shared,) = self._last_tokens([context[:cut]])
+        if truncation == "shared_context":
+            shared = _ending(shared, room_for_context(len(row.ids) for row in own))
+        return padded([_joined(shared, row) for row in own])
+
+    def _last_tokens(self, texts: Sequence[str]) -> list[Row]:
+        starts = [tail_start(text, TAIL_CHARACTERS) for text in texts]
+        tails = [text[start:] for text, start in zip(texts, starts, strict=True)]
+        return [
+            self._row(text, start, encoding.ids)
+            for text, start, encoding in zip(texts, starts, self._encode(tails), strict=True)
+        ]
+
+    def _row(self, text: str, start: int, ids: list[int]) -> Row:
+        """The end of a text whose tokens from `start` on are known; more are made if too few."""
+        n_characters = TAIL_CHARACTERS
+        while start and len(ids) < CONTRACT.max_tokens:
+            n_characters *= 4
+            start = tail_start(text, n_characters)
+            ids = self._encode([text[start:]])[0].ids
+        return _ending(Row(ids, is_cut=start > 0), CONTRACT.max_tokens)
+
+    def _encode(self, texts: list[str]) -> list[tokenizers.Encoding]:
+        encodings: list[tokenizers.Encoding] = self._bpe.encode_batch_fast(
+            texts, add_special_tokens=False
+        )
+        return encodings
+
+
+def padded(rows: Sequence[Row]) -> Encoded:
+    """Rows of at most 256 tokens as one array, filled on the right with the pad token."""
+    ids = np.full((len(rows), CONTRACT.max_tokens), CONTRACT.pad_token_id, np.int32)
+    for line, row in zip(ids, rows, strict=True):
+        line[: len(row.ids)] = row.ids
+    n_tokens = sum(len(row.ids) for row in rows)
+    return Encoded(ids, n_tokens, n_truncated=sum(row.is_cut for row in rows))
+
+
+def room_for_context(own_lengths: Iterable[int]) -> int:
+    """Tokens of context that every candidate of a group can have, by the longest of them.
+
+    One that fills a row by itself has no context anyway, and takes nobody else's.
+    """
+    longest = max((n for n in own_lengths if n < CONTRACT.max_tokens), default=0)
+    return CONTRACT.max_tokens - longest
+
+
+def _joined(shared: Row, own: Row) -> Row:
+    is_cut = own.is_cut or shared.is_cut
+    return _ending(Row(shared.ids + own.ids, is_cut=is_cut), CONTRACT.max_tokens)
+
+
+def _ending(row: Row, n_tokens: int) -> Row:
+    """The last `n_tokens`, at least one, of a row."""
+    return Row(row.ids[-n_tokens:], is_cut=row.is_cut or len(row.ids) > n_tokens)
 
 
 def check_texts(texts: Sequence[str]) -> None:
@@ -102,26 +214,13 @@ def check_texts(texts: Sequence[str]) -> None:
             raise InvalidInputError(
                 f"row {row} is {type(text).__name__}, not str; decode or convert it first", row=row
             )
-
-
-def joined(context: str, candidates: Sequence[str]) -> list[str]:
-    """The texts of a group: the context with each candidate behind it, nothing between.
-
-    Raises:
-        InvalidInputError: the context is no string or no Unicode text (`row` is None), or
-            the candidates are no sequence of strings (`row` counts them).
-    """
-    if not isinstance(context, str):
-        raise InvalidInputError(
-            f"the context is {type(context).__name__}, not str; decode or convert it first"
-        )
-    if not _is_unicode(context):
-        raise InvalidInputError(f"the context {_SURROGATES}")
-    check_texts(candidates)
-    return [context + candidate for candidate in candidates]
+        if not _is_unicode(text):
+            raise InvalidInputError(f"row {row} {_SURROGATES}", row=row)
 
 
 def _is_unicode(text: str) -> bool:
+    if text.isascii():  # known without looking
+        return True
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -147,5 +246,4 @@ def _bpe() -> tokenizers.Tokenizer:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     # as transformers does: one special token, matched before anything else is split
     bpe.add_special_tokens(["<|endoftext|>"])
-    bpe.enable_truncation(CONTRACT.max_tokens, direction="left")
     return bpe

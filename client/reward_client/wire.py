@@ -1,68 +1,16 @@
 """What is sent to Triton and what comes back, checked; no I/O, so that clients can share it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult, model_config_pb2
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import model_config_pb2, service_pb2
 
 from reward_client.contract import CONTRACT, INPUT_IDS, REWARD, TensorSpec
-from reward_client.errors import (
-    ContractError,
-    DeadlineError,
-    InternalError,
-    ModelNotFoundError,
-    NonFiniteRewardError,
-    OverloadedError,
-    RejectedError,
-    ServerError,
-    UnavailableError,
-)
-
-Rewards: TypeAlias = NDArray[np.float32]
+from reward_client.errors import ContractError, NonFiniteRewardError
+from reward_client.results import RankedCandidate, Rewards
 
 MAX_LISTED = 10  # a message stays readable
-
-REQUESTED = [InferRequestedOutput(REWARD.name)]
-
-
-@dataclass(frozen=True, slots=True)
-class ServerInfo:
-    """Who answers.
-
-    Attributes:
-        url: the address that was asked.
-        name: what the server calls itself.
-        version: of the server, such as `2.51.0`.
-        model: name of the model.
-        model_versions: its versions that answer, ascending.
-        max_batch_rows: rows that fit into one request.
-    """
-
-    url: str
-    name: str
-    version: str
-    model: str
-    model_versions: tuple[int, ...]
-    max_batch_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class RankedCandidate:
-    """One candidate with its reward.
-
-    Attributes:
-        text: the candidate, as given.
-        reward: the raw logit; higher is better.
-        index: its place in the input.
-    """
-
-    text: str
-    reward: float
-    index: int
 
 
 def batches(ids: NDArray[np.int32], max_rows: int) -> Iterator[NDArray[np.int32]]:
@@ -71,35 +19,57 @@ def batches(ids: NDArray[np.int32], max_rows: int) -> Iterator[NDArray[np.int32]
         yield ids[start : start + max_rows]
 
 
-def infer_input(ids: NDArray[np.int32]) -> InferInput:
-    """int32 [B, S] as the model's one input."""
-    tensor = InferInput(INPUT_IDS.name, list(ids.shape), INPUT_IDS.dtype)
-    tensor.set_data_from_numpy(ids)
-    return tensor
+def request_of(
+    ids: NDArray[np.int32], *, model: str, version: str, priority_level: int | None
+) -> service_pb2.ModelInferRequest:
+    """int32 [B, S] as a request for the rewards of its rows.
+
+    Args:
+        ids: token ids, padded on the right.
+        model: name of the model.
+        version: of the model; "" for the server's choice.
+        priority_level: Triton's, 1 first; the server's default if None.
+    """
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
+    request.inputs.add(name=INPUT_IDS.name, datatype=INPUT_IDS.dtype, shape=ids.shape)
+    request.raw_input_contents.append(ids.tobytes())
+    request.outputs.add(name=REWARD.name)
+    if priority_level is not None:
+        request.parameters["priority"].uint64_param = priority_level
+    return request
 
 
-def rewards_of(result: InferResult, n_rows: int) -> Rewards:
+def set_time_left(request: service_pb2.ModelInferRequest, seconds: float) -> None:
+    """Have the server drop the request from its queue once nobody waits for it any more."""
+    request.parameters["timeout"].int64_param = max(int(seconds * 1e6), 1)  # microseconds
+
+
+def rewards_of(response: service_pb2.ModelInferResponse, n_rows: int) -> Rewards:
     """The rewards of a response. -> float32 [B].
 
     Raises:
         ContractError: not one float32 a row.
     """
-    rewards = result.as_numpy(REWARD.name)
-    if rewards is None or rewards.dtype != np.float32 or rewards.shape != (n_rows, 1):
-        found = "nothing" if rewards is None else f"{rewards.dtype} {list(rewards.shape)}"
+    found = [
+        (output.name, output.datatype, list(output.shape), len(content))
+        for output, content in zip(response.outputs, response.raw_output_contents, strict=False)
+    ]
+    if found != [(REWARD.name, REWARD.dtype, [n_rows, 1], 4 * n_rows)]:
+        answer = ", ".join(f"{name} {dtype} {shape}" for name, dtype, shape, _ in found)
         raise ContractError(
-            f"the server answered {found} as {REWARD.name}; the contract says float32 [{n_rows}, 1]"
+            f"the server answered {answer or 'nothing'}; the contract says "
+            f"{REWARD.name} {REWARD.dtype} [{n_rows}, 1]"
         )
-    return np.asarray(rewards[:, 0], np.float32)
+    return np.frombuffer(response.raw_output_contents[0], "<f4").astype(np.float32)
 
 
-def version_of(result: InferResult) -> int:
+def version_of(response: service_pb2.ModelInferResponse) -> int:
     """The version of the model that answered.
 
     Raises:
         ContractError: the response does not say.
     """
-    version = result.get_response().model_version
+    version = response.model_version
     if not version.isdecimal():
         raise ContractError(f"the server says that version {version!r} answered; expected a number")
     return int(version)
@@ -141,10 +111,10 @@ def listed(numbers: Sequence[int]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def ranked(candidates: Sequence[str], rewards: Rewards) -> list[RankedCandidate]:
+def ranked(candidates: Sequence[str], rewards: Rewards) -> tuple[RankedCandidate, ...]:
     """Candidates with their rewards, best first; equal ones in the order of the input."""
-    order = np.argsort(-rewards, kind="stable")
-    return [RankedCandidate(candidates[i], float(rewards[i]), int(i)) for i in order]
+    order = np.argsort(-rewards, kind="stable").tolist()
+    return tuple(RankedCandidate(candidates[i], float(rewards[i]), i) for i in order)
 
 
 def check_config(config: model_config_pb2.ModelConfig, url: str) -> int:
@@ -185,52 +155,3 @@ def _tensor_differences(
     if tensors == [expected]:
         return []
     return [f"{kind}: server has {', '.join(tensors) or 'none'}, client has {expected}"]
-
-
-_BY_CODE: dict[str, type[ServerError]] = {
-    "UNAVAILABLE": UnavailableError,
-    "NOT_FOUND": ModelNotFoundError,
-    "RESOURCE_EXHAUSTED": OverloadedError,
-    "DEADLINE_EXCEEDED": DeadlineError,
-    "INVALID_ARGUMENT": RejectedError,
-    "OUT_OF_RANGE": RejectedError,
-    "FAILED_PRECONDITION": RejectedError,
-    "UNAUTHENTICATED": RejectedError,
-    "PERMISSION_DENIED": RejectedError,
-    "UNIMPLEMENTED": RejectedError,
-    "ALREADY_EXISTS": RejectedError,
-    "CANCELLED": InternalError,
-    "ABORTED": InternalError,
-    "INTERNAL": InternalError,
-    "DATA_LOSS": InternalError,
-    "UNKNOWN": InternalError,
-}
-
-# Triton answers UNAVAILABLE for all of these; only its words tell them apart. They stand in
-# its core's scheduler_utils.cc, dynamic_batch_scheduler.cc and model_repository_manager.cc.
-_UNAVAILABLE_BY_WORDS: dict[str, type[ServerError]] = {
-    "exceeds maximum queue size": OverloadedError,
-    "request timeout expired": DeadlineError,
-    "request for unknown model": ModelNotFoundError,
-    "is not at ready state": ModelNotFoundError,
-}
-
-_REMEDIES: dict[type[ServerError], str] = {
-    UnavailableError: "is a server running there, and has it finished loading?",
-    ModelNotFoundError: "publish it into the server's repository, or ask for another version",
-    OverloadedError: "send fewer requests at a time, or try again later",
-    DeadlineError: "allow more time, or ask when the server is less busy",
-}
-
-
-def server_error(error: InferenceServerException, url: str) -> ServerError:
-    """The typed error for what a server, or the way to it, answered."""
-    code = (error.status() or "").removeprefix("StatusCode.") or None
-    words = (error.message() or "").strip()
-    kind = _BY_CODE.get(code or "", InternalError)
-    if kind is UnavailableError:
-        kind = next(
-            (kind for part, kind in _UNAVAILABLE_BY_WORDS.items() if part in words.lower()), kind
-        )
-    remedy = f"; {_REMEDIES[kind]}" if kind in _REMEDIES else ""
-    return kind(f"{url} answered {code or 'without a status'}: {words}{remedy}", url=url, code=code)

@@ -1,10 +1,14 @@
-from collections.abc import Iterator
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from reward_client import RewardClient
+from reward_client import AsyncRewardClient, RewardClient
 from reward_client.testing import FakeServer
 
 
@@ -13,13 +17,67 @@ def first_token(ids: NDArray[np.int32]) -> NDArray[np.float32]:
     return (ids[:, 0] / 100).astype(np.float32)
 
 
+class Awaited:
+    """The asyncio client on an event loop of its own, called as the other one is."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._client = AsyncRewardClient(*arguments, **options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    def __enter__(self) -> "Awaited":
+        try:
+            self._wait_for(self._client.__aenter__())
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._client, name)
+        if not asyncio.iscoroutinefunction(attribute):
+            return attribute
+        return lambda *arguments, **options: self._wait_for(attribute(*arguments, **options))
+
+    def close(self) -> None:
+        self._wait_for(self._client.close())
+        self._stop()
+
+    def _wait_for(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
 @pytest.fixture
 def fake() -> Iterator[FakeServer]:
     with FakeServer(first_token, max_batch_rows=4) as server:
         yield server
 
 
+Connect = Callable[..., RewardClient]
+
+
+@pytest.fixture(params=[RewardClient, Awaited], ids=["sync", "async"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
+    """Makes clients, of each kind in turn, and closes them."""
+    with ExitStack() as stack:
+
+        def make(*arguments: Any, **options: Any) -> RewardClient:
+            client = request.param(*arguments, **options)
+            stack.callback(client.close)
+            return client
+
+        yield make
+
+
 @pytest.fixture
-def client(fake: FakeServer) -> Iterator[RewardClient]:
-    with RewardClient(fake.url, timeout_s=5) as client:
-        yield client
+def client(fake: FakeServer, connect: Connect) -> RewardClient:
+    return connect(fake.url, timeout_s=5)

@@ -1,53 +1,66 @@
-"""The client against a scripted server."""
+"""Both clients against a scripted server."""
 
+import inspect
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
 import pytest
-from tritonclient.grpc import InferResult, service_pb2
+from tritonclient.grpc import service_pb2
 
 from reward_client import (
+    AsyncRewardClient,
+    Connection,
     ContractError,
     DeadlineError,
     InternalError,
     InvalidInputError,
     ModelNotFoundError,
+    ModelNotReadyError,
     NonFiniteRewardError,
     OverloadedError,
     RankedCandidate,
     RejectedError,
+    Retry,
     RewardClient,
     RewardError,
     ServerInfo,
     Tokenizer,
     UnavailableError,
+    status,
     wire,
 )
 from reward_client.testing import FakeServer
+
+Connect = Callable[..., RewardClient]
 
 Code = grpc.StatusCode
 
 
 def test_rewards_come_in_the_order_of_the_texts(client: RewardClient) -> None:
-    rewards = client.score(["Hi", "Hello", "Hi"])
-    assert rewards.dtype == np.float32
-    np.testing.assert_array_equal(rewards, np.float32([172.5, 154.96, 172.5]))
+    scores = client.score(["Hi", "Hello", "Hi there"])
+    assert scores.rewards.dtype == np.float32
+    np.testing.assert_array_equal(scores.rewards, np.float32([172.5, 154.96, 172.5]))
+    assert (scores.model_version, scores.n_tokens, scores.n_truncated) == (1, 4, 0)
 
 
 def test_more_rows_than_a_batch_holds_are_split(fake: FakeServer, client: RewardClient) -> None:
     texts = [str(number) for number in range(10)]
-    rewards = client.score(texts)
-    assert [len(ids) for ids in fake.requests] == [4, 4, 2]
+    rewards = client.score(texts).rewards
+    assert sorted(len(ids) for ids in fake.requests) == [2, 4, 4]
     wanted = Tokenizer().encode_rows(texts)[:, 0] / np.float32(100)
     np.testing.assert_allclose(rewards, wanted, rtol=1e-6)
 
 
 def test_nothing_to_score_asks_nobody(fake: FakeServer, client: RewardClient) -> None:
-    assert client.score([]).shape == (0,)
-    assert client.rank("context", []) == []
+    assert client.score([]).rewards.shape == (0,)
+    assert client.score([]).model_version is None
+    assert list(client.rank("context", [])) == []
+    assert client.rank_many([]) == []
+    assert [len(ranking) for ranking in client.rank_many([("context", [])])] == [0]
     assert fake.requests == []
 
 
@@ -63,7 +76,29 @@ def test_the_text_scored_is_context_and_candidate_joined_as_they_are(
 def test_candidates_are_ranked_best_first_and_ties_stay_in_order(client: RewardClient) -> None:
     ranking = client.rank("", ["Hello", "Hi", "Hello", "Hi"])
     assert [candidate.index for candidate in ranking] == [1, 3, 0, 2]
-    assert ranking[0] == RankedCandidate("Hi", 172.5, 1)
+    assert ranking.best == ranking[0] == RankedCandidate("Hi", 172.5, 1)
+    assert ranking.model_version == 1
+
+
+def test_groups_are_ranked_each_by_itself(fake: FakeServer, client: RewardClient) -> None:
+    groups = [("", ["Hello", "Hi"]), ("Hi", ["a", "b", "c"]), ("x", [])]
+    one, two, none = client.rank_many(groups)
+    assert [candidate.text for candidate in one] == ["Hi", "Hello"]
+    assert [candidate.index for candidate in two] == [0, 1, 2]
+    assert len(none) == 0
+    assert sorted(len(ids) for ids in fake.requests) == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("groups", "group", "row"),
+    [([("", ["a"]), ("", ["a", 7])], 1, 1), ([(None, ["a"])], 0, None), (["ab c"], 0, None)],
+)
+def test_a_bad_group_is_named(
+    client: RewardClient, groups: list, group: int, row: int | None
+) -> None:
+    with pytest.raises(InvalidInputError, match=f"group {group}") as caught:
+        client.rank_many(groups)
+    assert (caught.value.group, caught.value.row) == (group, row)
 
 
 def test_who_answers_is_known_after_connecting(fake: FakeServer, client: RewardClient) -> None:
@@ -71,30 +106,42 @@ def test_who_answers_is_known_after_connecting(fake: FakeServer, client: RewardC
 
 
 def test_the_version_that_answered_is_known(fake: FakeServer, client: RewardClient) -> None:
-    assert client.answered_version is None
+    assert client.score(["Hi"]).model_version == 1
     fake.version = 7
-    client.score(["Hi"])
-    assert client.answered_version == 7
+    assert client.score(["Hi"]).model_version == 7
+    assert client.rank("", ["Hi"]).model_version == 7
 
 
-def test_rewards_of_two_versions_are_not_compared() -> None:
+def test_a_model_exchanged_during_a_call_costs_requests_and_no_failure(connect: Connect) -> None:
     def rewards(ids: np.ndarray) -> np.ndarray:
-        fake.version += 1  # as if it were exchanged between two requests
+        fake.version = 1 if len(fake.requests) < 3 else 2
+        return fake.version * 1000 + ids[:, 0] / 100
+
+    with FakeServer(rewards, max_batch_rows=2) as fake:
+        scores = connect(fake.url).score(["Hi"] * 9)
+        assert scores.model_version == 2
+        np.testing.assert_array_equal(scores.rewards, np.float32([2172.5] * 9))
+
+
+def test_rewards_of_two_versions_are_not_compared(connect: Connect) -> None:
+    def rewards(ids: np.ndarray) -> np.ndarray:
+        fake.version += 1  # exchanged with every request
         return ids[:, 0]
 
-    with FakeServer(rewards, max_batch_rows=2) as fake, RewardClient(fake.url) as client:
-        assert len(client.score(["a", "b"])) == 2
-        with pytest.raises(ContractError, match="versions 3, 4 of the model answered"):
+    with FakeServer(rewards, max_batch_rows=2) as fake:
+        client = connect(fake.url)
+        assert len(client.score(["a", "b"]).rewards) == 2
+        with pytest.raises(ContractError, match="of the model answered parts of one call"):
             client.rank("", ["a", "b", "c"])
 
 
-def test_one_client_serves_many_threads(fake: FakeServer) -> None:
+def test_one_client_serves_many_threads(client: RewardClient) -> None:
     texts = [[str(number), str(number + 1)] for number in range(100)]
-    with RewardClient(fake.url) as client, ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(client.score, texts))
-    for pair, rewards in zip(texts, found, strict=True):
+    for pair, scores in zip(texts, found, strict=True):
         wanted = Tokenizer().encode_rows(pair)[:, 0] / np.float32(100)
-        np.testing.assert_allclose(rewards, wanted, rtol=1e-6)
+        np.testing.assert_allclose(scores.rewards, wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +151,16 @@ def test_one_client_serves_many_threads(fake: FakeServer) -> None:
         (Code.UNAVAILABLE, "in request: Exceeds maximum queue size", OverloadedError),
         (Code.UNAVAILABLE, "Request timeout expired", DeadlineError),
         (Code.UNAVAILABLE, "Request for unknown model: 'm' is not found", ModelNotFoundError),
+        (
+            Code.UNAVAILABLE,
+            "Request for unknown model: 'm' version 2 is not at ready state",
+            ModelNotReadyError,
+        ),
+        (
+            Code.UNAVAILABLE,
+            "Request for unknown model: 'm' has no available versions",
+            ModelNotReadyError,
+        ),
         (Code.NOT_FOUND, "Request for unknown model: 'm' is not found", ModelNotFoundError),
         (Code.RESOURCE_EXHAUSTED, "too much", OverloadedError),
         (Code.DEADLINE_EXCEEDED, "too late", DeadlineError),
@@ -116,9 +173,10 @@ def test_one_client_serves_many_threads(fake: FakeServer) -> None:
     ],
 )
 def test_every_status_is_an_error_of_its_kind(
-    fake: FakeServer, client: RewardClient, code: grpc.StatusCode, words: str, kind: type[Exception]
+    fake: FakeServer, connect: Connect, code: grpc.StatusCode, words: str, kind: type[Exception]
 ) -> None:
     fake.fail_with = (code, words)
+    client = connect(fake.url, connection=Connection(retry=Retry(attempts=1)))
     with pytest.raises(RewardError, match=words[:12]) as caught:
         client.score(["Hi"])
     assert type(caught.value) is kind
@@ -127,71 +185,72 @@ def test_every_status_is_an_error_of_its_kind(
 
 
 def test_no_status_of_grpc_is_left_out() -> None:
-    assert wire._BY_CODE.keys() == {code.name for code in Code} - {"OK"}
+    assert status._BY_CODE.keys() == {code.name for code in Code} - {"OK"}
 
 
-def test_a_server_that_refuses_to_say_who_it_is(fake: FakeServer) -> None:
+def test_a_server_that_refuses_to_say_who_it_is(fake: FakeServer, connect: Connect) -> None:
     fake.fail_with = (Code.UNAVAILABLE, "not ready")
-    with pytest.raises(UnavailableError, match="finished loading"), RewardClient(fake.url):
+    with (
+        pytest.raises(UnavailableError, match="finished loading") as caught,
+        RewardClient(fake.url),
+    ):
         pass
+    assert caught.value.attempts == Retry().attempts
     fake.fail_with = None
-    with RewardClient(fake.url) as client:
-        assert len(client.score(["Hi"])) == 1
+    assert len(connect(fake.url).score(["Hi"]).rewards) == 1
 
 
-def test_the_fake_refuses_what_triton_refuses(fake: FakeServer) -> None:
-    with RewardClient(fake.url) as client:
-        fake.config.max_batch_size = 2  # after the client has read it
-        with pytest.raises(RejectedError, match="max_batch_size"):
-            client.score(["a", "b", "c"])
+def test_the_fake_refuses_what_triton_refuses(fake: FakeServer, client: RewardClient) -> None:
+    client.connect()
+    fake.config.max_batch_size = 2  # after the client has read it
+    with pytest.raises(RejectedError, match="max_batch_size"):
+        client.score(["a", "b", "c"])
 
 
-def test_a_server_that_takes_too_long_is_a_deadline(fake: FakeServer) -> None:
-    fake.delay_s = 0.5
-    with RewardClient(fake.url, timeout_s=0.2) as client:
-        start = time.monotonic()
-        with pytest.raises(DeadlineError):
-            client.score(["Hi"])
-        assert time.monotonic() - start < 0.45
+def test_a_server_that_takes_too_long_is_a_deadline(fake: FakeServer, client: RewardClient) -> None:
+    client.connect()
+    fake.delay_s = 1
+    start = time.monotonic()
+    with pytest.raises(DeadlineError):
+        client.score(["Hi"], timeout_s=0.2)
+    assert time.monotonic() - start < 0.9
 
 
-def test_nobody_there() -> None:
+def test_nobody_there(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         url = f"127.0.0.1:{unused.getsockname()[1]}"
-    client = RewardClient(url, timeout_s=2)
-    with pytest.raises(UnavailableError, match="is a server running there"):
-        client.score(["Hi"])
-    client.close()
+    with pytest.raises(UnavailableError, match="is a server running there") as caught:
+        connect(url).score(["Hi"])
+    assert caught.value.attempts == Retry().attempts
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_rewards_that_are_no_numbers_name_their_rows(bad: float) -> None:
+def test_rewards_that_are_no_numbers_name_their_rows(bad: float, connect: Connect) -> None:
     def rewards(ids: np.ndarray) -> np.ndarray:
         return np.where(ids[:, 0] == 17250, bad, 1.0)
 
     with (
         FakeServer(rewards, max_batch_rows=2) as fake,
-        RewardClient(fake.url) as client,
         pytest.raises(NonFiniteRewardError, match="rows 1, 4 of 5") as caught,
     ):
-        client.score(["a", "Hi", "b", "c", "Hi"])
+        connect(fake.url).score(["a", "Hi", "b", "c", "Hi"])
     assert caught.value.rows == (1, 4)
 
 
-def test_an_answer_of_another_size_is_refused() -> None:
+def test_an_answer_of_another_size_is_refused(connect: Connect) -> None:
     with (
         FakeServer(lambda ids: np.ones(len(ids) + 1, np.float32)) as fake,
-        RewardClient(fake.url) as client,
-        pytest.raises(ContractError, match=r"answered float32 \[3, 1\]"),
+        pytest.raises(ContractError, match=r"answered reward FP32 \[3, 1\]"),
     ):
-        client.score(["a", "b"])
+        connect(fake.url).score(["a", "b"])
 
 
 @pytest.mark.parametrize(
     ("rewards", "found"),
     [
-        (np.ones((2, 1), np.float64), r"float64 \[2, 1\]"),
-        (np.ones(2, np.float32), r"float32 \[2\]"),
+        (np.ones((2, 1), np.float64), r"reward FP64 \[2, 1\]"),
+        (np.ones(2, np.float32), r"reward FP32 \[2\]"),
+        (np.ones((2, 1), np.float16), r"reward FP32 \[2, 1\]"),  # too few bytes for what it says
         (None, "nothing"),
     ],
 )
@@ -200,13 +259,13 @@ def test_an_answer_of_another_type_or_shape_is_refused(
 ) -> None:
     response = service_pb2.ModelInferResponse(model_version="latest")
     if rewards is not None:
-        datatype = {"float64": "FP64", "float32": "FP32"}[str(rewards.dtype)]
+        datatype = "FP64" if rewards.dtype == np.float64 else "FP32"
         response.outputs.add(name="reward", datatype=datatype, shape=rewards.shape)
         response.raw_output_contents.append(rewards.tobytes())
-    with pytest.raises(ContractError, match=f"answered {found} as reward"):
-        wire.rewards_of(InferResult(response), 2)
+    with pytest.raises(ContractError, match=f"answered {found};"):
+        wire.rewards_of(response, 2)
     with pytest.raises(ContractError, match="'latest'"):
-        wire.version_of(InferResult(response))
+        wire.version_of(response)
 
 
 def test_many_rows_are_not_all_listed() -> None:
@@ -216,12 +275,12 @@ def test_many_rows_are_not_all_listed() -> None:
 
 
 def test_a_server_with_another_contract_is_told_apart_before_anything_is_sent(
-    fake: FakeServer,
+    fake: FakeServer, client: RewardClient
 ) -> None:
     fake.config.parameters["max_tokens"].string_value = "512"
     del fake.config.parameters["vocab_size"]
     fake.config.input[0].name = "ids"
-    with pytest.raises(ContractError) as caught, RewardClient(fake.url) as client:
+    with pytest.raises(ContractError) as caught:
         client.score(["Hi"])
     assert caught.value.differences == (
         "input: server has ids INT32 [-1], client has input_ids INT32 [-1]",
@@ -239,9 +298,42 @@ def test_a_server_that_does_not_batch_is_refused(fake: FakeServer) -> None:
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, float("inf"), float("nan")])
-def test_a_senseless_timeout_is_a_programming_mistake(timeout_s: float) -> None:
+def test_a_senseless_timeout_is_a_programming_mistake(
+    client: RewardClient, timeout_s: float
+) -> None:
     with pytest.raises(ValueError, match="timeout_s"):
         RewardClient(timeout_s=timeout_s)
+    with pytest.raises(ValueError, match="timeout_s"):
+        client.score(["Hi"], timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("options", [{"truncation": "right"}, {"priority": "urgent"}, {"url": []}])
+def test_a_senseless_option_is_a_programming_mistake(options: dict) -> None:
+    with pytest.raises(ValueError, match=r"truncation|priority|addresses"):
+        RewardClient(**options)
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def public(kind: type) -> dict[str, inspect.Signature]:
+        members = inspect.getmembers(kind, inspect.isfunction)
+        return {
+            name: inspect.signature(method)
+            for name, method in members
+            if not name.startswith("_") or name == "__init__"
+        }
+
+    assert public(RewardClient) == public(AsyncRewardClient)
+    assert isinstance(AsyncRewardClient.counts, property)
+
+
+def test_the_client_counts_what_it_does(fake: FakeServer, client: RewardClient) -> None:
+    client.score(["Hi there", "word " * 300])
+    fake.fail_with = (Code.INVALID_ARGUMENT, "no")
+    with pytest.raises(RejectedError):
+        client.score(["Hi"])
+    counts = client.counts
+    assert (counts.candidates, counts.tokens, counts.truncated) == (2, 258, 1)
+    assert (counts.failures, counts.retries) == (1, 0)
 
 
 def test_a_bad_candidate_is_named_by_its_place(client: RewardClient) -> None:

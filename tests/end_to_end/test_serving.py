@@ -1,18 +1,15 @@
 """Text in, rewards out, through the real tritonserver, against the card's snippet."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
-from tritonclient.grpc import InferenceServerClient, InferInput
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from reward_client import (
-    ModelNotFoundError,
-    RewardClient,
-    Tokenizer,
-)
+from reward_client import ModelNotFoundError, RewardClient, Tokenizer, wire
 from reward_client.cli import main
 from reward_export.checkpoint import Checkpoint, load
 from reward_export.sample import conversations
@@ -49,12 +46,16 @@ def test_rewards_over_grpc_are_those_of_pytorch(
 ) -> None:
     texts = [context + reply for context, replies in groups(4) for reply in replies]
     texts += ["", "<|endoftext|>", "Hi<|endoftext|>there", "x" * 5000]
-    np.testing.assert_allclose(client.score(texts), reference(checkpoint, texts), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        client.score(texts).rewards, reference(checkpoint, texts), rtol=0, atol=1e-5
+    )
 
 
 def test_more_texts_than_a_batch(client: RewardClient, checkpoint: Checkpoint) -> None:
     texts = [f"{number} bottles of beer" for number in range(300)]
-    np.testing.assert_allclose(client.score(texts), reference(checkpoint, texts), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        client.score(texts).rewards, reference(checkpoint, texts), rtol=0, atol=1e-5
+    )
 
 
 def test_callers_at_once_get_their_own_rewards(
@@ -90,27 +91,35 @@ def test_a_model_or_version_that_is_not_there(
 
 def test_a_pinned_version_answers(server: TritonServer, checkpoint: Checkpoint) -> None:
     with RewardClient(server.grpc_url, model_version=1) as client:
-        found = client.score(["Hi"])
+        found = client.score(["Hi"]).rewards
     np.testing.assert_allclose(found, reference(checkpoint, ["Hi"]), rtol=0, atol=1e-5)
 
 
-def test_a_batch_that_is_too_large_is_refused(server: TritonServer) -> None:
-    channel = InferenceServerClient(server.grpc_url)
-    ids = np.zeros((129, 4), np.int32)
-    tensor = InferInput("input_ids", list(ids.shape), "INT32")
-    tensor.set_data_from_numpy(ids)
-    with pytest.raises(InferenceServerException, match="inference request batch-size must be <="):
-        channel.infer("gpt2_reward", [tensor])
-    channel.close()
+@pytest.fixture
+def stub(server: TritonServer) -> Iterator[service_pb2_grpc.GRPCInferenceServiceStub]:
+    """For what the client never sends."""
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+
+def request(ids: np.ndarray) -> service_pb2.ModelInferRequest:
+    return wire.request_of(ids, model="gpt2_reward", version="", priority_level=None)
+
+
+def test_a_batch_that_is_too_large_is_refused(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub,
+) -> None:
+    with pytest.raises(grpc.RpcError, match="inference request batch-size must be <="):
+        stub.ModelInfer(request(np.zeros((129, 4), np.int32)))
 
 
 def test_bad_ids_answer_nan_for_their_row_alone(
-    client: RewardClient, checkpoint: Checkpoint
+    stub: service_pb2_grpc.GRPCInferenceServiceStub, checkpoint: Checkpoint
 ) -> None:
     ids = Tokenizer().encode_rows(["one", "two", "three"])
     poisoned = ids.copy()
     poisoned[1, 0] = 50257
-    rewards = client._score_ids(poisoned)
+    rewards = wire.rewards_of(stub.ModelInfer(request(poisoned)), 3)
     assert np.isnan(rewards[1])
     wanted = checkpoint.rewards(ids)[[0, 2], 0]
     np.testing.assert_allclose(rewards[[0, 2]], wanted, rtol=0, atol=1e-5)

@@ -3,10 +3,10 @@
 import argparse
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from reward_client.commands.connection import add_connection, open_client
-from reward_client.wire import RankedCandidate
+from reward_client.results import RankedCandidate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def table(candidates: Sequence[RankedCandidate], *, width: int | None = None) -> str:
+def table(candidates: Iterable[RankedCandidate], *, width: int | None = None) -> str:
     """Ranked candidates for reading, the best one marked with `*`.
 
     Args:

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         first = 1
         while chunk := list(islice(texts, ROWS_A_CALL)):
             with _line_numbers(first):
-                rewards = client.score(chunk)
+                rewards = client.score(chunk).rewards
             # nine digits bring every float32 back as it was
             print("\n".join(f"{reward:.9g}" for reward in rewards), flush=True)
             first += len(chunk)

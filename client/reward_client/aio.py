@@ -1,0 +1,181 @@
+"""The client that awaits: one object an event loop, any number of tasks."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2_grpc
+
+from reward_client.calls import Calls, Group
+from reward_client.connection import Connection
+from reward_client.contract import MODEL_NAME, Priority
+from reward_client.counters import Counts
+from reward_client.errors import RewardError
+from reward_client.options import Options
+from reward_client.results import Ranking, Scores, ServerInfo
+from reward_client.steps import Ask, Pause, Step, Steps, T
+from reward_client.tokens import Truncation
+
+IN_FLIGHT = 4  # requests of one large call that are on their way together
+
+
+class AsyncRewardClient:
+    r"""`RewardClient` for asyncio: same arguments, methods, results and errors, awaited.
+
+    It may be used by any number of tasks of one event loop. A call that is cancelled cancels
+    its requests, and the server drops those that are still in its queue.
+
+    Example:
+        >>> async def best_of(context, candidates):
+        ...     async with AsyncRewardClient("localhost:8001") as client:
+        ...         return (await client.rank(context, candidates)).best.text
+    """
+
+    def __init__(  # noqa: PLR0913  # by keyword, each with a default
+        self,
+        url: str | Sequence[str] = "localhost:8001",
+        *,
+        timeout_s: float = 30.0,
+        truncation: Truncation = "left",
+        priority: Priority | None = None,
+        model: str = MODEL_NAME,
+        model_version: int | None = None,
+        connection: Connection | None = None,
+    ) -> None:
+        connection = connection or Connection()
+        self._calls = Calls(
+            url, Options(timeout_s, truncation, priority, model, model_version, connection)
+        )
+        self._servers = [
+            _Server(endpoint.url, connection) for endpoint in self._calls.endpoints.all
+        ]
+
+    async def __aenter__(self) -> "AsyncRewardClient":
+        try:
+            await self.connect()
+        except RewardError:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; the client cannot be used afterwards."""
+        for server in self._servers:
+            await server.close()
+
+    @property
+    def counts(self) -> Counts:
+        """What this client has done so far."""
+        return self._calls.counters.now
+
+    async def connect(self) -> ServerInfo:
+        """As `RewardClient.connect`."""
+        return await self._run(self._calls.connect())
+
+    async def score(
+        self,
+        texts: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | None = None,
+    ) -> Scores:
+        """As `RewardClient.score`."""
+        return await self._run(self._calls.score(texts, timeout_s, priority))
+
+    async def rank(
+        self,
+        context: str,
+        candidates: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | None = None,
+    ) -> Ranking:
+        """As `RewardClient.rank`."""
+        return await self._run(self._calls.rank(context, candidates, timeout_s, priority))
+
+    async def rank_many(
+        self,
+        groups: Sequence[Group],
+        *,
+        timeout_s: float | None = None,
+        priority: Priority | None = None,
+    ) -> list[Ranking]:
+        """As `RewardClient.rank_many`."""
+        return await self._run(self._calls.rank_many(groups, timeout_s, priority))
+
+    async def _run(self, steps: Steps[T]) -> T:
+        """Do one step after the other, and tell the call what came of it."""
+        outcome = None
+        try:
+            while True:
+                outcome = await self._do(steps.send(outcome))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            steps.close()
+
+    async def _do(self, step: Step) -> Any:  # noqa: ANN401  # see Steps
+        if isinstance(step, Ask):
+            return await self._servers[step.server].ask(step)
+        if isinstance(step, Pause):
+            return await asyncio.sleep(step.seconds)
+        places = asyncio.Semaphore(IN_FLIGHT)
+        tasks = [asyncio.ensure_future(self._run_in(places, part)) for part in step.parts]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _run_in(self, places: asyncio.Semaphore, steps: Steps[T]) -> T:
+        async with places:
+            return await self._run(steps)
+
+
+class _Server:
+    """Channels to one address, in turn; made by the first call, which is in the event loop."""
+
+    def __init__(self, url: str, connection: Connection) -> None:
+        self._url = url
+        self._connection = connection
+        self._credentials = connection.tls.credentials() if connection.tls else None
+        self._channels: list[grpc.aio.Channel] = []
+        self._stubs: itertools.cycle[Any] = itertools.cycle(())
+
+    async def ask(self, step: Ask) -> Any:  # noqa: ANN401  # a message, or the error
+        if not self._channels:
+            self._open()
+        method: Callable[..., Any] = getattr(next(self._stubs), step.method)
+        try:
+            return await method(step.request, timeout=step.timeout_s, metadata=step.metadata)
+        except grpc.RpcError as error:
+            return error
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+    def _open(self) -> None:
+        self._channels = [self._channel() for _ in range(self._connection.channels)]
+        self._stubs = itertools.cycle(
+            [service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in self._channels]
+        )
+
+    def _channel(self) -> grpc.aio.Channel:
+        options = self._connection.channel_options()
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._url, options)
+        return grpc.aio.secure_channel(self._url, self._credentials, options)

@@ -1,0 +1,63 @@
+"""gRPC's status codes, and Triton's words, as this package's errors: one table."""
+
+import grpc
+
+from reward_client.errors import (
+    DeadlineError,
+    InternalError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    OverloadedError,
+    RejectedError,
+    ServerError,
+    UnavailableError,
+)
+
+_BY_CODE: dict[str, type[ServerError]] = {
+    "UNAVAILABLE": UnavailableError,
+    "NOT_FOUND": ModelNotFoundError,
+    "RESOURCE_EXHAUSTED": OverloadedError,
+    "DEADLINE_EXCEEDED": DeadlineError,
+    "INVALID_ARGUMENT": RejectedError,
+    "OUT_OF_RANGE": RejectedError,
+    "FAILED_PRECONDITION": RejectedError,
+    "UNAUTHENTICATED": RejectedError,
+    "PERMISSION_DENIED": RejectedError,
+    "UNIMPLEMENTED": RejectedError,
+    "ALREADY_EXISTS": RejectedError,
+    "CANCELLED": InternalError,
+    "ABORTED": InternalError,
+    "INTERNAL": InternalError,
+    "DATA_LOSS": InternalError,
+    "UNKNOWN": InternalError,
+}
+
+# Triton answers UNAVAILABLE for all of these; only its words tell them apart. They stand in
+# its core's scheduler_utils.cc, dynamic_batch_scheduler.cc and model_repository_manager.cc.
+_UNAVAILABLE_BY_WORDS: dict[str, type[ServerError]] = {
+    "exceeds maximum queue size": OverloadedError,
+    "request timeout expired": DeadlineError,
+    "is not at ready state": ModelNotReadyError,
+    "has no available versions": ModelNotReadyError,
+    "request for unknown model": ModelNotFoundError,  # the two above may begin like this
+}
+
+_REMEDIES: dict[type[ServerError], str] = {
+    UnavailableError: "is a server running there, and has it finished loading?",
+    ModelNotReadyError: "it is loading, or its version has been taken out of service",
+    ModelNotFoundError: "publish it into the server's repository, or ask for another version",
+    OverloadedError: "send fewer requests at a time, or try again later",
+    DeadlineError: "allow more time, or ask when the server is less busy",
+}
+
+
+def server_error(error: grpc.RpcError, url: str) -> ServerError:
+    """The typed error for what a server, or the way to it, answered."""
+    code, words = error.code().name, (error.details() or "").strip()
+    kind = _BY_CODE.get(code, InternalError)
+    if kind is UnavailableError:
+        kind = next(
+            (kind for part, kind in _UNAVAILABLE_BY_WORDS.items() if part in words.lower()), kind
+        )
+    remedy = f"; {_REMEDIES[kind]}" if kind in _REMEDIES else ""
+    return kind(f"{url} answered {code}: {words}{remedy}", url=url, code=code)
