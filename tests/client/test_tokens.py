@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import HOSTILE, PIECES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Tokenizer
@@ -15,7 +16,7 @@ from reward_client import tokens
 from reward_client.errors import ContractError, InvalidInputError
 from reward_client.tokens import Tokenizer
 
-PAD, END = 50256, "<|endoftext|>"
+PAD = 50256
 
 
 @pytest.fixture(scope="module")
@@ -60,32 +61,6 @@ def test_joined_conversations(card: GPT2Tokenizer, dialogues: list[list[str]]) -
     assert_same(card, joined)
 
 
-HOSTILE = {
-    "empty": "",
-    "one space": " ",
-    "spaces": " " * 1000,
-    "mixed white space": " \t\r\n\v\f \u00a0\u2003\u3000 " * 50,
-    "emoji": "👩‍👩‍👧‍👦🏳️‍🌈👍🏿" * 40,
-    "combining marks": "e\u0301\u0323" * 100 + "Z\u0351\u036b\u0343" * 50,
-    "unnormalised": "\u212b\u00c5\ufb01ne",
-    "NUL": "a\0b\0\0c",
-    "controls": "".join(map(chr, range(32))),
-    "right to left": "שלום עולם مرحبا بالعالم\u202e",
-    "no space": "a" * 100_000,
-    "noncharacters": "\ufffe\uffff\U0010ffff",
-    "end token alone": END,
-    "end token at the start": f"{END}Hello",
-    "end token inside": f"Hello {END} there",
-    "end tokens at the end": f"Hello{END}{END}",
-    "end token with spaces": f"  {END}  x {END} ",
-    "half an end token": "<|endoftext|<|endoftext",
-    "end token spelled in parts": "<|endof" + "text|>",
-    "many end tokens": END * 300,
-    "other special tokens": "<s></s><pad>[CLS]<|im_start|>",
-    "contractions": "I'll you've don't 'S 'LL x'd",
-}
-
-
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_texts(card: GPT2Tokenizer, text: str) -> None:
     assert_same(card, [text, f"{text}!", f"Hi {text}"])
@@ -94,9 +69,6 @@ def test_hostile_texts(card: GPT2Tokenizer, text: str) -> None:
 def test_a_megabyte_without_a_space(card: GPT2Tokenizer) -> None:
     rng = np.random.default_rng(0)
     assert_same(card, ["".join(rng.choice(list("abcdefg"), 1_000_000))])
-
-
-PIECES = st.one_of(st.text(), st.sampled_from([END, " ", "\n", "  ", "'s", "the", "é", "\u3000"]))
 
 
 @settings(max_examples=300, deadline=None)
