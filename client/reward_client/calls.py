@@ -5,6 +5,8 @@
 Methods are generators of `steps.Step`; see there.
 """
 
+import contextlib
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +22,6 @@ from reward_client.contract import Priority
 from reward_client.counters import Counters
 from reward_client.endpoints import Endpoint, Endpoints
 from reward_client.errors import (
-    ContractError,
     InvalidInputError,
     ModelNotFoundError,
     ModelNotReadyError,
@@ -47,6 +48,10 @@ class Answer:
 
     rewards: Rewards
     version: int
+
+
+class _BatchTooLargeError(Exception):
+    """A server takes fewer rows than those known before; it is one of them now."""
 
 
 class Calls:
@@ -142,15 +147,23 @@ class Calls:
         if not len(encoded.ids):
             return Scores(np.empty(0, np.float32), None, 0, 0)
         terms.span.set("candidates", len(encoded.ids))
-        max_rows = self.endpoints.max_batch_rows()
-        if max_rows is None:
-            info = yield from self._retried(terms, lambda it: self._introduced(it, terms))
-            max_rows = info.max_batch_rows
-        answers = yield from self._answers(list(wire.batches(encoded.ids, max_rows)), terms)
+        answers = None
+        while answers is None:
+            max_rows = yield from self._max_batch_rows(terms)
+            with contextlib.suppress(_BatchTooLargeError):  # for a server met only now
+                answers = yield from self._answers(list(wire.batches(encoded.ids, max_rows)), terms)
         rewards = np.concatenate([answer.rewards for answer in answers])
         wire.check_finite(rewards)
         self.counters.scored(encoded)
         return Scores(rewards, answers[0].version, encoded.n_tokens, encoded.n_truncated)
+
+    def _max_batch_rows(self, terms: Terms) -> Steps[int]:
+        """Rows that fit into a request to any server known so far."""
+        known = self.endpoints.max_batch_rows()
+        if known is not None:
+            return known
+        info = yield from self._retried(terms, lambda it: self._introduced(it, terms))
+        return info.max_batch_rows
 
     def _answers(self, batches: list[NDArray[np.int32]], terms: Terms) -> Steps[list[Answer]]:
         """The answer to each batch, all of one version."""
@@ -175,30 +188,27 @@ class Calls:
         """The action at a server in turn, and at others or later while none is there."""
         retry = self.options.connection.retry
         attempts = retry.attempts + len(self.endpoints.all) - 1
-        attempt = 0
-        while True:
-            attempt += 1
+        for attempt in itertools.count(1):
             endpoint = self.endpoints.pick()
             try:
                 return (yield from action(endpoint))
             except (UnavailableError, ModelNotReadyError) as error:
                 error.attempts = attempt
                 self.endpoints.is_away(endpoint)
-                pause_s = 0.0 if self.endpoints.any_present() else retry.pause_s(attempt)
-                if attempt >= attempts or time.monotonic() + pause_s >= terms.deadline:
+                if attempt == attempts:
+                    raise
+                LOG.info("%s; attempt %d of %d", error, attempt, attempts)
+                if not self.endpoints.any_present():
+                    yield Pause(min(retry.pause_s(attempt), terms.deadline - time.monotonic()))
+                if time.monotonic() >= terms.deadline:
                     raise
                 self.counters.retried()
-                LOG.info("%s; attempt %d of %d", error, attempt, attempts)
-            if pause_s:
-                yield Pause(pause_s)
+        raise AssertionError("the loop above ends by itself")
 
     def _infer(self, endpoint: Endpoint, ids: NDArray[np.int32], terms: Terms) -> Steps[Answer]:
         info = yield from self._introduced(endpoint, terms)
         if len(ids) > info.max_batch_rows:
-            raise ContractError(
-                f"{endpoint.url} takes {info.max_batch_rows} rows a request, another server of "
-                f"this client {len(ids)}; give all of them one configuration"
-            )
+            raise _BatchTooLargeError
         request = wire.request_of(
             ids,
             model=self.options.model,

@@ -28,9 +28,14 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     Args:
         rewards: float rewards [B] for int32 ids [B, 256].
         max_batch_rows: the largest request that it takes.
+        credentials: of a server with TLS; plain text if None.
+        port: to listen on; any free one if 0.
 
     Attributes:
         requests: the ids of every request, in the order they came.
+        parameters: Triton's `priority` and `timeout` (microseconds) of every request.
+        headers: of every call that came, of whatever method.
+        n_cancelled: requests whose caller went away before they were answered.
         fail_with: code and message to answer every call with instead, or None.
         delay_s: seconds to wait before rewards are answered.
         version: the model version that says it answers.
@@ -38,17 +43,29 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     """
 
     def __init__(
-        self, rewards: Callable[[Ids], NDArray[np.float32]], *, max_batch_rows: int = 128
+        self,
+        rewards: Callable[[Ids], NDArray[np.float32]],
+        *,
+        max_batch_rows: int = 128,
+        credentials: grpc.ServerCredentials | None = None,
+        port: int = 0,
     ) -> None:
         self._rewards = rewards
         self.requests: list[Ids] = []
+        self.parameters: list[dict[str, int]] = []
+        self.headers: list[dict[str, str]] = []
+        self.n_cancelled = 0
         self.fail_with: tuple[grpc.StatusCode, str] | None = None
         self.delay_s = 0.0
         self.version = 1
         self.config = contract_config(max_batch_rows)
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
-        self._port = self._server.add_insecure_port("127.0.0.1:0")
+        address = f"127.0.0.1:{port}"
+        if credentials is None:
+            self._port = self._server.add_insecure_port(address)
+        else:
+            self._port = self._server.add_secure_port(address, credentials)
 
     @property
     def url(self) -> str:
@@ -71,21 +88,21 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self, _request: service_pb2.ServerMetadataRequest, context: grpc.ServicerContext
     ) -> service_pb2.ServerMetadataResponse:
         """Who this is."""
-        self._fail_if_told(context)
+        self._receive(context)
         return service_pb2.ServerMetadataResponse(name="fake", version="0")
 
     def ModelMetadata(  # noqa: N802
         self, request: service_pb2.ModelMetadataRequest, context: grpc.ServicerContext
     ) -> service_pb2.ModelMetadataResponse:
         """`version` alone."""
-        self._fail_if_told(context)
+        self._receive(context)
         return service_pb2.ModelMetadataResponse(name=request.name, versions=[str(self.version)])
 
     def ModelConfig(  # noqa: N802
         self, _request: service_pb2.ModelConfigRequest, context: grpc.ServicerContext
     ) -> service_pb2.ModelConfigResponse:
         """`config`."""
-        self._fail_if_told(context)
+        self._receive(context)
         return service_pb2.ModelConfigResponse(config=self.config)
 
     def ModelInfer(  # noqa: N802
@@ -95,8 +112,15 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         ids = np.frombuffer(request.raw_input_contents[0], np.int32)
         ids = ids.reshape(tuple(request.inputs[0].shape))
         self.requests.append(ids)
+        self.parameters.append(
+            {
+                name: parameter.uint64_param or parameter.int64_param
+                for name, parameter in request.parameters.items()
+            }
+        )
         time.sleep(self.delay_s)
-        self._fail_if_told(context)
+        self._receive(context)
+        self.n_cancelled += not context.is_active()
         if len(ids) > self.config.max_batch_size:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "batch-size above max_batch_size")
         rewards = np.asarray(self._rewards(ids), np.float32).reshape(-1, 1)
@@ -107,7 +131,8 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         response.raw_output_contents.append(rewards.tobytes())
         return response
 
-    def _fail_if_told(self, context: grpc.ServicerContext) -> None:
+    def _receive(self, context: grpc.ServicerContext) -> None:
+        self.headers.append(dict(context.invocation_metadata()))
         if self.fail_with is not None:
             context.abort(*self.fail_with)
 

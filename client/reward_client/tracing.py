@@ -9,9 +9,15 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
-HAS_OPENTELEMETRY = find_spec("opentelemetry") is not None and (
-    find_spec("opentelemetry.trace") is not None
-)
+
+def _has_opentelemetry() -> bool:
+    try:
+        return find_spec("opentelemetry.trace") is not None
+    except ModuleNotFoundError:  # not even its namespace
+        return False
+
+
+HAS_OPENTELEMETRY = _has_opentelemetry()
 
 
 class Span:
@@ -29,10 +35,11 @@ class Span:
         """Headers that carry the trace on; none where there is no span."""
         if self.inner is None:
             return ()
-        from opentelemetry import propagate, trace  # noqa: PLC0415  # optional
+        from opentelemetry.propagate import inject  # noqa: PLC0415  # optional
+        from opentelemetry.trace import set_span_in_context  # noqa: PLC0415
 
         carrier: dict[str, str] = {}
-        propagate.inject(carrier, trace.set_span_in_context(self.inner))
+        inject(carrier, set_span_in_context(self.inner))
         return tuple(carrier.items())
 
 
