@@ -28,6 +28,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     Args:
         rewards: float rewards [B] for int32 ids [B, 256].
         max_batch_rows: the largest request that it takes.
+        keep_requests: whether `requests`, `parameters` and `headers` are filled.
         credentials: of a server with TLS; plain text if None.
         port: to listen on; any free one if 0.
 
@@ -47,10 +48,12 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         rewards: Callable[[Ids], NDArray[np.float32]],
         *,
         max_batch_rows: int = 128,
+        keep_requests: bool = True,
         credentials: grpc.ServerCredentials | None = None,
         port: int = 0,
     ) -> None:
         self._rewards = rewards
+        self._keep_requests = keep_requests
         self.requests: list[Ids] = []
         self.parameters: list[dict[str, int]] = []
         self.headers: list[dict[str, str]] = []
@@ -111,13 +114,14 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         """The rewards of the request's ids, or the failure that was ordered."""
         ids = np.frombuffer(request.raw_input_contents[0], np.int32)
         ids = ids.reshape(tuple(request.inputs[0].shape))
-        self.requests.append(ids)
-        self.parameters.append(
-            {
-                name: parameter.uint64_param or parameter.int64_param
-                for name, parameter in request.parameters.items()
-            }
-        )
+        if self._keep_requests:
+            self.requests.append(ids)
+            self.parameters.append(
+                {
+                    name: parameter.uint64_param or parameter.int64_param
+                    for name, parameter in request.parameters.items()
+                }
+            )
         time.sleep(self.delay_s)
         self._receive(context)
         self.n_cancelled += not context.is_active()
@@ -132,7 +136,8 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         return response
 
     def _receive(self, context: grpc.ServicerContext) -> None:
-        self.headers.append(dict(context.invocation_metadata()))
+        if self._keep_requests:
+            self.headers.append(dict(context.invocation_metadata()))
         if self.fail_with is not None:
             context.abort(*self.fail_with)
 
