@@ -27,8 +27,9 @@ import plain
 from machine import describe
 from peak import matmul_peak_gflops
 from transformers import GPT2Tokenizer
-from workloads import DESCRIPTIONS, n_unique, pad, workloads
+from workloads import DESCRIPTIONS, n_unique, workloads
 
+from reward_client.tokens import pad_rows
 from reward_export.checkpoint import load
 from reward_export.graph import build
 from reward_export.parity import groups_of_candidates
@@ -128,7 +129,10 @@ def prepare(folder: Path, given: argparse.Namespace) -> list[Engine]:
     file = folder / "workloads.npz"
     arrays = {}
     for name, rows in workloads().items():
-        arrays[f"{name}.ids"], arrays[f"{name}.lengths"] = pad(rows), np.array([*map(len, rows)])
+        arrays[f"{name}.ids"], arrays[f"{name}.lengths"] = (
+            pad_rows(rows),
+            np.array([*map(len, rows)]),
+        )
     np.savez(file, **arrays)
     specs = [Spec(name, sys.executable, "onnx", model) for name, model in models.items()]
     pythons = {"torch-eager": sys.executable, "torch-sdpa": sys.executable}

@@ -22,7 +22,9 @@ import numpy as np
 import onnxruntime
 from machine import describe
 from numpy.typing import NDArray
-from workloads import pad, workloads
+from workloads import workloads
+
+from reward_client.tokens import pad_rows
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 Rewards = NDArray[np.float32]
@@ -50,9 +52,9 @@ def parity(
     """Largest difference from the CPU provider by workload; a poisoned row answers NaN alone."""
     found = {}
     for name, rows in workloads().items():
-        ids = pad(rows)
+        ids = pad_rows(rows)
         found[name] = float(np.abs(run(session, ids) - run(reference, ids)).max())
-    ids = pad(workloads()["a"])
+    ids = pad_rows(workloads()["a"])
     ids[3, 5] = -1
     poisoned = run(session, ids)
     assert np.isnan(poisoned).tolist() == [row == 3 for row in range(8)]  # noqa: S101, PLR2004
@@ -65,7 +67,7 @@ def placement(
     """For each provider, milliseconds by operator in one run of workload a."""
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(graph, providers, profile=f"{folder}/profile")
-        run(session, pad(workloads()["a"]))
+        run(session, pad_rows(workloads()["a"]))
         events = json.loads(Path(session.end_profiling()).read_text())
     spent: dict[str, dict[str, float]] = collections.defaultdict(collections.Counter)
     for event in events:
@@ -95,7 +97,7 @@ def many_shapes(
     for number in range(1, n_batches + 1):
         shared, n_rows = rng.integers(0, 50_000, rng.integers(0, 200)), rng.integers(1, 65)
         tails = (rng.integers(0, 50_000, rng.integers(1, 57)) for _ in range(n_rows))
-        run(session, pad([np.concatenate([shared, tail]).astype(np.int32) for tail in tails]))
+        run(session, pad_rows([np.concatenate([shared, tail]).astype(np.int32) for tail in tails]))
         if number % max(1, n_batches // 10) == 0:
             seen.append({"batches": number, "memory_mib": memory_mib(provider)})
     return seen
@@ -105,7 +107,7 @@ def throughput(session: onnxruntime.InferenceSession, rounds: int) -> dict[str, 
     """Rows a second by workload, from the fastest of some rounds."""
     found = {}
     for name, rows in workloads().items():
-        ids, seconds = pad(rows), []
+        ids, seconds = pad_rows(rows), []
         for _ in range(rounds):
             start = time.perf_counter()
             run(session, ids)

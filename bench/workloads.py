@@ -47,14 +47,6 @@ def workloads() -> dict[str, list[Row]]:
     }
 
 
-def pad(rows: Sequence[Row]) -> Row:
-    """int32 [B, S], padded on the right to the longest row."""
-    ids = np.full((len(rows), max(map(len, rows))), CONTRACT.pad_token_id, np.int32)
-    for padded, row in zip(ids, rows, strict=True):
-        padded[: len(row)] = row
-    return ids
-
-
 def n_unique(rows: Sequence[Row]) -> int:
     """Tokens that differ: nodes of the rows' prefix tree, counted here without the graph."""
     return len({row[: end + 1].tobytes() for row in rows for end in range(len(row))})

@@ -114,7 +114,7 @@ class Tokenizer:
             InvalidInputError: as `encode_rows`.
         """
         check_texts(texts)
-        return padded(self._last_tokens(texts))
+        return _encoded(self._last_tokens(texts))
 
     def encode_group(
         self, context: str, candidates: Sequence[str], truncation: Truncation = "left"
@@ -145,7 +145,7 @@ class Tokenizer:
         (shared,) = self._last_tokens([context[:cut]])
         if truncation == "shared_context":
             shared = _ending(shared, room_for_context(len(row.ids) for row in own))
-        return padded([_joined(shared, row) for row in own])
+        return _encoded([_joined(shared, row) for row in own])
 
     def _last_tokens(self, texts: Sequence[str]) -> list[Row]:
         starts = [tail_start(text, TAIL_CHARACTERS) for text in texts]
@@ -171,11 +171,22 @@ class Tokenizer:
         return encodings
 
 
-def padded(rows: Sequence[Row]) -> Encoded:
-    """Rows of at most 256 tokens as one array, filled on the right with the pad token."""
-    ids = np.full((len(rows), CONTRACT.max_tokens), CONTRACT.pad_token_id, np.int32)
-    for line, row in zip(ids, rows, strict=True):
-        line[: len(row.ids)] = row.ids
+def pad_rows(rows: Sequence[Sequence[int] | Ids], *, length: int | None = None) -> Ids:
+    """Rows as one array, filled on the right with the pad token. -> int32 [B, S].
+
+    Args:
+        rows: token ids; at least one row where `length` is None.
+        length: S, which no row may exceed; that of the longest row if None.
+    """
+    length = max(map(len, rows)) if length is None else length
+    ids = np.full((len(rows), length), CONTRACT.pad_token_id, np.int32)
+    for padded, row in zip(ids, rows, strict=True):
+        padded[: len(row)] = row
+    return ids
+
+
+def _encoded(rows: Sequence[Row]) -> Encoded:
+    ids = pad_rows([row.ids for row in rows], length=CONTRACT.max_tokens)
     n_tokens = sum(len(row.ids) for row in rows)
     return Encoded(ids, n_tokens, n_truncated=sum(row.is_cut for row in rows))
 

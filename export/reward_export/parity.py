@@ -5,7 +5,7 @@ where padding, pooling and the prefix tree could go wrong. float32 is held to a 
 the smaller precisions to what they are for, ranking candidates as float32 does.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from reward_client.contract import CONTRACT, INPUT_IDS, REWARD
-from reward_client.tokens import Tokenizer
+from reward_client.tokens import Tokenizer, pad_rows
 from reward_export.errors import ExportError, ParityError
 from reward_export.sample import conversations
 
@@ -210,7 +210,7 @@ def groups_of_candidates() -> Iterator[Ids]:
     for i, dialogue in enumerate(dialogues[:24]):
         context = "\n".join(dialogue.turns[: 3 + i % 5])
         candidates = [dialogue.turns[3 + i % 5], *replies[3 * i :][: GROUP - 1]]
-        yield _pad([tokenizer.encode(f"{context}\n{candidate}") for candidate in candidates])
+        yield pad_rows([tokenizer.encode(f"{context}\n{candidate}") for candidate in candidates])
 
 
 def _batches(n_positions: int) -> Iterator[Ids]:
@@ -219,15 +219,15 @@ def _batches(n_positions: int) -> Iterator[Ids]:
     rows = [tokenizer.encode(" ".join(dialogue.turns)) for dialogue in conversations()]
     stream = np.concatenate(rows)
     for start in range(0, 24, 8):
-        yield _pad([row[: 30 + 31 * i] for i, row in enumerate(rows[start : start + 8])])
+        yield pad_rows([row[: 30 + 31 * i] for i, row in enumerate(rows[start : start + 8])])
     lengths = [n for n in (1, 2, 3, 5, 17, 64, 255, 256, 257, 511, 1023, 1024) if n <= n_positions]
-    yield from (_pad([stream[n : 2 * n]]) for n in lengths)
+    yield from (pad_rows([stream[n : 2 * n]]) for n in lengths)
     yield _edge_rows(rows[0])
 
 
 def _edge_rows(row: Ids) -> Ids:
     pad = np.array([CONTRACT.pad_token_id], np.int32)
-    return _pad(
+    return pad_rows(
         [
             row[:0],  # pads alone
             row[:40],
@@ -239,10 +239,3 @@ def _edge_rows(row: Ids) -> Ids:
             row[:1],
         ]
     )
-
-
-def _pad(rows: Sequence[Ids]) -> Ids:
-    ids = np.full((len(rows), max(map(len, rows))), CONTRACT.pad_token_id, np.int32)
-    for padded, row in zip(ids, rows, strict=True):
-        padded[: len(row)] = row
-    return ids
