@@ -148,3 +148,38 @@ def test_a_reader_that_leaves_early_is_no_error(fake: FakeServer) -> None:
     done = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, check=True)
     assert done.stdout == "172.5\n"
     assert done.stderr == ""
+
+
+def test_control_characters_do_not_reach_the_terminal(
+    fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rank", f"--url={fake.url}", "--context=", "a\x1b[2Jb\u202ec"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("a [2Jb c")
+
+
+def test_headers_and_several_servers_from_the_command_line(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOKEN", "Bearer 7f3a")
+    options = [f"--url={fake.url}", f"--url=ipv4:{fake.url}", "--header-env=authorization=TOKEN"]
+    options += ["--priority=bulk", "--truncation=shared_context"]
+    assert main(["rank", *options, "--context=a", "b"]) == 0
+    assert fake.headers[-1]["authorization"] == "Bearer 7f3a"
+    assert fake.parameters[-1]["priority"] == 2
+    assert "7f3a" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tls-certificate=c.pem"], "go together"),
+        (["--tls-roots=/nowhere.pem"], "/nowhere.pem"),
+        (["--header-env=authorization=ABSENT"], "no environment variable 'ABSENT'"),
+        (["--url=a:1", "--url=a:1"], "different addresses"),
+    ],
+)
+def test_senseless_connections_are_said_in_one_line(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rank", *options, "--context=a", "b"]) == 1
+    assert message in capsys.readouterr().err

@@ -2,26 +2,127 @@
 
 import argparse
 import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
 
 from reward_client.client import RewardClient
+from reward_client.connection import TLS, Connection
+from reward_client.contract import PRIORITY_LEVELS, Priority
+from reward_client.errors import InvalidInputError
+from reward_client.tokens import Truncation
+
+
+@dataclass(frozen=True, slots=True)
+class ClientArguments:
+    """What a client is made with, from the command line.
+
+    Attributes:
+        urls: one or several addresses.
+        timeout_s: seconds for a call.
+        truncation: what a text loses that is too long.
+        priority: of all calls; the server's default if None.
+        model_version: the version to ask; the server's choice if None.
+        connection: certificates and headers.
+    """
+
+    urls: list[str]
+    timeout_s: float
+    truncation: Truncation
+    priority: Priority | None
+    model_version: int | None
+    connection: Connection
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:
-    """Add `--url`, `--timeout` and `--model-version`."""
-    parser.add_argument("--url", default="localhost:8001", help="gRPC address; %(default)s")
-    parser.add_argument(
+    """Add the options that say which server is asked, and how."""
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--url",
+        action="append",
+        metavar="HOST:PORT",
+        help="gRPC address; given several times, they are used in turn; default: localhost:8001",
+    )
+    group.add_argument(
         "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="for a call; %(default)s"
     )
-    parser.add_argument(
+    group.add_argument(
         "--model-version", type=int, metavar="N", help="default: the server's choice"
     )
+    group.add_argument("--priority", choices=PRIORITY_LEVELS, help="default: the server's")
+    group.add_argument(
+        "--truncation", choices=get_args(Truncation), default="left", help="default: %(default)s"
+    )
+    group.add_argument("--tls", action="store_true", help="encrypt; implied by the files below")
+    group.add_argument("--tls-roots", type=Path, metavar="PEM", help="whom to trust")
+    group.add_argument("--tls-certificate", type=Path, metavar="PEM", help="of this client")
+    group.add_argument("--tls-key", type=Path, metavar="PEM", help="of that certificate")
+    group.add_argument(
+        "--header-env",
+        action="append",
+        default=[],
+        metavar="NAME=VARIABLE",
+        help="send a header whose value stands in an environment variable, where process lists "
+        "do not show it: --header-env authorization=TOKEN",
+    )
+
+
+def client_arguments(arguments: argparse.Namespace) -> ClientArguments:
+    """What the command line asks for.
+
+    Raises:
+        InvalidInputError: a file that cannot be read, a certificate without its key, or a
+            header that is none.
+    """
+    try:
+        return ClientArguments(
+            urls=arguments.url or ["localhost:8001"],
+            timeout_s=arguments.timeout,
+            truncation=arguments.truncation,
+            priority=arguments.priority,
+            model_version=arguments.model_version,
+            connection=Connection(tls=_tls(arguments), metadata=_headers(arguments.header_env)),
+        )
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from error
 
 
 def open_client(arguments: argparse.Namespace) -> RewardClient:
-    """The client that the arguments ask for."""
-    return RewardClient(
-        arguments.url, timeout_s=arguments.timeout, model_version=arguments.model_version
-    )
+    """The client that the arguments ask for.
+
+    Raises:
+        InvalidInputError: as `client_arguments`, or an address given twice.
+    """
+    given = client_arguments(arguments)
+    try:
+        return RewardClient(
+            given.urls,
+            timeout_s=given.timeout_s,
+            truncation=given.truncation,
+            priority=given.priority,
+            model_version=given.model_version,
+            connection=given.connection,
+        )
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(str(error)) from error
+
+
+def _tls(arguments: argparse.Namespace) -> TLS | None:
+    files = (arguments.tls_roots, arguments.tls_certificate, arguments.tls_key)
+    return TLS(*files) if arguments.tls or any(files) else None
+
+
+def _headers(pairs: list[str]) -> dict[str, str]:
+    headers = {}
+    for pair in pairs:
+        name, _, variable = pair.partition("=")
+        if variable not in os.environ:
+            raise InvalidInputError(
+                f"--header-env {pair}: there is no environment variable {variable!r}"
+            )
+        headers[name] = os.environ[variable]
+    return headers
 
 
 def _seconds(text: str) -> float:

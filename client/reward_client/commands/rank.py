@@ -49,5 +49,6 @@ def table(candidates: Iterable[RankedCandidate], *, width: int | None = None) ->
 
 
 def _on_one_line(text: str, width: int | None) -> str:
-    line = " ".join(text.split())
+    # control characters could move the cursor, or worse, in the reader's terminal
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return textwrap.shorten(line, width, placeholder=" …") if width else line
