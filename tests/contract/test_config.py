@@ -8,7 +8,14 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from reward_client.contract import CONTRACT, INPUT_IDS, MODEL_NAME, REWARD, Contract
+from reward_client.contract import (
+    CONTRACT,
+    INPUT_IDS,
+    MODEL_NAME,
+    PRIORITY_LEVELS,
+    REWARD,
+    Contract,
+)
 from reward_client.wire import check_config
 
 CONFIG = Path(__file__).parents[2] / "model_repository" / MODEL_NAME / "config.pbtxt"
@@ -42,6 +49,32 @@ def test_it_carries_the_contract(config: model_config_pb2.ModelConfig) -> None:
 def test_it_batches_on_one_instance(config: model_config_pb2.ModelConfig) -> None:
     assert config.HasField("dynamic_batching")
     assert [group.count for group in config.instance_group] == [1]
+
+
+def test_its_queues_are_bounded_in_requests_and_time(
+    config: model_config_pb2.ModelConfig,
+) -> None:
+    batching = config.dynamic_batching
+    assert batching.priority_levels == len(PRIORITY_LEVELS) == 2
+    assert batching.default_priority_level == PRIORITY_LEVELS["interactive"]
+    bulk = batching.priority_queue_policy[PRIORITY_LEVELS["bulk"]]
+    for policy in (batching.default_queue_policy, bulk):
+        assert policy.timeout_action == model_config_pb2.ModelQueuePolicy.REJECT
+        assert policy.allow_timeout_override
+        assert policy.max_queue_size > 0
+        assert policy.default_timeout_microseconds > 0
+    assert 0 < batching.max_queue_delay_microseconds < 5000
+
+
+def test_its_warm_ups_are_what_every_checkpoint_can_score(
+    config: model_config_pb2.ModelConfig,
+) -> None:
+    assert [sample.batch_size for sample in config.model_warmup] == [1, 1, 1]
+    for sample in config.model_warmup:
+        tensor = sample.inputs[INPUT_IDS.name]
+        assert tensor.zero_data, "random data lies outside of every vocabulary"
+        (length,) = tensor.dims
+        assert 1 <= length <= 1024
 
 
 def test_every_field_has_a_comment() -> None:
