@@ -45,6 +45,49 @@ WAYS = """\
 """
 
 
+CLIENT = """\
+## The client
+
+`python bench/client.py` on {cpu}, against a server in another process that answers at once.
+
+Milliseconds of a best-of-8 call over short real conversations, {calls} calls. *Own* is what the
+client does outside of its RPCs: tokenising, checking, ranking.
+
+| client | own, median | own, 99 % | whole, median |
+|---|---|---|---|
+{own}
+
+Milliseconds to tokenise a best-of-8, by the size of its context:
+
+| context | ms |
+|---|---|
+{tokenising}
+
+Resident megabytes at the start, in the middle and at the end of {memory_calls} calls by one client:
+
+| client | start | middle | end |
+|---|---|---|---|
+{memory}
+
+Calls a second of 64 tasks over one client, by its number of connections: {rates}.
+"""
+
+TRUNCATION = """\
+## Truncation policies
+
+`python bench/truncation.py`: {groups} real conversations beyond 256 tokens, best-of-{candidates},
+float32 in process on {threads} threads; {checkpoint}.
+
+| policy | ms a group | tokens that differ |
+|---|---|---|
+{lines}
+
+`shared_context` is {speed_up:.1f} times as fast (a tenth of the groups below {low:.1f}, half below
+{middle:.1f}, a tenth above {high:.1f}). It puts another candidate first in {other_best} of {groups}
+groups; rewards differ by {mean_difference:.2f} on average.
+"""
+
+
 def graph_section(report: dict) -> str:
     """One result file of `graph.py` as a section."""
     engines = list(next(iter(report["workloads"].values()))["engines"])
@@ -101,6 +144,42 @@ def peak_share(report: dict, workload: str) -> float:
     return operations / seconds / (1e9 * report["matmul_peak_gflops"])
 
 
+def client_section(report: dict) -> str:
+    """What the client costs by itself."""
+    own = "\n".join(
+        f"| {name} | {ms['own_median']:.2f} | {ms['own_p99']:.2f} | {ms['whole_median']:.2f} |"
+        for name, ms in report["best_of_8_ms"].items()
+    )
+    tokenising = "\n".join(f"| {way} | {ms:.2f} |" for way, ms in report["tokenising_ms"].items())
+    memory = "\n".join(
+        f"| {name} | {sizes[0]:.0f} | {sizes[len(sizes) // 2]:.0f} | {sizes[-1]:.0f} |"
+        for name, sizes in report["memory_mb"].items()
+    )
+    rates = ", ".join(
+        f"{rate:.0f} with {n}" for n, rate in report["calls_a_second_by_channels"].items()
+    )
+    return CLIENT.format(
+        cpu=report["cpu"],
+        calls=report["calls"],
+        memory_calls=f"{report['memory_calls']:,}",
+        own=own,
+        tokenising=tokenising,
+        memory=memory,
+        rates=rates,
+    )
+
+
+def truncation_section(report: dict) -> str:
+    """Both truncation policies."""
+    lines = "\n".join(
+        f"| {name} | {report['ms_a_group'][name]:.0f} | "
+        f"{report['unique_tokens_a_group'][name]:.0f} |"
+        for name in report["ms_a_group"]
+    )
+    low, middle, high = report["speed_up_of_groups"]
+    return TRUNCATION.format(lines=lines, low=low, middle=middle, high=high, **report)
+
+
 def page() -> str:
     """The whole page."""
     names = ("graph-small.json", "graph-medium.json")
@@ -111,7 +190,10 @@ def page() -> str:
         for name, way in linear["ways"].items()
     )
     ways = WAYS.format(rows=linear["rows"], threads=linear["threads"], lines=lines)
-    return "\n".join([INTRODUCTION, *map(graph_section, reports), ways]).rstrip() + "\n"
+    client = client_section(json.loads((RESULTS / "client.json").read_text()))
+    truncation = truncation_section(json.loads((RESULTS / "truncation.json").read_text()))
+    sections = [INTRODUCTION, *map(graph_section, reports), ways, client, truncation]
+    return "\n".join(sections).rstrip() + "\n"
 
 
 def main() -> None:
