@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,8 +78,8 @@ def _read(job: Job) -> dict[str, object]:
         known = json.loads(job.meta.read_bytes())
     except FileNotFoundError as error:
         raise OutputError(
-            f"{job.working} exists, but {os.fspath(job.meta)}, which says what it was made from, "
-            "does not; take another output, or remove it"
+            f"{job.output} is there, but not {job.meta}, which says what it was made from; take "
+            "another output, or remove it"
         ) from error
     except (ValueError, OSError) as error:
         raise OutputError(f"cannot read {job.meta}: {error}") from error

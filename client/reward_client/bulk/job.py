@@ -54,6 +54,11 @@ class Job:
         return self.output.suffix == ".parquet"
 
     @property
+    def is_converted(self) -> bool:
+        """Whether a run has ended with the Parquet file, and nothing is left to do."""
+        return self.to_parquet and self.output.exists() and not self.working.exists()
+
+    @property
     def working(self) -> Path:
         """The JSONL file that grows while the run goes on."""
         return _beside(self.output, ".jsonl") if self.to_parquet else self.output

@@ -12,10 +12,11 @@ from reward_client.errors import InvalidInputError, RewardError
 try:
     import pyarrow as pa
     from pyarrow import parquet as pq
-except ModuleNotFoundError as missing:
+except ImportError as error:  # absent, or one that does not go with this NumPy and says so
     raise RewardError(
-        "Parquet needs the package 'pyarrow'; install it with pip install 'gpt2-reward[parquet]'"
-    ) from missing
+        f"Parquet needs the package 'pyarrow' ({error}); install it with "
+        "pip install 'gpt2-reward[parquet]', beside the extra serve with 'pyarrow<26'"
+    ) from error
 
 ROWS_A_BATCH = 1024
 ROWS_A_GROUP = 65_536  # of what is written

@@ -60,10 +60,24 @@ async def score_file(
             run goes on where this one ended, after this and any other end.
     """
     convert = _converter() if job.to_parquet else None  # a missing extra is told before the work
-    with (
-        closing(open_source(job)) as source,
-        closing(Output(job, Identity.of(job, truncation))) as output,
-    ):
+    with closing(open_source(job)) as source:
+        identity = Identity.of(job, truncation)
+        if job.is_converted:
+            identity.check(job)
+            return Totals(0, 0, 0, 0, 0.0)
+        return await _score(job, client, source, identity, quiet=quiet, convert=convert)
+
+
+async def _score(  # noqa: PLR0913  # what the function above has made
+    job: Job,
+    client: AsyncRewardClient,
+    source: Source,
+    identity: Identity,
+    *,
+    quiet: bool,
+    convert: Callable[[Path, Path], None] | None,
+) -> Totals:
+    with closing(Output(job, identity)) as output:
         begin = source.skip(output.n_done)
         with Progress(source.total, begin, quiet=quiet) as progress:
             totals = await _Run(job, client, output, progress).all_of(source)

@@ -93,9 +93,7 @@ def from_fields(line: int, fields: Mapping[str, object]) -> Item:
     """
     try:
         copied = {"id": _id(fields["id"])} if "id" in fields else {}
-        form = fields.keys() & {"text", "context", "candidate", "candidates"}
-        if form not in _FORMS:
-            raise _MalformedError(_EXPECTED + (f", found {_quoted(form)}" if form else ""))
+        form = _form(fields)
         context = _string(fields, "context") if "context" in form else None
         if "candidates" in form:
             return Row(line, context, _strings(fields["candidates"]), is_group=True, copied=copied)
@@ -103,6 +101,13 @@ def from_fields(line: int, fields: Mapping[str, object]) -> Item:
         return Row(line, context, [text], is_group=False, copied=copied)
     except _MalformedError as error:
         return Rejection(line, str(error))
+
+
+def _form(fields: Mapping[str, object]) -> set[str]:
+    form = fields.keys() & {"text", "context", "candidate", "candidates"}
+    if form not in _FORMS:
+        raise _MalformedError(_EXPECTED + (f", found {_quoted(form)}" if form else ""))
+    return form
 
 
 def _without_line_break(data: bytes) -> bytes:
@@ -123,7 +128,8 @@ def _parsed(text: str) -> dict[str, object]:
     try:
         fields = json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
-        raise _MalformedError(f"not JSON: {error.msg} at column {error.colno}") from error
+        what = error.msg.removesuffix(" at")
+        raise _MalformedError(f"not JSON: {what} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:  # huge numbers, thousands of brackets
         raise _MalformedError(f"no JSON we read: {error}") from error
     if not isinstance(fields, dict):
