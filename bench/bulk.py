@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from client import fake_server
 from machine import describe
 
+from client import fake_server
 from reward_export.sample import conversations
 
 LOOK_EVERY_S = 0.05

@@ -22,7 +22,7 @@ from reward_client.bulk.rows import Rejection, Row
 
 COMMAND = Path(sys.executable).with_name("gpt2-reward")
 SERVER = Path(__file__).with_name("bulk_server.py")
-N_LINES = 6000
+N_LINES = 4000
 
 
 @contextmanager
@@ -163,7 +163,7 @@ def write_rest(job: Job, portions: list[list[str]]) -> None:
             output.write(rewarded, rejections, 1 if rewarded else None)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(KINDS, st.data())
 def test_an_output_cut_anywhere_is_completed_to_the_same_bytes(
     portions: list[list[str]], data: st.DataObject
