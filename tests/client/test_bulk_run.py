@@ -13,6 +13,7 @@ import pytest
 from pyarrow import parquet as pq
 
 from reward_client import Tokenizer
+from reward_client.bulk import rows
 from reward_client.cli import main
 from reward_client.testing import FakeServer
 
@@ -306,3 +307,53 @@ def test_wrong_files_are_said_in_one_line(
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_as_many_requests_as_allowed_are_on_their_way(tmp_path: Path, in_flight: int) -> None:
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def counted(ids: np.ndarray) -> np.ndarray:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.02)
+        with lock:
+            now[0] -= 1
+        return ids[:, 0] / 100
+
+    data = write(tmp_path / "in.jsonl", [{"text": "a"}] * 2000)
+    with FakeServer(counted) as server:
+        assert score(server, data, tmp_path / "out.jsonl", f"--in-flight={in_flight}") == 0
+    assert most == [in_flight]
+
+
+def test_reading_stops_while_no_answer_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_read, codes, answers = [0], [], threading.Event()
+    parse = rows.from_json
+
+    def counted(number: int, line: bytes) -> rows.Item:
+        n_read[0] += 1
+        return parse(number, line)
+
+    def held(ids: np.ndarray) -> np.ndarray:
+        answers.wait(20)
+        return ids[:, 0] / 100
+
+    monkeypatch.setattr(rows, "from_json", counted)
+    data = write(tmp_path / "in.jsonl", [{"text": "a"}] * 3000)
+    with FakeServer(held) as server:
+        arguments = (server, data, tmp_path / "out.jsonl", "--in-flight=2")
+        run = threading.Thread(target=lambda: codes.append(score(*arguments)))
+        run.start()
+        before = -1
+        while n_read[0] != before or not before:
+            before = n_read[0]
+            time.sleep(0.3)
+        answers.set()
+        run.join()
+    assert 0 < before <= (2 * 2 + 1) * 64 + 1
+    assert codes == [0]
+    assert n_read == [3000]
