@@ -1,10 +1,16 @@
 """What is left of a run that was killed, and that the next one completes it."""
 
+import fcntl
 import json
+import os
+import pty
 import random
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -114,6 +120,19 @@ def test_ctrl_c_says_that_the_same_command_goes_on(data: Path, tmp_path: Path) -
             command(url, data, output), check=True, capture_output=True, text=True
         )
     assert " lines after the first " in done.stderr
+
+
+def test_a_terminal_shows_rows_a_second_and_the_time_left(data: Path, tmp_path: Path) -> None:
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    with server(delay_s=0.05) as url:
+        subprocess.run(command(url, data, tmp_path / "out.jsonl"), check=True, stderr=its)
+    os.close(its)
+    with open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123  # a descriptor
+        shown = terminal.read(100_000).decode()
+    assert re.search(
+        r"\d rows, [\d,]+ rows/s \|.*\| +\d+% \[\d\d:\d\d gone, \d\d:\d\d left\]", shown
+    )
 
 
 @pytest.fixture
