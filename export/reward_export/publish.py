@@ -16,6 +16,7 @@ from reward_client.contract import MODEL_NAME
 from reward_export.errors import PublishError
 
 CONFIG_NAME = "config.pbtxt"
+_WITHDRAWN = ".withdrawn-"  # hidden from Triton, which reads numbers only
 
 
 def model_folder(repository: Path) -> Path:
@@ -42,6 +43,33 @@ def published_versions(folder: Path) -> list[int]:
         for path in folder.iterdir()
         if path.is_dir() and path.name.isdecimal() and not path.name.startswith("0")
     )
+
+
+def withdraw(folder: Path) -> tuple[Path, Path]:
+    """Hide the newest version from Triton, in one step, and keep its files.
+
+    Its number is not given out again: clients have seen it answer.
+
+    Returns:
+        where the withdrawn version is now, and the version that is the newest now.
+
+    Raises:
+        PublishError: there is none before it, or the folder cannot be written.
+    """
+    *earlier, newest = published_versions(folder) or [0]
+    if not earlier:
+        raise PublishError(
+            f"{folder} has no version before {newest or 'the first'}; publish one to go back to"
+        )
+    withdrawn = folder / f"{_WITHDRAWN}{newest}"
+    try:
+        (folder / str(newest)).rename(withdrawn)
+        _flush_folder(folder)
+    except OSError as error:
+        raise PublishError(
+            f"cannot rename {folder / str(newest)} to {withdrawn.name}: {error.strerror}"
+        ) from error
+    return withdrawn, folder / str(earlier[-1])
 
 
 def check_version(folder: Path, version: int, *, overwrite: bool) -> None:
@@ -116,12 +144,17 @@ def publish(staged: Path, folder: Path, *, version: int | None, overwrite: bool)
 def _rename_to_next(staged: Path, folder: Path) -> Path:
     """Others may publish at the same time: whoever renames first has the number."""
     while True:
-        target = folder / str(max(published_versions(folder), default=0) + 1)
+        target = folder / str(max(_numbers_taken(folder), default=0) + 1)
         try:
             return staged.rename(target)
         except OSError as error:
             if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
                 raise
+
+
+def _numbers_taken(folder: Path) -> list[int]:
+    hidden = (path.name.removeprefix(_WITHDRAWN) for path in folder.glob(f"{_WITHDRAWN}*"))
+    return [*published_versions(folder), *(int(name) for name in hidden if name.isdecimal())]
 
 
 def _replace(staged: Path, target: Path) -> None:

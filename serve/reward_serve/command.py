@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ready-timeout", type=float, default=300.0, metavar="SECONDS", help="%(default)s"
     )
     parser.add_argument(
+        "--poll",
+        type=_whole_seconds,
+        metavar="SECONDS",
+        help="look for new, withdrawn and mended versions this often, and exchange them without "
+        "a failed call; default: what is there at the start is served",
+    )
+    parser.add_argument(
         "--verbose", action="store_true", help="show the server's log, which goes to a file anyway"
     )
     parser.add_argument(
@@ -48,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.grpc_port,
             arguments.http_port,
             arguments.metrics_port,
-            tuple(arguments.triton_options),
+            (*_polling(arguments.poll), *arguments.triton_options),
             ready_timeout_s=arguments.ready_timeout,
             end_with_parent=True,
             verbose=arguments.verbose,
@@ -73,6 +80,18 @@ def run(arguments: argparse.Namespace) -> int:
         error.log.unlink()  # told to stop before it was ready: no failure, so no log to keep
     _say("stopped")
     return 0
+
+
+def _whole_seconds(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds, 1 or more")
+    return int(text)
+
+
+def _polling(every_s: int | None) -> tuple[str, ...]:
+    if every_s is None:
+        return ()
+    return ("--model-control-mode=poll", f"--repository-poll-secs={every_s}")
 
 
 def _announce(server: TritonServer) -> None:
