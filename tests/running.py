@@ -6,18 +6,14 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
+from reward_serve.model_process import children
 from reward_serve.server import TritonServer
 
 
 def model_processes(server: TritonServer) -> list[int]:
     """The processes that Triton's Python backend runs the model in."""
-    pids = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-            if stat.read_text().rpartition(")")[2].split()[1] == str(server.pid):
-                pids.append(int(stat.parent.name))
+    pids = list(children(server.pid))
     assert pids
     return pids
 

@@ -1,7 +1,10 @@
 """Puts a version into the model repository, whole or not at all.
 
-Everything is written into a hidden folder beside the versions, which Triton does not look
-at, flushed to disk, and renamed into place in one step.
+Everything is written into a hidden folder, flushed to disk, and renamed into place in one
+step. The hidden folder stands beside the repository: inside the model's, a server that polls
+would load the version it serves again whenever something is written; inside the repository, it
+would take the folder for a model. Where the repository is a volume of its own, only the model's
+folder is left.
 """
 
 import contextlib
@@ -89,7 +92,7 @@ def check_version(folder: Path, version: int, *, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def staging(folder: Path, *, needed_bytes: int) -> Iterator[Path]:
-    """An empty hidden folder beside the versions, gone at the end unless published.
+    """An empty hidden folder on the versions' disk, gone at the end unless published.
 
     Args:
         folder: the model's folder.
@@ -105,7 +108,7 @@ def staging(folder: Path, *, needed_bytes: int) -> Iterator[Path]:
         )
     path: Path | None = None
     try:
-        path = Path(tempfile.mkdtemp(prefix=".staging-", dir=folder))
+        path = Path(tempfile.mkdtemp(prefix=".staging-", dir=_room_for_staging(folder)))
         path.chmod(0o755)  # mkdtemp hides it from the server's user
         yield path
     except OSError as error:
@@ -113,6 +116,24 @@ def staging(folder: Path, *, needed_bytes: int) -> Iterator[Path]:
     finally:
         if path is not None:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _room_for_staging(folder: Path) -> Path:
+    model = folder.resolve()
+    repository = model.parent
+    beside = repository.parent
+    apart = _mount_points().intersection({str(model), str(repository)})  # no rename across them
+    if apart or model.stat().st_dev != beside.stat().st_dev or not os.access(beside, os.W_OK):
+        return folder
+    return beside
+
+
+def _mount_points() -> set[str]:
+    """All of them, bind mounts too, which `os.path.ismount` does not see."""
+    table = Path("/proc/self/mountinfo")
+    if not table.is_file():
+        return set()
+    return {line.split()[4] for line in table.read_text().splitlines()}
 
 
 def publish(staged: Path, folder: Path, *, version: int | None, overwrite: bool) -> Path:

@@ -1,7 +1,7 @@
 """Serve a model repository with the tritonserver of the PyPI wheel, without a container.
 
 Options behind -- go to tritonserver as they are. Ctrl-C finishes requests in flight and
-stops; a second one stops at once.
+stops; a second one stops at once. Where a model's process dies, the server is started again.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from reward_serve.errors import ServerLogError
+from reward_serve.errors import ModelProcessError, ServerLogError
 from reward_serve.server import ServerOptions, TritonServer
 
 
@@ -71,9 +71,17 @@ def run(arguments: argparse.Namespace) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, stop)
     try:
-        with server:
-            _announce(server)
-            server.wait()
+        while True:
+            try:
+                with server:
+                    _announce(server)
+                    server.wait()
+                break
+            except ModelProcessError as error:
+                _say(f"{error}\nstarting again")
+            server = server.successor()
+            if stopping:  # the signal came between the two
+                server.interrupt()
     except ServerLogError as error:
         if not stopping:
             raise

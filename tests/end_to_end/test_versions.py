@@ -1,9 +1,9 @@
 """Publishing and rolling back while callers score, on a server that polls its repository."""
 
 import contextlib
-import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,3 +121,47 @@ def test_versions_are_exchanged_and_rolled_back_without_a_failed_call(
         assert eventually(lambda: answers.comes_from(3))
     assert set(check(answers)) == {1, 2, 3}
     assert capsys.readouterr().out.strip() == str(models / "1")
+
+
+def test_a_half_copied_version_leaves_the_old_one_serving_until_it_is_whole(
+    models: Path, polling: TritonServer
+) -> None:
+    write_doubled(models, models / ".whole")
+    whole = (models / ".whole" / "model.onnx").read_bytes()
+    shutil.copytree(models / ".whole", models / ".half")
+    (models / ".half" / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    with callers(polling) as answers:
+        (models / ".half").rename(models / "2")
+        assert eventually(lambda: "failed to load 'gpt2_reward' version 2" in log(polling))
+        n_answers = len(answers.scores)
+        assert eventually(lambda: len(answers.scores) > n_answers + 2 * N_CALLERS)
+        assert set(check(answers)) == {1}
+        (models / "2" / "model.onnx").write_bytes(whole)
+        assert eventually(lambda: answers.comes_from(2))
+    assert set(check(answers)) == {1, 2}
+
+
+def test_what_is_being_written_does_not_make_the_server_load_again(
+    models: Path, polling: TritonServer
+) -> None:
+    with publish.staging(models, needed_bytes=0) as staged:
+        (staged / "part").write_text("x")
+        time.sleep(2.5)  # two polls
+    assert log(polling).count("loading: gpt2_reward:1") == 1
+
+
+def test_a_server_does_not_start_on_a_broken_newest_version_and_rolling_back_mends_it(
+    models: Path,
+) -> None:
+    write_doubled(models, models / "2")
+    (models / "2" / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(StartError, match="failed to load 'gpt2_reward' version 2") as caught:
+        TritonServer(options(models.parent)).start()
+    caught.value.log.unlink()
+    assert main(["rollback", f"--repository={models.parent}"]) == 0
+    with TritonServer(options(models.parent)) as server, RewardClient(server.grpc_url) as client:
+        assert client.score(TEXTS).model_version == 1
+
+
+def log(server: TritonServer) -> str:
+    return server.log.read_text()
