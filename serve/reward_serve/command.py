@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.grpc_port,
             arguments.http_port,
             arguments.metrics_port,
-            (*_polling(arguments.poll), *arguments.triton_options),
+            (*polling(arguments.poll), *arguments.triton_options),
             ready_timeout_s=arguments.ready_timeout,
             end_with_parent=True,
             verbose=arguments.verbose,
@@ -96,7 +96,8 @@ def _whole_seconds(text: str) -> int:
     return int(text)
 
 
-def _polling(every_s: int | None) -> tuple[str, ...]:
+def polling(every_s: int | None) -> tuple[str, ...]:
+    """Options of tritonserver with which it follows its repository; none if None."""
     if every_s is None:
         return ()
     return ("--model-control-mode=poll", f"--repository-poll-secs={every_s}")

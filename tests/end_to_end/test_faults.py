@@ -200,7 +200,7 @@ def test_a_model_process_that_dies_is_started_again(
             else:
                 assert isinstance(one.exception(), InternalError)
         assert eventually(lambda: answers_again(2), within_s=60)
-        with pytest.raises(grpc.RpcError, match="is not healthy|UNAVAILABLE"):
+        with pytest.raises(grpc.RpcError, match=r"is not healthy|UNAVAILABLE"):
             Stub(channel).ModelInfer(overflowing(), timeout=20, wait_for_ready=True)
         assert eventually(lambda: answers_again(3), within_s=60)
     process.terminate()

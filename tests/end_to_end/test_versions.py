@@ -18,6 +18,7 @@ from reward_client import Connection, Retry, RewardClient, Scores
 from reward_client.cli import main
 from reward_client.contract import MODEL_NAME, REWARD
 from reward_export import publish
+from reward_serve.command import polling
 from reward_serve.errors import StartError
 from reward_serve.server import ServerOptions, TritonServer
 
@@ -26,8 +27,7 @@ N_CALLERS = 4
 
 
 def options(repository: Path) -> ServerOptions:
-    poll = ("--model-control-mode=poll", "--repository-poll-secs=1")
-    return ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0, triton_options=poll)
+    return ServerOptions(repository, "127.0.0.1", 0, 0, 0, triton_options=polling(1))
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def models(repository: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def polling(models: Path) -> Iterator[TritonServer]:
+def polling_server(models: Path) -> Iterator[TritonServer]:
     with TritonServer(options(models.parent)) as server:
         yield server
 
@@ -109,9 +109,9 @@ def check(answers: Answers) -> list[int]:
 
 
 def test_versions_are_exchanged_and_rolled_back_without_a_failed_call(
-    models: Path, polling: TritonServer, capsys: pytest.CaptureFixture[str]
+    models: Path, polling_server: TritonServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with callers(polling) as answers:
+    with callers(polling_server) as answers:
         assert eventually(lambda: answers.comes_from(1))
         assert publish_doubled(models).name == "2"
         assert eventually(lambda: answers.comes_from(2))
@@ -124,15 +124,15 @@ def test_versions_are_exchanged_and_rolled_back_without_a_failed_call(
 
 
 def test_a_half_copied_version_leaves_the_old_one_serving_until_it_is_whole(
-    models: Path, polling: TritonServer
+    models: Path, polling_server: TritonServer
 ) -> None:
     write_doubled(models, models / ".whole")
     whole = (models / ".whole" / "model.onnx").read_bytes()
     shutil.copytree(models / ".whole", models / ".half")
     (models / ".half" / "model.onnx").write_bytes(whole[: len(whole) // 2])
-    with callers(polling) as answers:
+    with callers(polling_server) as answers:
         (models / ".half").rename(models / "2")
-        assert eventually(lambda: "failed to load 'gpt2_reward' version 2" in log(polling))
+        assert eventually(lambda: "failed to load 'gpt2_reward' version 2" in log(polling_server))
         n_answers = len(answers.scores)
         assert eventually(lambda: len(answers.scores) > n_answers + 2 * N_CALLERS)
         assert set(check(answers)) == {1}
@@ -142,12 +142,12 @@ def test_a_half_copied_version_leaves_the_old_one_serving_until_it_is_whole(
 
 
 def test_what_is_being_written_does_not_make_the_server_load_again(
-    models: Path, polling: TritonServer
+    models: Path, polling_server: TritonServer
 ) -> None:
     with publish.staging(models, needed_bytes=0) as staged:
         (staged / "part").write_text("x")
         time.sleep(2.5)  # two polls
-    assert log(polling).count("loading: gpt2_reward:1") == 1
+    assert log(polling_server).count("loading: gpt2_reward:1") == 1
 
 
 def test_a_server_does_not_start_on_a_broken_newest_version_and_rolling_back_mends_it(
