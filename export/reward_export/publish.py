@@ -1,7 +1,10 @@
 """Puts a version into the model repository, whole or not at all.
 
-Everything is written into a hidden folder beside the versions, which Triton does not look
-at, flushed to disk, and renamed into place in one step.
+Everything is written into a hidden folder, flushed to disk, and renamed into place in one
+step. The hidden folder stands beside the repository: inside the model's, a server that polls
+would load the version it serves again whenever something is written; inside the repository, it
+would take the folder for a model. Where the repository is a volume of its own, only the model's
+folder is left.
 """
 
 import contextlib
@@ -16,6 +19,7 @@ from reward_client.contract import MODEL_NAME
 from reward_export.errors import PublishError
 
 CONFIG_NAME = "config.pbtxt"
+_WITHDRAWN = ".withdrawn-"  # hidden from Triton, which reads numbers only
 
 
 def model_folder(repository: Path) -> Path:
@@ -44,6 +48,33 @@ def published_versions(folder: Path) -> list[int]:
     )
 
 
+def withdraw(folder: Path) -> tuple[Path, Path]:
+    """Hide the newest version from Triton, in one step, and keep its files.
+
+    Its number is not given out again: clients have seen it answer.
+
+    Returns:
+        where the withdrawn version is now, and the version that is the newest now.
+
+    Raises:
+        PublishError: there is none before it, or the folder cannot be written.
+    """
+    *earlier, newest = published_versions(folder) or [0]
+    if not earlier:
+        raise PublishError(
+            f"{folder} has no version before {newest or 'the first'}; publish one to go back to"
+        )
+    withdrawn = folder / f"{_WITHDRAWN}{newest}"
+    try:
+        (folder / str(newest)).rename(withdrawn)
+        _flush_folder(folder)
+    except OSError as error:
+        raise PublishError(
+            f"cannot rename {folder / str(newest)} to {withdrawn.name}: {error.strerror}"
+        ) from error
+    return withdrawn, folder / str(earlier[-1])
+
+
 def check_version(folder: Path, version: int, *, overwrite: bool) -> None:
     """Refuse a version number that cannot be taken.
 
@@ -61,7 +92,7 @@ def check_version(folder: Path, version: int, *, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def staging(folder: Path, *, needed_bytes: int) -> Iterator[Path]:
-    """An empty hidden folder beside the versions, gone at the end unless published.
+    """An empty hidden folder on the versions' disk, gone at the end unless published.
 
     Args:
         folder: the model's folder.
@@ -77,7 +108,7 @@ def staging(folder: Path, *, needed_bytes: int) -> Iterator[Path]:
         )
     path: Path | None = None
     try:
-        path = Path(tempfile.mkdtemp(prefix=".staging-", dir=folder))
+        path = Path(tempfile.mkdtemp(prefix=".staging-", dir=_room_for_staging(folder)))
         path.chmod(0o755)  # mkdtemp hides it from the server's user
         yield path
     except OSError as error:
@@ -85,6 +116,24 @@ def staging(folder: Path, *, needed_bytes: int) -> Iterator[Path]:
     finally:
         if path is not None:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _room_for_staging(folder: Path) -> Path:
+    model = folder.resolve()
+    repository = model.parent
+    beside = repository.parent
+    apart = _mount_points().intersection({str(model), str(repository)})  # no rename across them
+    if apart or model.stat().st_dev != beside.stat().st_dev or not os.access(beside, os.W_OK):
+        return folder
+    return beside
+
+
+def _mount_points() -> set[str]:
+    """All of them, bind mounts too, which `os.path.ismount` does not see."""
+    table = Path("/proc/self/mountinfo")
+    if not table.is_file():
+        return set()
+    return {line.split()[4] for line in table.read_text().splitlines()}
 
 
 def publish(staged: Path, folder: Path, *, version: int | None, overwrite: bool) -> Path:
@@ -118,12 +167,17 @@ def publish(staged: Path, folder: Path, *, version: int | None, overwrite: bool)
 def _rename_to_next(staged: Path, folder: Path) -> Path:
     """Others may publish at the same time: whoever renames first has the number."""
     while True:
-        target = folder / str(max(published_versions(folder), default=0) + 1)
+        target = folder / str(max(_numbers_taken(folder), default=0) + 1)
         try:
             return staged.rename(target)
         except OSError as error:
             if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
                 raise
+
+
+def _numbers_taken(folder: Path) -> list[int]:
+    hidden = (path.name.removeprefix(_WITHDRAWN) for path in folder.glob(f"{_WITHDRAWN}*"))
+    return [*published_versions(folder), *(int(name) for name in hidden if name.isdecimal())]
 
 
 def _replace(staged: Path, target: Path) -> None:

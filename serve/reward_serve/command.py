@@ -1,7 +1,7 @@
 """Serve a model repository with the tritonserver of the PyPI wheel, without a container.
 
 Options behind -- go to tritonserver as they are. Ctrl-C finishes requests in flight and
-stops; a second one stops at once.
+stops; a second one stops at once. Where a model's process dies, the server is started again.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from reward_serve.errors import SecurityError, ServerLogError
+from reward_serve.errors import ModelProcessError, SecurityError, ServerLogError
 from reward_serve.security import Security
 from reward_serve.server import ServerOptions, TritonServer
 
@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ready-timeout", type=float, default=300.0, metavar="SECONDS", help="%(default)s"
     )
     parser.add_argument(
+        "--poll",
+        type=_whole_seconds,
+        metavar="SECONDS",
+        help="look for new, withdrawn and mended versions this often, and exchange them without "
+        "a failed call; default: what is there at the start is served",
+    )
+    parser.add_argument(
         "--verbose", action="store_true", help="show the server's log, which goes to a file anyway"
     )
     add_security(parser)
@@ -51,7 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.grpc_port,
             arguments.http_port,
             arguments.metrics_port,
-            (*read_security(arguments).triton_options(), *arguments.triton_options),
+            (
+                *read_security(arguments).triton_options(),
+                *polling(arguments.poll),
+                *arguments.triton_options,
+            ),
             ready_timeout_s=arguments.ready_timeout,
             end_with_parent=True,
             verbose=arguments.verbose,
@@ -67,9 +78,17 @@ def run(arguments: argparse.Namespace) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, stop)
     try:
-        with server:
-            _announce(server)
-            server.wait()
+        while True:
+            try:
+                with server:
+                    _announce(server)
+                    server.wait()
+                break
+            except ModelProcessError as error:
+                _say(f"{error}\nstarting again")
+            server = server.successor()
+            if stopping:  # the signal came between the two
+                server.interrupt()
     except ServerLogError as error:
         if not stopping:
             raise
@@ -112,6 +131,19 @@ def read_security(arguments: argparse.Namespace) -> Security:
         arguments.tls_client_roots,
         None if variable is None else os.environ[variable],
     )
+
+
+def _whole_seconds(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds, 1 or more")
+    return int(text)
+
+
+def polling(every_s: int | None) -> tuple[str, ...]:
+    """Options of tritonserver with which it follows its repository; none if None."""
+    if every_s is None:
+        return ()
+    return ("--model-control-mode=poll", f"--repository-poll-secs={every_s}")
 
 
 def _announce(server: TritonServer) -> None:

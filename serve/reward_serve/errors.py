@@ -9,6 +9,7 @@ RewardError
     └── ServerLogError   tritonserver failed, with its own reason
         ├── StartError   it ended while starting, or did not become ready
         └── EndedError   it ended by itself after it had been ready
+            └── ModelProcessError   a model's process has died, so it was stopped
 """
 
 from pathlib import Path
@@ -64,3 +65,7 @@ class StartError(ServerLogError):
 
 class EndedError(ServerLogError):
     """tritonserver was ready, and ended without being asked to."""
+
+
+class ModelProcessError(EndedError):
+    """A model's process has died; tritonserver, which does not mend that, was stopped."""

@@ -14,20 +14,28 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 from reward_client.contract import MODEL_NAME
-from reward_serve.errors import EndedError, RepositoryError, ServerLogError, StartError
+from reward_serve.errors import (
+    EndedError,
+    ModelProcessError,
+    RepositoryError,
+    ServerLogError,
+    StartError,
+)
 from reward_serve.log import follow, reasons
+from reward_serve.model_process import Watch
 from reward_serve.ports import Ports, choose_ports
 from reward_serve.wheel import Wheel, find_wheel, lay_out_backends, library_path
 
 Failure = TypeVar("Failure", bound=ServerLogError)
 
 POLL_S = 0.1
+WATCH_S = 0.5
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _METRICS_OFF = frozenset({"--allow-metrics=false", "--allow-metrics=0"})
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton's Python backend keeps its regions
@@ -162,11 +170,26 @@ class TritonServer:
         """Wait until the server ends.
 
         Raises:
-            EndedError: it did so without `interrupt`; its log is kept.
+            ModelProcessError: a model's process has died, and the server was stopped.
+            EndedError: it ended without `interrupt`; its log is kept.
         """
-        code = self._running.wait()
+        watch = Watch(self.pid)
+        while (code := self._exit_code()) is None:
+            if watch.finds_dead():
+                self._running.kill()  # to drain it would take until its time-out
+                self._running.wait()
+                if self._stop_signals:
+                    return
+                raise self._failure(ModelProcessError, "the process of a model has died")
         if not self._stop_signals:
             raise self._failure(EndedError, f"tritonserver ended by itself ({_how(code)})")
+
+    def successor(self) -> "TritonServer":
+        """A server of the same options on the same ports, not started yet."""
+        grpc, http, metrics = self._ports
+        return TritonServer(
+            replace(self.options, grpc_port=grpc, http_port=http, metrics_port=metrics)
+        )
 
     def interrupt(self) -> None:
         """Ask the server to finish what it has and end; at the second time, end at once."""
@@ -198,6 +221,11 @@ class TritonServer:
                 server.wait()
         with contextlib.suppress(ProcessLookupError):  # the usual case: nobody is left
             os.killpg(server.pid, signal.SIGKILL)
+
+    def _exit_code(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._running.wait(WATCH_S)
+        return None
 
     def _launch(self, wheel: Wheel, environment: Mapping[str, str]) -> None:
         with self.log.open("wb") as log:

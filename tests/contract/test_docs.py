@@ -1,5 +1,6 @@
 """Pages that are written from files say what the files say; links lead somewhere."""
 
+import json
 import re
 import subprocess
 import sys
@@ -23,3 +24,23 @@ def test_benchmarks_are_those_of_the_result_files() -> None:
 def test_relative_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_sizing_is_computed_from_the_result_files() -> None:
+    results = {
+        shape: json.loads((ROOT / "bench" / "results" / f"graph-{shape}.json").read_text())
+        for shape in ("small", "medium")
+    }
+    page = (ROOT / "docs" / "operations.md").read_text()
+    for label, workload, n_rows in (
+        ("best-of-8, 160 shared tokens", "a", 8),
+        ("best-of-4, 128 shared tokens", "b", 4),
+        ("full rows, nothing shared", "d", 8),
+    ):
+        fastest_ms = [
+            results[shape]["workloads"][workload]["engines"][engine]["ms_min"]
+            for shape in ("small", "medium")
+            for engine in ("ours", "ours-int8")
+        ]
+        cells = [f"{n_rows / ms * 1e3:.1f}" for ms in fastest_ms]
+        assert f"| {label} | {' | '.join(cells)} |" in page

@@ -5,17 +5,15 @@ The model's process is stopped for a moment, so that what is in the queue stays 
 
 import asyncio
 import contextlib
-import os
 import re
 import shutil
-import signal
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
+from running import eventually, metric, pending, stopped_model
 
 from reward_client import AsyncRewardClient, DeadlineError, OverloadedError, RewardClient
 from reward_client.contract import MODEL_NAME
@@ -50,48 +48,6 @@ def client(narrow: TritonServer) -> Iterator[RewardClient]:
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(32) as pool:
         yield pool
-
-
-@contextlib.contextmanager
-def stopped_model(server: TritonServer) -> Iterator[None]:
-    """Nothing is executed meanwhile; at most for some seconds, or Triton thinks it dead."""
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    pids = children or [
-        stat.parent.name
-        for stat in Path("/proc").glob("[0-9]*/stat")
-        if stat.read_text().rpartition(")")[2].split()[1] == str(server.pid)
-    ]
-    assert pids
-    for pid in pids:
-        os.kill(int(pid), signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(int(pid), signal.SIGCONT)
-
-
-def metric(server: TritonServer, name: str, **labels: str) -> float:
-    page = urllib.request.urlopen(server.metrics_url).read().decode()
-    return sum(
-        float(line.rpartition(" ")[2])
-        for line in page.splitlines()
-        if line.startswith(f"{name}{{")
-        and all(f'{key}="{value}"' in line for key, value in labels.items())
-    )
-
-
-def pending(server: TritonServer) -> float:
-    return metric(server, "nv_inference_pending_request_count")
-
-
-def eventually(holds: Callable[[], bool], *, within_s: float = 20.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def occupy(client: RewardClient, pool: ThreadPoolExecutor, server: TritonServer) -> Future:

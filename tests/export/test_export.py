@@ -272,3 +272,32 @@ def test_a_precision_that_ranks_otherwise_is_not_published(
     with pytest.raises(ParityError, match=r"rank correlation is .* at least 1\.1"):
         export(ExportOptions(str(outlier_folder), empty_repository, precision="int8"), print)
     assert contents(empty_repository) == ["config.pbtxt"]
+
+
+def test_a_withdrawn_version_is_hidden_kept_and_its_number_stays_taken(
+    empty_repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = empty_repository / MODEL_NAME
+    for number in ("1", "3"):
+        (folder / number).mkdir()
+        (folder / number / "model.onnx").write_text(number)
+    assert main(["rollback", f"--repository={empty_repository}"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{folder / '1'}\n"
+    assert f"to undo it: mv {folder / '.withdrawn-3'} {folder / '3'}" in captured.err
+    assert (folder / ".withdrawn-3" / "model.onnx").read_text() == "3"
+    assert main(["rollback", f"--repository={empty_repository}"]) == 1
+    assert "has no version before 1" in capsys.readouterr().err
+    with publish.staging(folder, needed_bytes=1) as staged:
+        assert publish.publish(staged, folder, version=None, overwrite=False).name == "4"
+
+
+def test_a_version_is_staged_beside_the_repository_unless_that_is_another_volume(
+    empty_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = empty_repository / MODEL_NAME
+    with publish.staging(folder, needed_bytes=1) as staged:
+        assert staged.parent == empty_repository.parent
+    monkeypatch.setattr(publish, "_mount_points", lambda: {str(empty_repository)})
+    with publish.staging(folder, needed_bytes=1) as staged:
+        assert staged.parent == folder

@@ -1,0 +1,32 @@
+"""Take the newest version out of service; the one before it answers again.
+
+A server that polls the repository follows by itself, without a failed call; any other does
+at its next start.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from reward_export.publish import model_folder, withdraw
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `gpt2-reward rollback` takes."""
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="default: %(default)s"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Withdraw, and say how to undo it; the path of the version that serves now on output."""
+    folder = model_folder(arguments.repository)
+    withdrawn, serving = withdraw(folder)
+    number = withdrawn.name.rpartition("-")[2]
+    print(
+        f"version {number} is withdrawn, {serving.name} is the newest; "
+        f"to undo it: mv {withdrawn} {folder / number}",
+        file=sys.stderr,
+    )
+    print(serving)
+    return 0

@@ -1,0 +1,225 @@
+"""What may go wrong around a server: correct answers go on, and nothing is lost silently."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from running import eventually, metric, model_processes, pending, stopped_model
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from reward_client import Connection, InternalError, Retry, RewardClient, Tokenizer, wire
+from reward_serve.model_process import children
+from reward_serve.server import ServerOptions, TritonServer
+
+TEXTS = ["Hi", "How are you?", "I am a fish."]
+COMMAND = Path(sys.executable).with_name("gpt2-reward")
+Stub = service_pb2_grpc.GRPCInferenceServiceStub
+LARGE = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+@pytest.fixture(scope="module")
+def own_server(repository: Path) -> Iterator[TritonServer]:
+    """Not the session's: it is treated badly."""
+    options = ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0)
+    with TritonServer(options) as server:
+        yield server
+
+
+@pytest.fixture
+def client(own_server: TritonServer) -> Iterator[RewardClient]:
+    once = Connection(retry=Retry(attempts=1))
+    with RewardClient(own_server.grpc_url, connection=once) as client:
+        yield client
+
+
+@pytest.fixture
+def stub(own_server: TritonServer) -> Iterator[Stub]:
+    with grpc.insecure_channel(own_server.grpc_url, options=LARGE) as channel:
+        yield Stub(channel)
+
+
+@pytest.fixture
+def rewards(client: RewardClient) -> Iterator[np.ndarray]:
+    """What `TEXTS` get, before and after the test."""
+    before = client.score(TEXTS).rewards
+    yield before
+    np.testing.assert_allclose(client.score(TEXTS).rewards, before, rtol=0, atol=1e-5)
+
+
+def request(ids: np.ndarray) -> service_pb2.ModelInferRequest:
+    return wire.request_of(ids, model="gpt2_reward", version="", priority_level=None)
+
+
+def malformed() -> dict[str, service_pb2.ModelInferRequest]:
+    ids = np.zeros((2, 8), np.int32)
+    found = {
+        name: request(ids)
+        for name in ("bytes missing", "bytes too many", "no bytes", "type", "name", "shape")
+    }
+    found["bytes missing"].raw_input_contents[0] = b"\0" * 63
+    found["bytes too many"].raw_input_contents[0] = b"\0" * 65
+    del found["no bytes"].raw_input_contents[:]
+    found["type"].inputs[0].datatype = "FP32"
+    found["name"].inputs[0].name = "ids"
+    found["shape"].inputs[0].shape[:] = [2, 8, 1]
+    found["negative shape"] = request(ids)
+    found["negative shape"].inputs[0].shape[:] = [-2, -8]
+    found["no rows"] = request(np.zeros((0, 8), np.int32))
+    found["rows without end"] = request(ids)
+    found["rows without end"].inputs[0].shape[:] = [2**31, 2**31]
+    found["twice"] = request(ids)
+    found["twice"].inputs.append(found["twice"].inputs[0])
+    found["twice"].raw_input_contents.append(found["twice"].raw_input_contents[0])
+    found["nothing"] = service_pb2.ModelInferRequest(model_name="gpt2_reward")
+    return found
+
+
+@pytest.mark.parametrize("fault", list(malformed()))
+@pytest.mark.usefixtures("rewards")
+def test_malformed_requests_are_refused(stub: Stub, fault: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(malformed()[fault], timeout=20)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.usefixtures("rewards")
+def test_rows_without_tokens_get_the_empty_texts_reward(client: RewardClient, stub: Stub) -> None:
+    answer = stub.ModelInfer(request(np.zeros((2, 0), np.int32)), timeout=20)
+    (empty,) = client.score([""]).rewards
+    np.testing.assert_allclose(wire.rewards_of(answer, 2), [empty] * 2, rtol=0, atol=1e-5)
+
+
+def test_a_priority_that_does_not_exist_is_the_default(stub: Stub, rewards: np.ndarray) -> None:
+    ids = Tokenizer().encode_rows(TEXTS)
+    unknown = wire.request_of(ids, model="gpt2_reward", version="", priority_level=9)
+    found = wire.rewards_of(stub.ModelInfer(unknown, timeout=20), len(TEXTS))
+    np.testing.assert_allclose(found, rewards, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("rewards")
+@pytest.mark.parametrize("n_rows", [1, 128])
+def test_64_mb_in_one_message_answer_nan(own_server: TritonServer, stub: Stub, n_rows: int) -> None:
+    ids = np.ones((n_rows, 16 * 2**20 // n_rows), np.int32)
+    answer = wire.rewards_of(stub.ModelInfer(request(ids), timeout=120), n_rows)
+    assert np.isnan(answer).all()
+    for pid in model_processes(own_server):
+        (peak_kb,) = re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+        assert int(peak_kb) < 2_000_000, "rows x rows x positions, if they were compared, is more"
+
+
+def test_poisoned_rows_leave_callers_in_the_same_execution_alone(
+    own_server: TritonServer, client: RewardClient, stub: Stub, rewards: np.ndarray
+) -> None:
+    poison = np.full((3, 256), 50257, np.int32)
+    poison[1] = -(2**31)
+    poison[2] = 2**31 - 1
+    before = metric(own_server, "nv_inference_exec_count")
+    with ThreadPoolExecutor(16) as pool:
+        with stopped_model(own_server):
+            first = pool.submit(client.score, TEXTS)
+            assert eventually(lambda: pending(own_server) == 0)
+            poisoned = [pool.submit(stub.ModelInfer, request(poison)) for _ in range(4)]
+            sound = [pool.submit(client.score, TEXTS) for _ in range(8)]
+            assert eventually(lambda: pending(own_server) == 12)
+        for one in (first, *sound):
+            np.testing.assert_allclose(one.result().rewards, rewards, rtol=0, atol=1e-5)
+        for one in poisoned:
+            assert np.isnan(wire.rewards_of(one.result(), 3)).all()
+    assert metric(own_server, "nv_inference_exec_count") - before < 13
+
+
+@pytest.mark.usefixtures("rewards")
+def test_clients_that_are_killed_leave_nothing_behind(own_server: TritonServer) -> None:
+    code = (
+        "import sys; from concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "from reward_client import RewardClient\n"
+        "client = RewardClient(sys.argv[1]); client.connect()\n"
+        "with Pool(8) as pool: list(pool.map(lambda i: client.score([str(i)]), range(8)))\n"
+    )
+    with stopped_model(own_server):
+        gone = subprocess.Popen([sys.executable, "-c", code, own_server.grpc_url])
+        assert eventually(lambda: pending(own_server) > 0)
+        gone.kill()
+        gone.wait()
+    assert eventually(lambda: pending(own_server) == 0)
+
+
+def overflowing() -> service_pb2.ModelInferRequest:
+    """Whose size in bytes is 0 in 64 bits: Triton 2.51 lets it through to the model's process."""
+    found = request(np.zeros((0, 8), np.int32))
+    found.inputs[0].shape[:] = [128, 2**55]
+    return found
+
+
+@pytest.fixture
+def command(repository: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen, str, Path]]:
+    """`gpt2-reward serve`: its process, its address for gRPC, and what it prints."""
+    printed = tmp_path / "printed"
+    ports = ("--grpc-port=0", "--http-port=0", "--metrics-port=0")
+    words = [COMMAND, "serve", f"--repository={repository}", *ports]
+    with printed.open("wb") as file, subprocess.Popen(words, stderr=file) as process:
+        assert eventually(lambda: "log" in printed.read_text())
+        yield process, re.search(r"gRPC +(\S+)", printed.read_text())[1], printed
+        process.terminate()
+
+
+def test_a_model_process_that_dies_is_started_again(
+    command: tuple[subprocess.Popen, str, Path],
+) -> None:
+    process, url, printed = command
+    patient = Connection(retry=Retry(attempts=50, longest_pause_s=0.5))
+    with (
+        grpc.insecure_channel(url, options=LARGE) as channel,
+        RewardClient(url, timeout_s=60, connection=patient) as client,
+    ):
+        wanted = client.score(TEXTS).rewards
+
+        def answers_again(n_starts: int) -> bool:
+            if printed.read_text().count("ready: serving") < n_starts:
+                return False
+            np.testing.assert_allclose(client.score(TEXTS).rewards, wanted, rtol=0, atol=1e-5)
+            return True
+
+        (triton,) = children(process.pid)
+        (model,) = children(triton)
+        os.kill(model, signal.SIGSTOP)
+        with ThreadPoolExecutor(4) as pool:
+            lost = [pool.submit(client.score, TEXTS) for _ in range(4)]
+            os.kill(model, signal.SIGKILL)
+        for one in lost:  # told so, or asked again until they were answered
+            if one.exception() is None:
+                np.testing.assert_allclose(one.result().rewards, wanted, rtol=0, atol=1e-5)
+            else:
+                assert isinstance(one.exception(), InternalError)
+        assert eventually(lambda: answers_again(2), within_s=60)
+        with pytest.raises(grpc.RpcError, match=r"is not healthy|UNAVAILABLE"):
+            Stub(channel).ModelInfer(overflowing(), timeout=20, wait_for_ready=True)
+        assert eventually(lambda: answers_again(3), within_s=60)
+    process.terminate()
+    assert process.wait(40) == 0
+    assert printed.read_text().count("the process of a model has died") == 2
+
+
+def test_sigterm_answers_what_is_in_flight_and_in_the_queue(repository: Path) -> None:
+    options = ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0)
+    with TritonServer(options) as server, RewardClient(server.grpc_url) as client:
+        wanted = client.score(TEXTS).rewards
+        with ThreadPoolExecutor(16) as pool:
+            with stopped_model(server):
+                first = pool.submit(client.score, TEXTS)
+                assert eventually(lambda: pending(server) == 0)
+                waiting = [pool.submit(client.score, TEXTS) for _ in range(8)]
+                assert eventually(lambda: pending(server) == 8)
+                server.interrupt()
+                assert eventually(lambda: "Waiting for in-flight" in server.log.read_text())
+            for one in (first, *waiting):
+                np.testing.assert_allclose(one.result().rewards, wanted, rtol=0, atol=1e-5)
+        server.wait()
