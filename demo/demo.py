@@ -71,7 +71,9 @@ def publish(checkpoint: str, repository: Path) -> None:
 
 
 def is_from(version: Path, checkpoint: str) -> bool:
-    """Whether a published version was made from this folder's weights, or this hub id."""
+    """Whether a published version was made from this folder's model, or this hub id."""
+    if not (version / MANIFEST_NAME).is_file():
+        return False  # not one of ours
     manifest = json.loads((version / MANIFEST_NAME).read_text())
     if Path(checkpoint).is_dir():
         return bool(manifest["revision"] == revision_of(Path(checkpoint)))

@@ -18,10 +18,12 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from reward_export.ops import FLOAT, INT64, Ops
+from reward_export.ops import FLOAT, FLOAT16, INT64, Ops
 from reward_export.tree import Packed, Rows, Tree, positions
 
-MASKED = float(np.finfo(np.float16).min)  # added to the score of a key that must not be seen
+# added to the score of a key that must not be seen: the least number of the type that holds it
+MASKED = float(np.finfo(np.float32).min)
+MASKED_FLOAT16 = float(np.finfo(np.float16).min)
 PIECE = 128  # most queries of a loop's turn: larger turns meet more keys than they may see
 
 
@@ -173,7 +175,8 @@ class Batched:
             op.NonZero(op.Reshape(used, op.shape(-1))), op.shape(0)
         )  # [T] of the A * C
         key_position = op.Cast(positions(op, rows), to=INT64)  # [N]
-        bias = causal_bias(op, op.Add(first, step), key_position)  # [A, C, N]
+        masked = MASKED_FLOAT16 if compute == FLOAT16 else MASKED
+        bias = causal_bias(op, op.Add(first, step), key_position, masked)  # [A, C, N]
         self._bias = op.Cast(op.Unsqueeze(bias, op.shape(1)), to=compute)  # [A, 1, C, N]
 
     def __call__(
@@ -197,10 +200,12 @@ class Batched:
         return op.Gather(flat, self._slots)
 
 
-def causal_bias(op: Ops, query_position: ir.Value, key_position: ir.Value) -> ir.Value:
-    """[..., c] and [k] to [..., c, k] float32: 0 where a query sees the key, else MASKED."""
+def causal_bias(
+    op: Ops, query_position: ir.Value, key_position: ir.Value, masked: float = MASKED
+) -> ir.Value:
+    """[..., c] and [k] to [..., c, k] float32: 0 where a query sees the key, else `masked`."""
     seen = op.LessOrEqual(key_position, op.Unsqueeze(query_position, op.shape(-1)))
-    return op.Where(seen, op.float32(0.0), op.float32(MASKED))
+    return op.Where(seen, op.float32(0.0), op.float32(masked))
 
 
 def split_heads(op: Ops, x: ir.Value, n_head: int) -> ir.Value:

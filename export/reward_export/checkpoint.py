@@ -17,7 +17,8 @@ from reward_export.errors import CheckpointError
 from reward_export.graph import Architecture
 
 GELUS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh", "gelu": "none"}
-WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+OLD_BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks, which older transformers saved
+MODEL_FILES = ("config.json", "*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +62,40 @@ class Checkpoint:
         """
         largest: dict[str, NDArray[np.float32]] = {}
 
-        def watch(name: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], None]:
-            def look(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-                seen = inputs[0].abs().flatten(0, -2).amax(0).numpy()
-                largest[name] = np.maximum(largest.get(name, 0), seen)
+        def look(name: str, given: torch.Tensor, _made: torch.Tensor) -> None:
+            seen = given.abs().flatten(0, -2).amax(0).numpy()
+            largest[name] = np.maximum(largest.get(name, 0), seen)
 
-            return look
+        self._watch_linears(batches, look)
+        return largest
+
+    def largest_activation(self, batches: Iterable[NDArray[np.int32]]) -> float:
+        """The largest magnitude that goes into or comes out of a linear module of the blocks.
+
+        Args:
+            batches: int32 [B, S] each, to run the model on.
+        """
+        largest = 0.0
+
+        def look(_name: str, given: torch.Tensor, made: torch.Tensor) -> None:
+            nonlocal largest
+            largest = max(largest, float(given.abs().max()), float(made.abs().max()))
+
+        self._watch_linears(batches, look)
+        return largest
+
+    def _watch_linears(
+        self,
+        batches: Iterable[NDArray[np.int32]],
+        look: Callable[[str, torch.Tensor, torch.Tensor], None],
+    ) -> None:
+        """Run the model, and show each linear module's name, input and output [B, S, ...]."""
+
+        def hook_of(name: str) -> Callable[..., None]:
+            return lambda _module, inputs, output: look(name, inputs[0], output)
 
         hooks = [
-            module.register_forward_pre_hook(watch(name))
+            module.register_forward_hook(hook_of(name))
             for name, module in self.model.named_modules()
             if isinstance(module, Conv1D)
         ]
@@ -79,7 +105,6 @@ class Checkpoint:
         finally:
             for hook in hooks:
                 hook.remove()
-        return largest
 
 
 def load(source: str, *, revision: str | None = None) -> Checkpoint:
@@ -91,7 +116,8 @@ def load(source: str, *, revision: str | None = None) -> Checkpoint:
 
     Raises:
         CheckpointError: it is not there, is no GPT-2 classifier with one output, has no
-            trained head, or its pad id, vocabulary or positions do not fit the contract.
+            trained head, has weights that would be left out, or its pad id, vocabulary or
+            positions do not fit the contract.
     """
     config = _config(source, revision)
     architecture = _architecture(config, source)
@@ -106,6 +132,13 @@ def load(source: str, *, revision: str | None = None) -> Checkpoint:
             f"{source} lacks {len(missing)} trained weights, {missing[0]} among them; without "
             "them its rewards would be random. Export a checkpoint saved by "
             "GPT2ForSequenceClassification.save_pretrained"
+        )
+    left_out = (name for name in report["unexpected_keys"] if not name.endswith(OLD_BUFFERS))
+    if unexpected := sorted(left_out):
+        raise CheckpointError(
+            f"{source} holds {len(unexpected)} weights that GPT2ForSequenceClassification does "
+            f"not have, {unexpected[0]} among them; without them its rewards would be others. "
+            "Merge adapters, and export what GPT2ForSequenceClassification.save_pretrained wrote"
         )
     return Checkpoint(
         model.float().eval(),
@@ -188,9 +221,10 @@ def _attention_scale(config: GPT2Config, layer: int) -> float:
 
 
 def revision_of(folder: Path) -> str:
-    """What tells a folder's weights apart from others: `sha256:` of its weight files."""
+    """What tells a folder's model apart from others: `sha256:` of its configuration and weights."""
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in WEIGHT_FILES for path in folder.glob(pattern)):
+    for path in sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern)):
+        digest.update(path.name.encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

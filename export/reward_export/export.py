@@ -8,11 +8,13 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from reward_export import checkpoint as checkpoints
 from reward_export import parity as parities
 from reward_export import publish as publishing
+from reward_export.errors import ParityError
 from reward_export.graph import build
 from reward_export.smooth import smoothed
 
@@ -20,6 +22,7 @@ GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
 MANIFEST_NAME = "manifest.json"
 LIBRARIES = ("gpt2-reward", "torch", "transformers", "onnx", "onnx-ir", "numpy")
+BYTES_A_WEIGHT = {"fp32": 4, "fp16": 2, "int8": 1}
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # one of the two is installed
 
 Say = Callable[[str], None]
@@ -79,27 +82,51 @@ def export(options: ExportOptions, say: Say) -> Published:
     n_parameters = sum(tensor.numel() for tensor in checkpoint.model.parameters())
     say(f"writing the graph: {checkpoint.architecture.n_layer} layers, {n_parameters:,} weights")
     # a tenth and 8 MB more than the weights: graph, manifest, file system
-    with publishing.staging(folder, needed_bytes=int(4.4 * n_parameters) + (8 << 20)) as staged:
+    needed = int(1.1 * BYTES_A_WEIGHT[options.precision] * n_parameters) + (8 << 20)
+    with publishing.staging(folder, needed_bytes=needed) as staged:
         graph = staged / GRAPH_NAME
         weights = checkpoint.weights()
+        if options.precision == "fp16":
+            check_float16_range(checkpoint.largest_activation(parities.groups_of_candidates()))
         if options.precision == "int8":
             say("measuring activations on real conversations")
             largest = checkpoint.largest_inputs(parities.groups_of_candidates())
             weights = smoothed(weights, largest, checkpoint.architecture.n_layer)
         model = build(checkpoint.architecture, weights, options.precision)
         ir.save(model, graph, external_data=DATA_NAME)
+        session = parities.open_session(graph, options.precision)
         parity = parities.check(
-            parities.open_session(graph),
+            session,
             checkpoint,
             checkpoint.architecture.n_positions,
             options.precision,
         )
         manifest = _manifest(options, checkpoint, parity, staged)
+        manifest["provider"] = session.get_providers()[0]  # what the comparison ran on
         (staged / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
         path = publishing.publish(
             staged, folder, version=options.version, overwrite=options.overwrite
         )
     return Published(path, parity)
+
+
+def check_float16_range(largest: float) -> None:
+    """Refuse float16 for activations that come near its end, before a GPU answers NaN.
+
+    Args:
+        largest: magnitude seen in what float16 would hold.
+
+    Raises:
+        ParityError: it is more than half of float16's largest number.
+    """
+    limit = float(np.finfo(np.float16).max) / 2
+    if not largest <= limit:
+        raise ParityError(
+            f"activations of this checkpoint reach {largest:.3g}, and float16 ends at "
+            f"{2 * limit:.0f}; nothing was published; try --precision fp32",
+            difference=largest,
+            tolerance=limit,
+        )
 
 
 def _manifest(

@@ -98,7 +98,7 @@ class _Int8:
             op.float32(1.0),  # the rows' scales follow: this operator takes one for all of them
             op.weight(f"{name}.scale", column_scale[0]),
             zero,
-            op.weight("int8_zero", np.array(0, np.int8)),
+            op.weight(f"{name}.zero", np.array(0, np.int8)),  # its own: see docs/precision.md
         )  # [T, N]
         scaled = op.Mul(product, op.Unsqueeze(row_scale, op.shape(1)))
         return scaled if bias is None else op.Add(scaled, op.weight(f"{name}.bias", bias))

@@ -37,6 +37,7 @@ class Ops:
         # a loop's body sees what stands around it, so constants are kept once, outermost
         self._root: Ops = parent._root if parent else self
         self._weights: dict[str, ir.Value] = {}
+        self._arrays: dict[str, Array] = {}
         self._numbers = itertools.count()
 
     def __getattr__(self, op_type: str) -> Operator:
@@ -104,11 +105,18 @@ class Ops:
         return self.weight(f"shape_{'x'.join(map(str, dims))}", np.array(dims, np.int64))
 
     def weight(self, name: str, array: Array) -> ir.Value:
-        """An initializer of this name; asked for again, the same one."""
+        """An initializer of this name; asked for again, the same one.
+
+        Raises:
+            ValueError: another array has this name.
+        """
         root = self._root
         if name not in root._weights:
             tensor = ir.tensor(array, name=name)
             root._weights[name] = root._tape.initializer(tensor, name=name)
+            root._arrays[name] = array
+        elif not np.array_equal(root._arrays[name], array):
+            raise ValueError(f"two different weights are called {name}")
         return root._weights[name]
 
     def model(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:

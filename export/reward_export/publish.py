@@ -148,6 +148,8 @@ def publish(staged: Path, folder: Path, *, version: int | None, overwrite: bool)
     Raises:
         PublishError: the version exists and `overwrite` is False.
     """
+    for path in staged.iterdir():
+        path.chmod(0o644)  # whatever the umask: another user may serve it
     _flush(staged)
     if version is None:
         target = _rename_to_next(staged, folder)
@@ -179,15 +181,16 @@ def _numbers_taken(folder: Path) -> list[int]:
 
 
 def _replace(staged: Path, target: Path) -> None:
+    """Two renames: between them, for some microseconds, the version is not there."""
     old = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent)) / target.name
     target.rename(old)
     try:
         staged.rename(target)
-    except OSError:
+    except BaseException:  # Ctrl-C as well
         old.rename(target)
+        old.parent.rmdir()
         raise
-    finally:
-        shutil.rmtree(old.parent, ignore_errors=True)
+    shutil.rmtree(old.parent, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:

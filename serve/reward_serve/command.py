@@ -5,12 +5,14 @@ stops; a second one stops at once. Where a model's process dies, the server is s
 """
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
 
-from reward_serve.errors import ModelProcessError, ServerLogError
+from reward_serve.errors import ModelProcessError, SecurityError, ServerLogError
+from reward_serve.security import Security
 from reward_serve.server import ServerOptions, TritonServer
 
 
@@ -22,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; default: %(default)s, this machine alone. Triton has no "
-        "authentication of its own: think before you open it to a network",
+        help="address to listen on; default: %(default)s, this machine alone. Triton knows no "
+        "users: see docs/security.md before you open it to a network",
     )
     parser.add_argument("--grpc-port", type=int, default=8001, help="0: a free one; %(default)s")
     parser.add_argument("--http-port", type=int, default=8000, help="likewise; %(default)s")
@@ -41,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verbose", action="store_true", help="show the server's log, which goes to a file anyway"
     )
+    add_security(parser)
     parser.add_argument(
         "triton_options", nargs="*", metavar="-- TRITON_OPTION", help="passed to tritonserver"
     )
@@ -55,7 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.grpc_port,
             arguments.http_port,
             arguments.metrics_port,
-            (*polling(arguments.poll), *arguments.triton_options),
+            (
+                *read_security(arguments).triton_options(),
+                *polling(arguments.poll),
+                *arguments.triton_options,
+            ),
             ready_timeout_s=arguments.ready_timeout,
             end_with_parent=True,
             verbose=arguments.verbose,
@@ -101,6 +108,42 @@ def polling(every_s: int | None) -> tuple[str, ...]:
     if every_s is None:
         return ()
     return ("--model-control-mode=poll", f"--repository-poll-secs={every_s}")
+
+
+def add_security(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say who may do what."""
+    group = parser.add_argument_group("security")
+    group.add_argument("--tls-certificate", type=Path, metavar="PEM", help="of the gRPC port")
+    group.add_argument("--tls-key", type=Path, metavar="PEM", help="of that certificate")
+    group.add_argument(
+        "--tls-client-roots",
+        type=Path,
+        metavar="PEM",
+        help="ask clients for a certificate of these",
+    )
+    group.add_argument(
+        "--control-key-env",
+        metavar="VARIABLE",
+        help="environment variable with a key that opens the control protocols (model repository, "
+        "shared memory, trace, logging) to callers who send it; default: closed to all",
+    )
+
+
+def read_security(arguments: argparse.Namespace) -> Security:
+    """What the command line asks for.
+
+    Raises:
+        SecurityError: as `Security`, or the variable is not set.
+    """
+    variable = arguments.control_key_env
+    if variable is not None and variable not in os.environ:
+        raise SecurityError(f"there is no environment variable {variable!r}")
+    return Security(
+        arguments.tls_certificate,
+        arguments.tls_key,
+        arguments.tls_client_roots,
+        None if variable is None else os.environ[variable],
+    )
 
 
 def _announce(server: TritonServer) -> None:

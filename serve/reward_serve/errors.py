@@ -4,6 +4,7 @@ RewardError
 └── ServeError
     ├── HostError        this machine lacks what the server needs
     ├── PortError        an address cannot be listened on
+    ├── SecurityError    certificates or keys that do not fit together
     ├── RepositoryError  no repository, or nothing exported into it
     └── ServerLogError   tritonserver failed, with its own reason
         ├── StartError   it ended while starting, or did not become ready
@@ -34,6 +35,10 @@ class PortError(ServeError):
     def __init__(self, message: str, *, port: int) -> None:
         super().__init__(message)
         self.port = port
+
+
+class SecurityError(ServeError):
+    """Certificates or keys that are missing or do not fit together."""
 
 
 class RepositoryError(ServeError):

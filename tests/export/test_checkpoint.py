@@ -57,6 +57,23 @@ def test_a_language_model_without_a_trained_head_is_refused(tmp_path: Path) -> N
         load(str(tmp_path))
 
 
+def test_weights_that_would_be_left_out_are_refused(tiny: Path, tmp_path: Path) -> None:
+    weights = dict(load(str(tiny)).model.state_dict())
+    (tmp_path / "config.json").write_text((tiny / "config.json").read_text())
+    torch.save(weights | {"score.bias": torch.ones(1)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"does not have, score\.bias among them"):
+        load(str(tmp_path))
+
+
+def test_buffers_of_older_transformers_are_no_weights(tiny: Path, tmp_path: Path) -> None:
+    weights = dict(load(str(tiny)).model.state_dict())
+    (tmp_path / "config.json").write_text((tiny / "config.json").read_text())
+    old = {"transformer.h.0.attn.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8)}
+    old["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e4)
+    torch.save(weights | old, tmp_path / "pytorch_model.bin")
+    assert load(str(tmp_path)).architecture == load(str(tiny)).architecture
+
+
 def test_a_damaged_weight_file_is_refused(tiny: Path) -> None:
     weights = tiny / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -103,3 +120,6 @@ def test_the_revision_tells_weights_apart(tmp_path: Path) -> None:
     folders = [random_checkpoint(tmp_path / str(s), seed=s, **TINY) for s in (0, 1)]
     again = random_checkpoint(tmp_path / "again", seed=0, **TINY)
     assert revision_of(folders[0]) == revision_of(again) != revision_of(folders[1])
+    config = folders[0] / "config.json"
+    config.write_text(config.read_text().replace("gelu_new", "gelu"))
+    assert revision_of(folders[0]) != revision_of(again), "other rewards from the same weights"

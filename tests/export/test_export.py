@@ -45,11 +45,13 @@ def test_the_manifest_says_where_it_came_from_and_what_was_measured(
     version = repository / MODEL_NAME / "1"
     manifest = json.loads((version / "manifest.json").read_text())
     assert manifest["source"] == str(checkpoint_folder)
-    weights = (checkpoint_folder / "model.safetensors").read_bytes()
-    assert manifest["revision"] == f"sha256:{hashlib.sha256(weights).hexdigest()}"
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors"):
+        digest.update(name.encode() + (checkpoint_folder / name).read_bytes())
+    assert manifest["revision"] == f"sha256:{digest.hexdigest()}"
     assert manifest["precision"] == "fp32"
-    for name, digest in manifest["sha256"].items():
-        assert hashlib.sha256((version / name).read_bytes()).hexdigest() == digest
+    for name, found in manifest["sha256"].items():
+        assert hashlib.sha256((version / name).read_bytes()).hexdigest() == found
     measured = manifest["parity"]
     assert 0 < measured["max_difference"] < 1e-5
     assert measured["max_batch_effect"] <= 1e-5
@@ -184,6 +186,49 @@ def test_an_interrupted_export_leaves_nothing(
     assert contents(empty_repository) == ["config.pbtxt"]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_version_that_could_not_be_replaced_is_still_there(
+    empty_repository: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    folder = empty_repository / MODEL_NAME
+    (folder / "3").mkdir()
+    (folder / "3" / "model.onnx").write_text("old")
+    rename = Path.rename
+
+    def fail_for_staged(path: Path, target: Path) -> Path:
+        if path.name.startswith(".staging-"):
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_staged)
+
+    def replace() -> None:
+        with publish.staging(folder, needed_bytes=1) as staged:
+            (staged / "model.onnx").write_text("new")
+            publish.publish(staged, folder, version=3, overwrite=True)
+
+    with pytest.raises((KeyboardInterrupt, PublishError)):
+        replace()
+    assert (folder / "3" / "model.onnx").read_text() == "old"
+    assert contents(empty_repository) == ["3", "config.pbtxt"]
+
+
+def test_published_files_can_be_read_by_the_servers_user(empty_repository: Path) -> None:
+    folder = empty_repository / MODEL_NAME
+    with publish.staging(folder, needed_bytes=1) as staged:
+        (staged / "model.onnx").write_text("private")
+        (staged / "model.onnx").chmod(0o600)
+        path = publish.publish(staged, folder, version=None, overwrite=False)
+    assert (path / "model.onnx").stat().st_mode & 0o777 == 0o644
+
+
+def test_activations_beyond_float16_are_refused() -> None:
+    exporting.check_float16_range(1000.0)
+    for largest in (40_000.0, float("inf"), float("nan")):
+        with pytest.raises(ParityError, match="try --precision fp32"):
+            exporting.check_float16_range(largest)
+
+
 def test_two_that_publish_at_once_take_two_numbers(empty_repository: Path) -> None:
     folder = empty_repository / MODEL_NAME
 
@@ -209,6 +254,7 @@ def test_smaller_precisions_are_published_with_their_fidelity(
     )
     manifest = json.loads((published.path / "manifest.json").read_text())
     assert manifest["precision"] == precision
+    assert manifest["provider"] == "CPUExecutionProvider"
     assert manifest["parity"]["spearman"] >= parity.TOLERANCES[precision].spearman
     assert manifest["parity"]["best_agreement"] >= parity.TOLERANCES[precision].best_agreement
     assert manifest["parity"]["max_batch_effect"] <= 1e-5

@@ -59,3 +59,5 @@ def test_a_file_keeps_its_precisions_promise_on_each_runtime(
     tolerance = TOLERANCES[precision]
     scale = float(wanted.std()) if tolerance.in_reward_stds else 1.0
     np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance.max_difference * scale)
+    ranks = [np.argsort(np.argsort(rewards)) for rewards in (wanted[:, 0], found[:, 0])]
+    assert np.corrcoef(*ranks)[0, 1] >= tolerance.spearman

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from reward_client.processor import EXACT_INT8, int8_saturates
 from reward_export.checkpoint import Checkpoint, load
 from reward_export.graph import build
 from reward_export.linear import PRECISIONS, quantise
@@ -147,3 +148,33 @@ def test_a_residual_stream_beyond_float16_does_not_overflow(checkpoint: Checkpoi
     )
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, wanted, rtol=0, atol=0.05 * np.abs(wanted).max())
+
+
+def test_processors_without_vnni_get_the_same_rewards_from_the_exact_product(
+    checkpoint: Checkpoint, smooth_weights: dict[str, NDArray[np.float32]]
+) -> None:
+    model = ir.to_proto(build(checkpoint.architecture, smooth_weights, "int8"))
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(*EXACT_INT8)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    ids = next(groups_of_candidates())
+    found = session.run(None, {"input_ids": ids})[0]
+    wanted = checkpoint.rewards(ids)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=0.3 * wanted.std())
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "saturates"),
+    [
+        ("flags\t\t: sse4_1 avx2 avx512f", True),
+        ("flags\t\t: avx2 avx512_vnni", False),
+        ("flags\t\t: avx2 avx_vnni", False),
+        ("Features\t: fp asimd", False),
+    ],
+)
+def test_what_saturates(tmp_path: Path, cpuinfo: str, saturates: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{cpuinfo}\n")
+    assert int8_saturates(tmp_path / "cpuinfo") == saturates
+    assert not int8_saturates(tmp_path / "absent")

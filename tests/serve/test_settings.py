@@ -6,6 +6,8 @@ import onnxruntime
 import pytest
 from lookup import add_model
 
+from reward_client.processor import EXACT_INT8
+from reward_serve.backend import settings
 from reward_serve.backend.settings import (
     ConfigError,
     Device,
@@ -105,6 +107,22 @@ def test_a_session_is_opened_with_the_settings(tmp_path: Path) -> None:
     assert options.execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL
     assert options.graph_optimization_level == LEVEL.ORT_DISABLE_ALL
     assert (options.enable_cpu_mem_arena, options.enable_mem_pattern) == (False, False)
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_int8_is_exact_on_every_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saturates: bool
+) -> None:
+    graph = add_model(tmp_path, "lookup") / "1" / "model.onnx"
+    monkeypatch.setattr(settings, "int8_saturates", lambda: saturates)
+    read = read_settings({}, CPU, BOTH)
+    options = open_session(str(graph), read).get_session_options()
+    name, value = EXACT_INT8
+    if saturates:
+        assert options.get_session_config_entry(name) == value
+    else:
+        with pytest.raises(RuntimeError, match=name):
+            options.get_session_config_entry(name)
 
 
 def test_a_gpu_instance_runs_on_its_own_gpu_with_the_configured_memory() -> None:

@@ -45,7 +45,11 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         help="gRPC address; given several times, they are used in turn; default: localhost:8001",
     )
     group.add_argument(
-        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="for a call; %(default)s"
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="for a call; default: 60, or 600 for bulk",
     )
     group.add_argument(
         "--model-version", type=int, metavar="N", help="default: the server's choice"

@@ -2,6 +2,8 @@
 
 A line of a text file is a text, blank lines included. A line of a JSONL file is an object
 whose field "text" is scored; use it for texts that hold line breaks.
+
+With --input and --output, whole data sets are scored from file to file: docs/bulk.md.
 """
 
 import argparse
@@ -14,24 +16,49 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from reward_client.bulk.command import TIMEOUT_S, add_bulk_arguments, run_bulk
 from reward_client.commands.connection import add_connection, open_client
 from reward_client.errors import InvalidInputError, NonFiniteRewardError
 from reward_client.wire import listed
 
+INTERACTIVE_TIMEOUT_S = 60.0
 ROWS_A_CALL = 256  # enough to fill a server's batch, little enough to stream
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt2-reward score` takes."""
-    parser.add_argument("file", nargs="?", default="-", metavar="FILE", help="- for stdin")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="default: -, for stdin")
     parser.add_argument(
-        "--format", choices=("text", "jsonl"), help="default: jsonl for *.jsonl, else text"
+        "--format",
+        choices=("text", "jsonl", "parquet"),
+        help="default: by the file's name, and else text, or with --input jsonl",
     )
+    add_bulk_arguments(parser)
     add_connection(parser)
+    parser.set_defaults(timeout=None)  # 60 to a terminal, longer where nobody waits
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print one reward a line."""
+    """Print one reward a line, or score a file into a file."""
+    if arguments.input or arguments.output:
+        _check_bulk(arguments)
+        arguments.timeout = arguments.timeout or TIMEOUT_S
+        return run_bulk(arguments)
+    if arguments.format == "parquet":
+        raise InvalidInputError("Parquet is read with --input, and needs --output")
+    arguments.file = arguments.file or "-"
+    arguments.timeout = arguments.timeout or INTERACTIVE_TIMEOUT_S
+    return _print_rewards(arguments)
+
+
+def _check_bulk(arguments: argparse.Namespace) -> None:
+    if not (arguments.input and arguments.output):
+        raise InvalidInputError("--input and --output go together; without them, name a FILE")
+    if arguments.file is not None:
+        raise InvalidInputError("either FILE, or --input and --output")
+
+
+def _print_rewards(arguments: argparse.Namespace) -> int:
     is_jsonl = (arguments.format or Path(arguments.file).suffix.lstrip(".")) == "jsonl"
     with _open(arguments.file) as file, open_client(arguments) as client:
         texts = read_texts(file, jsonl=is_jsonl)

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import onnxruntime
 
+from reward_client.processor import EXACT_INT8, int8_saturates
+
 # a model configuration as Triton hands it over, parsed from JSON
 Config = Mapping[str, Any]  # type: ignore[explicit-any,unused-ignore]
 T = TypeVar("T")
@@ -95,6 +97,8 @@ def open_session(path: str, settings: SessionSettings) -> onnxruntime.InferenceS
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     options.enable_cpu_mem_arena = settings.memory_arena
     options.enable_mem_pattern = settings.memory_pattern
+    if int8_saturates():
+        options.add_session_config_entry(*EXACT_INT8)
     wanted = settings.providers[0][0]
     if wanted == CUDA and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA that came with pip is on no library path

@@ -1,0 +1,19 @@
+"""What bulk scoring raises besides the client's own errors."""
+
+from reward_client.errors import InvalidInputError, RewardError
+
+
+class OutputError(RewardError):
+    """The output cannot be written, or is not one that this run may go on with."""
+
+
+class MalformedLineError(InvalidInputError):
+    """A line cannot be scored, and the run was told not to set such lines aside.
+
+    Attributes:
+        line: its number, from 1.
+    """
+
+    def __init__(self, message: str, *, line: int) -> None:
+        super().__init__(message, row=line - 1)
+        self.line = line

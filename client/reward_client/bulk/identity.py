@@ -1,0 +1,88 @@
+"""Whether an output belongs to an input: a small file beside it says what it was made from."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from reward_client.bulk.errors import OutputError
+from reward_client.bulk.job import Format, Job
+from reward_client.tokens import Truncation
+
+HEAD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What rewards of an output hang on, besides the model's version, which each line has.
+
+    Attributes:
+        size: of the input, bytes.
+        mtime_ns: when it was last written.
+        head_sha256: of its first MiB.
+        format: how it was read.
+        truncation: what long texts lose.
+    """
+
+    size: int
+    mtime_ns: int
+    head_sha256: str
+    format: Format
+    truncation: Truncation
+
+    @classmethod
+    def of(cls, job: Job, truncation: Truncation) -> "Identity":
+        """The identity of what the job would write now."""
+        status = job.input.stat()
+        with job.input.open("rb") as file:
+            head = hashlib.sha256(file.read(HEAD_BYTES)).hexdigest()
+        return cls(status.st_size, status.st_mtime_ns, head, job.input_format, truncation)
+
+    def check(self, job: Job) -> None:
+        """Refuse an output that was made from something else.
+
+        Raises:
+            OutputError: it says what differs, and what to do.
+        """
+        known = _read(job)
+        if settings := self._differences(known, ("format", "truncation")):
+            raise OutputError(
+                f"{job.output} was made otherwise: {settings}; use what it was made with, or "
+                "another output"
+            )
+        inputs = self._differences(known, ("size", "mtime_ns", "head_sha256"))
+        if inputs and not job.trust_input:
+            raise OutputError(
+                f"{job.output} was made from another input, or {job.input} was changed: {inputs}; "
+                "take another output, or go on with --trust-input if the lines that are scored "
+                "already are the same"
+            )
+
+    def write(self, path: Path) -> None:
+        """Replace the file at once."""
+        new = path.with_name(path.name + ".new")
+        new.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        new.replace(path)
+
+    def _differences(self, known: Mapping[str, object], names: tuple[str, ...]) -> str:
+        return ", ".join(
+            f"{name} was {known.get(name)}, is {getattr(self, name)}"
+            for name in names
+            if known.get(name) != getattr(self, name)
+        )
+
+
+def _read(job: Job) -> dict[str, object]:
+    try:
+        known = json.loads(job.meta.read_bytes())
+    except FileNotFoundError as error:
+        raise OutputError(
+            f"{job.output} is there, but not {job.meta}, which says what it was made from; take "
+            "another output, or remove it"
+        ) from error
+    except (ValueError, OSError) as error:
+        raise OutputError(f"cannot read {job.meta}: {error}") from error
+    if not isinstance(known, dict):
+        raise OutputError(f"{job.meta} is not ours; take another output")
+    return known

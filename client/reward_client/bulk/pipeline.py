@@ -1,0 +1,185 @@
+"""From the input to the output: read, ask several at once, write in order."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from reward_client.aio import AsyncRewardClient
+from reward_client.bulk.chunks import Chunk, chunks
+from reward_client.bulk.errors import MalformedLineError
+from reward_client.bulk.identity import Identity
+from reward_client.bulk.job import Job, Totals
+from reward_client.bulk.output import Output, Rewarded
+from reward_client.bulk.patience import Patience
+from reward_client.bulk.progress import Progress
+from reward_client.bulk.rows import Rejection, Row
+from reward_client.bulk.source import Source, open_source
+from reward_client.errors import NonFiniteRewardError
+from reward_client.tokens import Truncation
+
+MAX_ROWS = 64  # of a request: the server joins requests; small ones spread and repeat better
+
+_NOT_FINITE = "the model's reward is NaN or infinite"
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A chunk with its answers; some more of its lines may be rejected now."""
+
+    chunk: Chunk
+    rewarded: list[Rewarded]
+    rejections: list[Rejection]
+    version: int | None
+
+
+async def score_file(
+    job: Job, client: AsyncRewardClient, *, truncation: Truncation = "left", quiet: bool = True
+) -> Totals:
+    """Score what is not in the output yet.
+
+    Args:
+        job: input and output.
+        client: whom to ask; its priority should be `bulk`, and its `timeout_s` long.
+        truncation: what the client was made with, which the output remembers.
+        quiet: whether nothing is shown; else a bar on standard error where that is a terminal.
+
+    Returns:
+        What this run has done.
+
+    Raises:
+        InvalidInputError: the input cannot be read.
+        MalformedLineError: a line cannot be scored, and the job is strict. What comes before it
+            is in the output.
+        OutputError: the output cannot be written, belongs to another input, or has rewards of
+            another version of the model.
+        ServerError: no answer came for `patience_s`, or one that waiting does not mend. The next
+            run goes on where this one ended, after this and any other end.
+    """
+    convert = _converter() if job.to_parquet else None  # a missing extra is told before the work
+    with closing(open_source(job)) as source:
+        identity = Identity.of(job, truncation)
+        if job.is_converted:
+            identity.check(job)
+            return Totals(0, 0, 0, 0, 0.0)
+        return await _score(job, client, source, identity, quiet=quiet, convert=convert)
+
+
+async def _score(  # noqa: PLR0913  # what the function above has made
+    job: Job,
+    client: AsyncRewardClient,
+    source: Source,
+    identity: Identity,
+    *,
+    quiet: bool,
+    convert: Callable[[Path, Path], None] | None,
+) -> Totals:
+    with closing(Output(job, identity)) as output:
+        begin = source.skip(output.n_done)
+        with Progress(source.total, begin, quiet=quiet) as progress:
+            totals = await _Run(job, client, output, progress).all_of(source)
+        if convert:
+            convert(job.working, job.output)
+    return totals
+
+
+def _converter() -> Callable[[Path, Path], None]:
+    from reward_client.bulk.parquet import convert  # noqa: PLC0415  # an extra
+
+    return convert
+
+
+class _Run:
+    """One pass over the rest of the input."""
+
+    def __init__(
+        self, job: Job, client: AsyncRewardClient, output: Output, progress: Progress
+    ) -> None:
+        self._job = job
+        self._client = client
+        self._output = output
+        self._progress = progress
+        self._patience = Patience(job.patience_s, job.in_flight, progress.say)
+        self._n_lines = self._n_rows = self._n_rejected = 0
+
+    async def all_of(self, source: Source) -> Totals:
+        resumed_at, start = self._output.n_done, time.monotonic()
+        info = await self._patience.until_answered(self._client.connect)
+        await self._in_order(chunks(source, min(info.max_batch_rows, MAX_ROWS)))
+        seconds = time.monotonic() - start
+        return Totals(self._n_lines, self._n_rows, self._n_rejected, resumed_at, seconds)
+
+    async def _in_order(self, portions: Iterator[Chunk]) -> None:
+        """Twice as many chunks are held as may be asked: one slow answer does not stop all."""
+        tasks: deque[asyncio.Task[_Scored]] = deque()
+        try:
+            for chunk in portions:
+                tasks.append(asyncio.create_task(self._scored(chunk)))
+                if len(tasks) > 2 * self._job.in_flight:
+                    self._write(await tasks.popleft())
+            while tasks:
+                self._write(await tasks.popleft())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _scored(self, chunk: Chunk) -> _Scored:
+        rows, rejections = chunk.rows, list(chunk.rejections)
+        while rows:
+            try:
+                rewards, version = await self._patience.until_answered(lambda: self._ask(rows))  # noqa: B023  # awaited here
+            except NonFiniteRewardError as error:
+                bad = _lines_of(rows, error.rows)
+                rejections += [Rejection(line, _NOT_FINITE) for line in sorted(bad)]
+                rows = [row for row in rows if row.line not in bad]
+            else:
+                rewarded = [Rewarded(*pair) for pair in zip(rows, rewards, strict=True)]
+                return _Scored(chunk, rewarded, _sorted(rejections), version)
+        return _Scored(chunk, [], _sorted(rejections), None)
+
+    async def _ask(self, rows: Sequence[Row]) -> tuple[list[list[float]], int | None]:
+        """The rewards of each row, and the version that gave them."""
+        if all(row.context is None for row in rows):
+            scores = await self._client.score([row.candidates[0] for row in rows])
+            return [[reward] for reward in scores.rewards.tolist()], scores.model_version
+        # a whole text has the same tokens as a candidate of the empty context
+        rankings = await self._client.rank_many(
+            [(row.context or "", row.candidates) for row in rows]
+        )
+        rewards = [
+            [one.reward for one in sorted(ranking, key=lambda one: one.index)]
+            for ranking in rankings
+        ]
+        return rewards, rankings[0].model_version
+
+    def _write(self, scored: _Scored) -> None:
+        if self._job.strict and scored.rejections:
+            self._stop_before(scored.rejections[0], scored)
+        self._output.write(scored.rewarded, scored.rejections, scored.version)
+        self._n_lines += len(scored.rewarded)
+        self._n_rows += sum(len(one.rewards) for one in scored.rewarded)
+        self._n_rejected += len(scored.rejections)
+        self._progress.at(scored.chunk.end, self._n_rows)
+
+    def _stop_before(self, first: Rejection, scored: _Scored) -> None:
+        before = [one for one in scored.rewarded if one.row.line < first.line]
+        self._output.write(before, [], scored.version if before else None)
+        raise MalformedLineError(
+            f"line {first.line} of {self._job.input}: {first.reason}; the lines before it are "
+            "scored. Mend it and go on with --trust-input, or leave --strict out",
+            line=first.line,
+        )
+
+
+def _lines_of(rows: Sequence[Row], candidates: Sequence[int]) -> set[int]:
+    """The lines that the candidates, counted through all rows, belong to."""
+    lines = [row.line for row in rows for _ in row.candidates]
+    return {lines[index] for index in candidates}
+
+
+def _sorted(rejections: list[Rejection]) -> list[Rejection]:
+    return sorted(rejections, key=lambda one: one.line)

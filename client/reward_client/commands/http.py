@@ -1,0 +1,34 @@
+"""Answer OpenRLHF's remote reward requests over HTTP, through the served model."""
+
+import argparse
+
+import uvicorn
+
+from reward_client.aio import AsyncRewardClient
+from reward_client.commands.connection import add_connection, client_arguments
+from reward_client.rl.http import create_app
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `gpt2-reward http` takes."""
+    parser.add_argument("--host", default="127.0.0.1", help="to listen on; %(default)s")
+    parser.add_argument("--port", type=int, default=5000, help="to listen on; %(default)s")
+    add_connection(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    given = client_arguments(arguments)
+
+    def make_client() -> AsyncRewardClient:
+        return AsyncRewardClient(
+            given.urls,
+            timeout_s=given.timeout_s,
+            truncation=given.truncation,
+            priority=given.priority or "bulk",
+            model_version=given.model_version,
+            connection=given.connection,
+        )
+
+    uvicorn.run(create_app(make_client), host=arguments.host, port=arguments.port)
+    return 0

@@ -1,0 +1,1 @@
+"""The reward model as the reward of RL trainers; docs/rl.md."""

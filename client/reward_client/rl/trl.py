@@ -1,0 +1,112 @@
+"""Reward functions for TRL's trainers: `GRPOTrainer(reward_funcs=TrlReward("host:8001"), ...)`.
+
+TRL 1.x calls a reward function with `prompts`, `completions` and the data set's other columns
+by name, each a list with one item for each completion, and takes a list of floats. An object
+whose `__call__` is a coroutine runs next to other asynchronous ones.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from reward_client.aio import AsyncRewardClient
+from reward_client.calls import Group
+from reward_client.client import RewardClient
+from reward_client.connection import Connection
+from reward_client.rl.text import Messages, in_groups, in_input_order, one_message_a_line
+from reward_client.tokens import Truncation
+
+Texts: TypeAlias = Sequence[str] | Sequence[Messages]
+
+RENDER = one_message_a_line
+
+
+class _Settings:
+    """What both are made with. It is pickled; connections are not, and are made where needed."""
+
+    def __init__(  # noqa: PLR0913  # by keyword, each with a default
+        self,
+        url: str | Sequence[str] = "localhost:8001",
+        *,
+        name: str = "gpt2_reward",
+        render: Callable[[Messages], str] = RENDER,
+        timeout_s: float = 300.0,
+        truncation: Truncation = "left",
+        connection: Connection | None = None,
+    ) -> None:
+        self.__name__ = name  # TRL logs `rewards/NAME/mean`
+        self._url = url
+        self._render = render
+        self._timeout_s = timeout_s
+        self._truncation = truncation
+        self._connection = connection
+        self._client: Any = None
+        self._owner: object = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "_client": None, "_owner": None}
+
+    def _groups(self, prompts: Texts, completions: Texts) -> list[Group]:
+        contexts = [self._as_text(prompt) for prompt in prompts]
+        candidates = [self._as_text(completion) for completion in completions]
+        return in_groups(contexts, candidates)
+
+    def _as_text(self, item: str | Messages) -> str:
+        return item if isinstance(item, str) else self._render(item)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "timeout_s": self._timeout_s,
+            "truncation": self._truncation,
+            "priority": "bulk",
+            "connection": self._connection,
+        }
+
+
+class TrlReward(_Settings):
+    """The reward model as a TRL reward function.
+
+    Args:
+        url: the server's host and gRPC port, or several.
+        name: under which TRL logs it.
+        render: makes the text of conversational data; one message a line if left out. Prompt
+            and completion are rendered by themselves and joined.
+        timeout_s: seconds for one batch of completions.
+        truncation: as `RewardClient`'s.
+        connection: as `RewardClient`'s.
+
+    Example:
+        >>> GRPOTrainer(model, reward_funcs=TrlReward("reward:8001"), ...)  # doctest: +SKIP
+    """
+
+    def __call__(self, prompts: Texts, completions: Texts, **_columns: object) -> list[float]:
+        """Rewards, one for each completion, in their order.
+
+        Raises:
+            RewardError: as `RewardClient.rank_many`.
+        """
+        client: RewardClient = self._connected()
+        return in_input_order(client.rank_many(self._groups(prompts, completions)))
+
+    def _connected(self) -> RewardClient:
+        if self._owner != os.getpid():  # a fork does not take connections along
+            self._client, self._owner = RewardClient(self._url, **self._options()), os.getpid()
+        client: RewardClient = self._client
+        return client
+
+
+class AsyncTrlReward(_Settings):
+    """`TrlReward` for TRL's asynchronous reward functions; same arguments."""
+
+    async def __call__(self, prompts: Texts, completions: Texts, **_columns: object) -> list[float]:
+        """As `TrlReward.__call__`."""
+        client: AsyncRewardClient = self._connected()
+        return in_input_order(await client.rank_many(self._groups(prompts, completions)))
+
+    def _connected(self) -> AsyncRewardClient:
+        loop = asyncio.get_running_loop()
+        if self._owner is not loop:
+            self._client, self._owner = AsyncRewardClient(self._url, **self._options()), loop
+        client: AsyncRewardClient = self._client
+        return client

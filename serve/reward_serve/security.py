@@ -1,0 +1,75 @@
+"""Who may do what on the server's ports, as options of tritonserver.
+
+Triton has no users. What it has: TLS and client certificates for gRPC, and protocols that
+only callers with a header may use. docs/security.md says what that protects from whom.
+"""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reward_serve.errors import SecurityError
+
+HEADER = "reward-control"
+# loading models, registering shared memory, and changing what is traced and logged
+CONTROL = "model-repository,shared-memory,trace,logging"
+# all of HTTP but health, which probes ask: Triton has no TLS there
+BESIDES_HEALTH = f"inference,metadata,model-config,statistics,{CONTROL}"
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """What the server asks of its callers.
+
+    Attributes:
+        certificate: PEM file of the gRPC port; plain text if None. With TLS, the HTTP port
+            answers health alone.
+        private_key: PEM file of that certificate.
+        client_roots: PEM file; clients have to show a certificate of one of these (mutual TLS).
+        control_key: value of the header that control protocols ask for; where it is None,
+            nobody knows it, and they are closed.
+
+    Raises:
+        SecurityError: a file is missing, or a certificate lacks its key.
+    """
+
+    certificate: Path | None = None
+    private_key: Path | None = None
+    client_roots: Path | None = None
+    control_key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.private_key is None):
+            raise SecurityError("a certificate and its private key go together; give both")
+        if self.client_roots is not None and self.certificate is None:
+            raise SecurityError(
+                "client certificates need TLS; give the server's own certificate and key as well"
+            )
+        for path in (self.certificate, self.private_key, self.client_roots):
+            if path is not None and not path.is_file():
+                raise SecurityError(f"there is no file {path}")
+        if self.control_key is not None and not self.control_key.strip():
+            raise SecurityError("an empty control key keeps nobody out; set one")
+
+    def triton_options(self) -> tuple[str, ...]:
+        """Options of tritonserver, for `ServerOptions.triton_options`."""
+        return (*self._tls(), *self._restricted())
+
+    def _tls(self) -> Iterator[str]:
+        if self.certificate is None:
+            return
+        yield "--grpc-use-ssl=true"
+        yield f"--grpc-server-cert={self.certificate}"
+        yield f"--grpc-server-key={self.private_key}"
+        if self.client_roots is not None:
+            yield "--grpc-use-ssl-mutual=true"
+            yield f"--grpc-root-cert={self.client_roots}"
+
+    def _restricted(self) -> Iterator[str]:
+        key = self.control_key or secrets.token_hex()
+        yield f"--grpc-restricted-protocol={CONTROL}:{HEADER}={key}"
+        if self.certificate is None:
+            yield f"--http-restricted-api={CONTROL}:{HEADER}={key}"
+        else:
+            yield f"--http-restricted-api={BESIDES_HEALTH}:{HEADER}={secrets.token_hex()}"

@@ -1,0 +1,359 @@
+"""Files scored against a server in this process: forms, refusals, waiting."""
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet as pq
+
+from reward_client import Tokenizer
+from reward_client.bulk import rows
+from reward_client.cli import main
+from reward_client.testing import FakeServer
+
+LINES: list[dict[str, object]] = [
+    {"text": "Hi", "id": "a"},
+    {"context": "How are you?\n", "candidate": "Fine.", "id": "b"},
+    {"context": "", "candidates": ["Hello", "Hi", ""], "id": "c"},
+    {"text": ""},
+]
+
+
+def texts_of(line: dict[str, object]) -> list[str]:
+    candidates = line.get("candidates") or [line.get("candidate", line.get("text"))]
+    return [str(line.get("context", "")) + str(text) for text in candidates]
+
+
+def wanted(line: dict[str, object]) -> list[float]:
+    return [float(x) for x in Tokenizer().encode_rows(texts_of(line))[:, 0] / np.float32(100)]
+
+
+def write(path: Path, lines: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def rewards(items: list[dict[str, object]]) -> list[list[float]]:
+    return [item["rewards"] if "rewards" in item else [item["reward"]] for item in items]
+
+
+def score(server: FakeServer, data: Path, output: Path, *options: str) -> int:
+    return main(["score", f"--url={server.url}", f"--input={data}", f"--output={output}", *options])
+
+
+def test_each_form_gets_its_rewards_id_line_and_version(fake: FakeServer, tmp_path: Path) -> None:
+    data = write(tmp_path / "in.jsonl", LINES)
+    assert score(fake, data, tmp_path / "out.jsonl") == 0
+    items = read(tmp_path / "out.jsonl")
+    assert rewards(items) == [pytest.approx(wanted(line), rel=1e-6) for line in LINES]
+    assert [item.get("id") for item in items] == ["a", "b", "c", None]
+    assert "id" not in items[3]
+    assert [item["line"] for item in items] == [1, 2, 3, 4]
+    assert {item["model_version"] for item in items} == {1}
+    assert (tmp_path / "out.jsonl.rejected.jsonl").read_bytes() == b""
+    assert {parameters["priority"] for parameters in fake.parameters} == {2}
+
+
+def test_rewards_come_back_as_every_bit_of_float32(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=64).astype(np.float32)
+    data = write(tmp_path / "in.jsonl", [{"text": "a"}] * 64)
+    with FakeServer(lambda ids: values[: len(ids)]) as server:
+        assert score(server, data, tmp_path / "out.jsonl") == 0
+    found = [item["reward"] for item in read(tmp_path / "out.jsonl")]
+    np.testing.assert_array_equal(np.array(found, np.float32), values)
+
+
+def test_lines_are_in_the_order_of_the_input_when_answers_are_not(tmp_path: Path) -> None:
+    def slowly_at_times(ids: np.ndarray) -> np.ndarray:
+        time.sleep(0.05 * (ids[0, 0] % 3))
+        return ids[:, 0] / 100
+
+    lines: list[dict[str, object]] = [{"text": f"{number} more"} for number in range(1000)]
+    data = write(tmp_path / "in.jsonl", lines)
+    with FakeServer(slowly_at_times) as server:
+        assert score(server, data, tmp_path / "out.jsonl") == 0
+    found = rewards(read(tmp_path / "out.jsonl"))
+    assert found == [pytest.approx(wanted(line), rel=1e-6) for line in lines]
+
+
+def test_lines_that_cannot_be_scored_are_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "in.jsonl"
+    data.write_text(
+        '{"text": "a"}\n{bad\n{"context": "", "candidates": ["b", "Hi"]}\n\n{"text": "c"}'
+    )
+    with FakeServer(lambda ids: np.where(ids[:, 0] == 17250, np.nan, 1.0)) as server:
+        assert score(server, data, tmp_path / "out.jsonl") == 0
+    assert [item["line"] for item in read(tmp_path / "out.jsonl")] == [1, 5]
+    rejected = read(tmp_path / "out.jsonl.rejected.jsonl")
+    assert [item["line"] for item in rejected] == [2, 3, 4]
+    assert rejected[1]["reason"] == "the model's reward is NaN or infinite"
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"2 lines scored into {tmp_path}/out.jsonl, 2 rows at ")
+    assert errors.endswith(f"; 3 set aside in {tmp_path}/out.jsonl.rejected.jsonl\n")
+
+
+def test_strict_ends_at_the_line_and_goes_on_when_it_is_mended(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    data.write_text('{"text": "a"}\n{bad\n{"text": "c"}\n')
+    assert score(fake, data, output, "--strict") == 1
+    assert "line 2 of" in capsys.readouterr().err
+    assert [item["line"] for item in read(output)] == [1]
+    data.write_text('{"text": "a"}\n{"text": "b"}\n{"text": "c"}\n')
+    assert score(fake, data, output, "--strict") == 1
+    assert "size was 33, is 42" in capsys.readouterr().err
+    assert score(fake, data, output, "--strict", "--trust-input") == 0
+    assert [item["line"] for item in read(output)] == [1, 2, 3]
+
+
+def test_versions_are_not_mixed(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, output = write(tmp_path / "in.jsonl", LINES), tmp_path / "out.jsonl"
+    assert score(fake, data, output) == 0
+    whole = output.read_bytes()
+    output.write_bytes(whole[: whole.index(b"\n") + 1])
+    fake.version = 2
+    assert score(fake, data, output) == 1
+    assert "go on with --model-version 1, or take another output" in capsys.readouterr().err
+    assert len(read(output)) == 1
+    fake.version = 1
+    assert score(fake, data, output, "--model-version=1") == 0
+    assert output.read_bytes() == whole
+
+
+def test_an_output_of_something_else_is_refused(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, output = write(tmp_path / "in.jsonl", LINES), tmp_path / "out.jsonl"
+    other = write(tmp_path / "other.jsonl", LINES[::-1])
+    assert score(fake, data, output) == 0
+    kept = output.read_bytes()
+    assert score(fake, other, output) == 1
+    assert "was made from another input" in capsys.readouterr().err
+    assert score(fake, data, output, "--truncation=shared_context") == 1
+    assert "truncation was left, is shared_context" in capsys.readouterr().err
+    (tmp_path / "out.jsonl.meta.json").unlink()
+    assert score(fake, data, output) == 1
+    assert "take another output, or remove it" in capsys.readouterr().err
+    assert score(fake, data, data) == 1
+    assert output.read_bytes() == kept
+    assert read(data) == LINES
+
+
+def test_a_run_that_is_done_adds_nothing(fake: FakeServer, tmp_path: Path) -> None:
+    data, output = write(tmp_path / "in.jsonl", LINES), tmp_path / "out.jsonl"
+    assert score(fake, data, output) == 0
+    whole = output.read_bytes()
+    assert score(fake, data, output) == 0
+    assert output.read_bytes() == whole
+
+
+def test_a_server_that_restarts_is_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[dict[str, object]] = [{"text": f"{number} more"} for number in range(2000)]
+    data, output = write(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
+    codes: list[int] = []
+    with FakeServer(lambda ids: ids[:, 0] / 100) as server:
+        server.delay_s = 0.05
+        run = threading.Thread(target=lambda: codes.append(score(server, data, output)))
+        run.start()
+        while not (output.exists() and output.stat().st_size):
+            time.sleep(0.01)
+    time.sleep(2.5)  # beyond the client's own retries
+    with FakeServer(lambda ids: ids[:, 0] / 100, port=int(server.url.rpartition(":")[2])):
+        run.join()
+    assert codes == [0]
+    assert rewards(read(output)) == [pytest.approx(wanted(line), rel=1e-6) for line in lines]
+    assert "waiting, " in capsys.readouterr().err
+
+
+def test_a_full_server_is_waited_for(tmp_path: Path) -> None:
+    data, output = write(tmp_path / "in.jsonl", LINES * 50), tmp_path / "out.jsonl"
+
+    class Full(FakeServer):
+        n_refused = 0
+
+        def ModelInfer(self, request: object, context: grpc.ServicerContext) -> object:  # noqa: N802
+            if self.n_refused < 5:
+                self.n_refused += 1
+                context.abort(grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
+            return super().ModelInfer(request, context)
+
+    with Full(lambda ids: ids[:, 0] / 100) as server:
+        assert score(server, data, output) == 0
+        assert server.n_refused == 5
+    assert [item["line"] for item in read(output)] == list(range(1, 201))
+
+
+def test_a_server_that_stays_away_is_given_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "in.jsonl", LINES)
+    url = "--url=127.0.0.1:1"
+    arguments = ["score", url, f"--input={data}", f"--output={tmp_path / 'out'}", "--patience=0.2"]
+    assert main(arguments) == 75
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_parquet_in_and_out(fake: FakeServer, tmp_path: Path) -> None:
+    data, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    table = pa.Table.from_pylist(
+        [*LINES, {"id": "e"}],
+        schema=pa.schema(
+            [
+                ("id", pa.string()),
+                ("text", pa.string()),
+                ("context", pa.string()),
+                ("candidate", pa.string()),
+                ("candidates", pa.list_(pa.string())),
+            ]
+        ),
+    )
+    pq.write_table(table, data, row_group_size=2)
+    assert score(fake, data, output) == 0
+    items = pq.read_table(output).to_pylist()
+    assert [item["line"] for item in items] == [1, 2, 3, 4]
+    assert [item["id"] for item in items] == ["a", "b", "c", None]
+    found = [item["rewards"] or [item["reward"]] for item in items]
+    assert found == [pytest.approx(wanted(line), rel=1e-6) for line in LINES]
+    assert read(tmp_path / "out.parquet.rejected.jsonl")[0]["line"] == 5
+    kept = output.read_bytes()
+    assert score(fake, data, output) == 0  # nothing is left to do
+    assert output.read_bytes() == kept
+    assert not (tmp_path / "out.parquet.jsonl").exists()
+
+
+@pytest.mark.parametrize("n_done", range(8))
+def test_parquet_is_gone_on_with_from_any_row(
+    fake: FakeServer, tmp_path: Path, n_done: int
+) -> None:
+    data, output = tmp_path / "in.parquet", tmp_path / "out.jsonl"
+    pq.write_table(pa.table({"text": [str(i) for i in range(7)]}), data, row_group_size=3)
+    assert score(fake, data, output) == 0
+    whole = output.read_bytes()
+    output.write_bytes(b"".join(whole.splitlines(keepends=True)[:n_done]))
+    assert score(fake, data, output) == 0
+    assert output.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("ids", "found"),
+    [
+        ([1, 2], [1, 2]),
+        ([0.5, 2.5], [0.5, 2.5]),
+        (["1", None], ["1", None]),
+        ([1, "a"], ["1", '"a"']),
+    ],
+)
+def test_ids_keep_their_type_in_parquet_where_they_have_one(
+    fake: FakeServer, tmp_path: Path, ids: list[object], found: list[object]
+) -> None:
+    data = write(tmp_path / "in.jsonl", [{"text": "a", "id": one} for one in ids])
+    assert score(fake, data, tmp_path / "out.parquet") == 0
+    assert pq.read_table(tmp_path / "out.parquet")["id"].to_pylist() == found
+
+
+def test_parquet_says_which_extra_it_misses(
+    fake: FakeServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "reward_client.bulk.parquet", raising=False)
+    data = write(tmp_path / "in.jsonl", LINES)
+    assert score(fake, data, tmp_path / "out.parquet") == 1
+    assert "pip install 'gpt2-reward[parquet]'" in capsys.readouterr().err
+    assert not fake.requests
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input=in.jsonl"], "go together"),
+        (["--output=out.jsonl"], "go together"),
+        (["in.jsonl", "--input=in.jsonl", "--output=out.jsonl"], "either FILE, or"),
+        (["--input=nowhere.jsonl", "--output=out.jsonl"], "cannot read nowhere.jsonl"),
+        (["--input=in.jsonl", "--output=no/where.jsonl"], "cannot write no/where.jsonl"),
+        (["--input=in.jsonl", "--format=parquet", "--output=out.jsonl"], "as Parquet"),
+        (["--format=parquet", "in.jsonl"], "needs --output"),
+    ],
+)
+def test_wrong_files_are_said_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "in.jsonl", LINES)
+    assert main(["score", *arguments]) == 1
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_as_many_requests_as_allowed_are_on_their_way(tmp_path: Path, in_flight: int) -> None:
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def counted(ids: np.ndarray) -> np.ndarray:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.02)
+        with lock:
+            now[0] -= 1
+        return ids[:, 0] / 100
+
+    data = write(tmp_path / "in.jsonl", [{"text": "a"}] * 2000)
+    with FakeServer(counted) as server:
+        assert score(server, data, tmp_path / "out.jsonl", f"--in-flight={in_flight}") == 0
+    assert most == [in_flight]
+
+
+def test_reading_stops_while_no_answer_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_read, codes, answers = [0], [], threading.Event()
+    parse = rows.from_json
+
+    def counted(number: int, line: bytes) -> rows.Item:
+        n_read[0] += 1
+        return parse(number, line)
+
+    def held(ids: np.ndarray) -> np.ndarray:
+        answers.wait(20)
+        return ids[:, 0] / 100
+
+    monkeypatch.setattr(rows, "from_json", counted)
+    data = write(tmp_path / "in.jsonl", [{"text": "a"}] * 3000)
+    with FakeServer(held) as server:
+        arguments = (server, data, tmp_path / "out.jsonl", "--in-flight=2")
+        run = threading.Thread(target=lambda: codes.append(score(*arguments)))
+        run.start()
+        before = -1
+        while n_read[0] != before or not before:
+            before = n_read[0]
+            time.sleep(0.3)
+        answers.set()
+        run.join()
+    assert 0 < before <= (2 * 2 + 1) * 64 + 1
+    assert codes == [0]
+    assert n_read == [3000]

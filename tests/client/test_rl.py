@@ -1,0 +1,244 @@
+"""The adapters for RL trainers; TRL's own trainer is in tests/end_to_end/test_trl.py."""
+
+import asyncio
+import importlib.util
+import pickle
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import grpc
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+
+from reward_client import (
+    AsyncRewardClient,
+    Connection,
+    InvalidInputError,
+    NonFiniteRewardError,
+    OverloadedError,
+    Retry,
+    Tokenizer,
+)
+from reward_client.rl import verl
+from reward_client.rl.batcher import Batcher
+from reward_client.rl.http import create_app
+from reward_client.rl.text import in_groups, one_message_a_line
+from reward_client.rl.trl import AsyncTrlReward, TrlReward
+from reward_client.testing import FakeServer
+
+
+def last_token(ids: np.ndarray) -> np.ndarray:
+    """A reward that a test can foretell: NaN for texts that end in "!"."""
+    lengths = (ids != 50256).sum(axis=1)
+    last = ids[np.arange(len(ids)), np.maximum(lengths - 1, 0)]
+    return np.where(last == 0, np.nan, last)  # token 0 is "!"
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer(last_token, max_batch_rows=8) as server:
+        yield server
+
+
+def wanted(*texts: str) -> list[float]:
+    return [float(Tokenizer().encode(text)[-1]) for text in texts]
+
+
+PROMPTS, COMPLETIONS = ["Hi", "Hi", "Hello", "Hi"], [" you", " there", " all", " again"]
+TEXTS = ["Hi you", "Hi there", "Hello all", "Hi again"]
+
+
+def test_a_trl_reward_is_a_list_in_the_order_of_the_completions(fake: FakeServer) -> None:
+    reward = TrlReward(fake.url, name="accepted")
+    found = reward(
+        prompts=PROMPTS, completions=COMPLETIONS, completion_ids=[[1]] * 4, label=[0] * 4
+    )
+    assert found == wanted(*TEXTS)
+    assert reward.__name__ == "accepted"
+    assert fake.parameters[0]["priority"] == 2
+
+
+def test_conversational_data_is_rendered(fake: FakeServer) -> None:
+    prompts = [[{"role": "user", "content": "Hi"}]]
+    completions = [[{"role": "assistant", "content": [{"type": "text", "text": "Fine, you?"}]}]]
+    TrlReward(fake.url)(prompts=prompts, completions=completions)
+    np.testing.assert_array_equal(fake.requests[0], Tokenizer().encode_rows(["Hi\nFine, you?\n"]))
+
+    def render(messages: list[dict[str, str]]) -> str:
+        return "".join(f"{message['role']}> " for message in messages)
+
+    TrlReward(fake.url, render=render)(prompts=prompts, completions=completions)
+    np.testing.assert_array_equal(fake.requests[1], Tokenizer().encode_rows(["user> assistant> "]))
+
+
+def test_a_message_without_text_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="render"):
+        one_message_a_line([{"role": "assistant", "content": None}])
+    with pytest.raises(InvalidInputError, match="2 prompts and 1 completions"):
+        in_groups(["a", "b"], ["c"])
+
+
+@pytest.mark.parametrize("kind", [TrlReward, AsyncTrlReward])
+def test_a_used_reward_function_is_pickled_without_its_connection(
+    fake: FakeServer, kind: type
+) -> None:
+    async def called(reward: AsyncTrlReward) -> list[float]:
+        return await reward(prompts=PROMPTS, completions=COMPLETIONS)
+
+    def call(reward: TrlReward | AsyncTrlReward) -> list[float]:
+        if isinstance(reward, AsyncTrlReward):
+            return asyncio.run(called(reward))
+        return reward(prompts=PROMPTS, completions=COMPLETIONS)
+
+    reward = kind(fake.url, truncation="shared_context", name="other")
+    assert call(reward) == wanted(*TEXTS)
+    copy = pickle.loads(pickle.dumps(reward))  # noqa: S301  # our own
+    assert copy.__name__ == "other"
+    assert call(copy) == wanted(*TEXTS)
+    assert call(reward) == wanted(*TEXTS), "in a new event loop as well"
+
+
+def test_verl_gets_one_float_a_response(fake: FakeServer) -> None:
+    async def all_scores() -> list[float]:
+        calls = (
+            verl.compute_score("data", response, None, {"context": "Hi"}, url=fake.url)
+            for response in [" you", " there", " again"] * 20
+        )
+        return await asyncio.gather(*calls)
+
+    for _ in range(2):  # each with an event loop of its own
+        assert asyncio.run(all_scores()) == wanted("Hi you", "Hi there", "Hi again") * 20
+    assert len(fake.requests) < 60, "they went together"
+
+
+def test_verl_loads_it_from_its_file(fake: FakeServer) -> None:
+    # as verl.utils.import_utils.load_extern_object does with a path
+    spec = importlib.util.spec_from_file_location("custom_module", Path(verl.__file__))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    call = module.compute_score(
+        data_source="x",
+        solution_str=" you",
+        ground_truth=None,
+        extra_info={"before": "Hi", "num_turns": None},
+        reward_router_address=None,
+        url=fake.url,
+        context_key="before",
+    )
+    assert [asyncio.run(call)] == wanted("Hi you")
+
+
+def test_verl_says_what_is_missing() -> None:
+    with pytest.raises(InvalidInputError, match="no string 'context'"):
+        asyncio.run(verl.compute_score("data", " you", None, {}))
+
+
+def test_an_item_that_cannot_be_scored_fails_alone(fake: FakeServer) -> None:
+    async def score() -> list[object]:
+        async with AsyncRewardClient(fake.url) as client:
+            batcher = Batcher(client)
+            items = [["Hi you"], ["no!"], ["a", "\ud800"], ["Hello all", "Hi there"], []]
+            return await asyncio.gather(*map(batcher.rewards, items), return_exceptions=True)
+
+    first, poisoned, invalid, last, nothing = asyncio.run(score())
+    assert first == wanted("Hi you")
+    assert isinstance(poisoned, NonFiniteRewardError)
+    assert isinstance(invalid, InvalidInputError)
+    assert invalid.row == 1
+    assert last == wanted("Hello all", "Hi there")
+    assert nothing == []
+
+
+def test_many_small_items_make_few_calls(fake: FakeServer) -> None:
+    async def score() -> list[list[float]]:
+        async with AsyncRewardClient(fake.url) as client:
+            batcher = Batcher(client)
+            fake.delay_s = 0.02
+            return await asyncio.gather(*(batcher.rewards([f"n{i}"]) for i in range(200)))
+
+    assert asyncio.run(score()) == [wanted(f"n{i}") for i in range(200)]
+    assert len(fake.requests) <= 4 + 200 // 8
+
+
+@pytest.fixture
+def service(fake: FakeServer) -> Iterator[str]:
+    """The HTTP service on a real uvicorn. -> its address."""
+
+    def make_client() -> AsyncRewardClient:
+        retry = Retry(attempts=1)
+        return AsyncRewardClient(
+            fake.url, priority="bulk", timeout_s=2, connection=Connection(retry=retry)
+        )
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(create_app(make_client), log_level="warning")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+def test_openrlhfs_workers_are_answered(fake: FakeServer, service: str) -> None:
+    async def one(session: aiohttp.ClientSession, text: str) -> dict:
+        # the payload of SingleTurnAgentExecutor._fetch_rewards_via_http
+        payload = {"query": [text], "prompts": ["Hi"], "labels": [None]}
+        async with session.post(f"{service}/get_reward", json=payload) as response:
+            response.raise_for_status()
+            return await response.json()
+
+    async def workers() -> list[dict]:
+        async with aiohttp.ClientSession() as session:
+            return await asyncio.gather(*(one(session, f"Hi n{i}") for i in range(64)))
+
+    for i, answer in enumerate(asyncio.run(workers())):
+        (reward,) = wanted(f"Hi n{i}")
+        assert answer == {"rewards": [reward], "scores": [reward], "extra_logs": {}}
+    assert len(fake.requests) < 64
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        (b"no json", 422, "InvalidInputError"),
+        (b"[" * 100_000, 422, "InvalidInputError"),
+        (b"[]", 422, "InvalidInputError"),
+        (b'{"query": "one text"}', 422, "InvalidInputError"),
+        (b'{"query": ["a", 1]}', 422, "InvalidInputError"),
+        (b'{"query": ["a\\ud800"]}', 422, "InvalidInputError"),
+        (b'{"query": ["secret words!"]}', 422, "NonFiniteRewardError"),
+    ],
+)
+def test_a_bad_body_says_why(service: str, body: bytes, status: int, kind: str) -> None:
+    answer = httpx.post(f"{service}/get_reward", content=body)
+    assert (answer.status_code, answer.json()["error"]) == (status, kind)
+    assert "secret" not in answer.text
+    assert httpx.post(f"{service}/get_reward", json={"query": []}).json()["rewards"] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "status", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "gone", 503, "UnavailableError"),
+        (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size", 503, OverloadedError.__name__),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "late", 504, "DeadlineError"),
+        (grpc.StatusCode.INTERNAL, "broken", 502, "InternalError"),
+    ],
+)
+def test_the_servers_failures_have_a_status(
+    fake: FakeServer, service: str, code: grpc.StatusCode, words: str, status: int, kind: str
+) -> None:
+    assert httpx.get(f"{service}/health").json() == {"model_version": 1}
+    fake.fail_with = (code, words)
+    answer = httpx.post(f"{service}/get_reward", json={"query": ["Hi"]})
+    assert (answer.status_code, answer.json()["error"]) == (status, kind)
+    assert httpx.get(f"{service}/health").status_code == status
