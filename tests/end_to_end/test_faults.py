@@ -205,7 +205,12 @@ def test_a_model_process_that_dies_is_started_again(
         assert eventually(lambda: answers_again(3), within_s=60)
     process.terminate()
     assert process.wait(40) == 0
-    assert printed.read_text().count("the process of a model has died") == 2
+    kept = re.findall(
+        r"the process of a model has died:.*?full log: (\S+)", printed.read_text(), re.DOTALL
+    )
+    assert len(kept) == 2
+    for log in kept:
+        Path(log).unlink()
 
 
 def test_sigterm_answers_what_is_in_flight_and_in_the_queue(repository: Path) -> None:
