@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboard.json"
 PORT = 19_090
 TASKS = (1, 4, 16, 64, 600, 4)  # 600 fill the queue, so that some are refused
-SECONDS_EACH = 40
+SECONDS_EACH = 30
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ class Checkpoint:
         largest: dict[str, NDArray[np.float32]] = {}
 
         def look(name: str, given: torch.Tensor, _made: torch.Tensor) -> None:
-            seen = given.abs().flatten(0, -2).amax(0).numpy()
+            seen = given.abs().amax(0).numpy()
             largest[name] = np.maximum(largest.get(name, 0), seen)
 
         self._watch_linears(batches, look)
@@ -89,10 +89,14 @@ class Checkpoint:
         batches: Iterable[NDArray[np.int32]],
         look: Callable[[str, torch.Tensor, torch.Tensor], None],
     ) -> None:
-        """Run the model, and show each linear module's name, input and output [B, S, ...]."""
+        """Run the model, and show each linear module's name, input [T, K] and output [T, N].
+
+        T are the tokens up to each row's scored one: what follows is padding.
+        """
+        used = torch.empty(0)
 
         def hook_of(name: str) -> Callable[..., None]:
-            return lambda _module, inputs, output: look(name, inputs[0], output)
+            return lambda _module, inputs, output: look(name, inputs[0][used], output[used])
 
         hooks = [
             module.register_forward_hook(hook_of(name))
@@ -101,6 +105,9 @@ class Checkpoint:
         ]
         try:
             for ids in batches:
+                real = torch.from_numpy(ids != CONTRACT.pad_token_id)
+                used = real.flip(1).cumsum(1).flip(1) > 0  # [B, S]: a real token here or later
+                used[:, 0] = True
                 self.rewards(ids)
         finally:
             for hook in hooks:

@@ -90,7 +90,7 @@ def export(options: ExportOptions, say: Say) -> Published:
             check_float16_range(checkpoint.largest_activation(parities.groups_of_candidates()))
         if options.precision == "int8":
             say("measuring activations on real conversations")
-            largest = checkpoint.largest_inputs(parities.groups_of_candidates())
+            largest = checkpoint.largest_inputs(parities.calibration_groups())
             weights = smoothed(weights, largest, checkpoint.architecture.n_layer)
         model = build(checkpoint.architecture, weights, options.precision)
         ir.save(model, graph, external_data=DATA_NAME)

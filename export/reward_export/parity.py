@@ -5,7 +5,7 @@ where padding, pooling and the prefix tree could go wrong. float32 is held to a 
 the smaller precisions to what they are for, ranking candidates as float32 does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from reward_client.contract import CONTRACT, INPUT_IDS, REWARD
 from reward_client.processor import EXACT_INT8, int8_saturates
 from reward_client.tokens import Tokenizer, pad_rows
 from reward_export.errors import ExportError, ParityError
-from reward_export.sample import conversations
+from reward_export.sample import Conversation, conversations
 
 BATCH_EFFECT = 1e-5  # how far a reward may move with its batch mates, in any precision
 CUDA = "CUDAExecutionProvider"
@@ -235,13 +235,22 @@ def _run(session: onnxruntime.InferenceSession, ids: Ids) -> NDArray[np.float32]
 
 
 def groups_of_candidates() -> Iterator[Ids]:
-    """Real contexts, each with eight real replies. int32 [8, S]."""
+    """Real contexts, each with eight real replies: what rankings are judged by. int32 [8, S]."""
+    return _groups(conversations()[:24])
+
+
+def calibration_groups() -> Iterator[Ids]:
+    """The same from other conversations: what quantisation may look at beforehand."""
+    return _groups(conversations()[24:])
+
+
+def _groups(dialogues: Sequence[Conversation]) -> Iterator[Ids]:
     tokenizer = Tokenizer()
-    dialogues = conversations()
     replies = [turn for dialogue in dialogues for turn in dialogue.turns[5:7]]
-    for i, dialogue in enumerate(dialogues[:24]):
+    for i, dialogue in enumerate(dialogues):
         context = "\n".join(dialogue.turns[: 3 + i % 5])
-        candidates = [dialogue.turns[3 + i % 5], *replies[3 * i :][: GROUP - 1]]
+        others = [replies[(3 * i + j) % len(replies)] for j in range(GROUP - 1)]
+        candidates = [dialogue.turns[3 + i % 5], *others]
         yield pad_rows([tokenizer.encode(f"{context}\n{candidate}") for candidate in candidates])
 
 

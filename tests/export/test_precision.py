@@ -16,7 +16,7 @@ from reward_export.checkpoint import Checkpoint, load
 from reward_export.graph import build
 from reward_export.linear import PRECISIONS, quantise
 from reward_export.ops import FLOAT, Ops, tensor_input
-from reward_export.parity import groups_of_candidates
+from reward_export.parity import calibration_groups, groups_of_candidates
 from reward_export.smooth import smoothed
 
 Ids = NDArray[np.int32]
@@ -29,7 +29,7 @@ def checkpoint(outlier_folder: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def smooth_weights(checkpoint: Checkpoint) -> dict[str, NDArray[np.float32]]:
-    largest = checkpoint.largest_inputs(groups_of_candidates())
+    largest = checkpoint.largest_inputs(calibration_groups())
     return smoothed(checkpoint.weights(), largest, checkpoint.architecture.n_layer)
 
 
@@ -87,7 +87,7 @@ def test_an_int8_row_does_not_depend_on_the_rows_beside_it() -> None:
 
 
 def test_the_checkpoint_has_outlier_channels(checkpoint: Checkpoint) -> None:
-    largest = checkpoint.largest_inputs(groups_of_candidates())
+    largest = checkpoint.largest_inputs(calibration_groups())
     assert set(largest) == {
         f"transformer.h.{layer}.{name}"
         for layer in range(3)
