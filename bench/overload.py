@@ -4,60 +4,91 @@
 
 The capacity is measured on the spot. Then come Poisson arrivals at half of it, at five times of
 it, and at half of it again, without a pause; memory of the server's processes is looked at all
-the time. Every answer is checked.
+the time. Every answer is checked. The configuration is the checked-in one but for the queue's
+bound, which is set to two seconds of work of this machine, as an operator would.
 """
 
+import re
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from google.protobuf import text_format
-from load import Call, closed_loop, drive, open_loop, percentiles_ms, poisson_arrivals, summary
+from load import (
+    Call,
+    Request,
+    closed_loop,
+    drive,
+    open_loop,
+    percentiles_ms,
+    poisson_arrivals,
+    summary,
+)
 from pools import chat_pools, rows_pool
 from server import BULK, INTERACTIVE, rows_a_second, say
-from serving import CONFIG, Host, Setting, answered, host, resident_mb
+from serving import CONFIG, MODEL_NAME, Host, Setting, answered, publish, resident_mb, served_from
 from tritonclient.grpc import model_config_pb2
 
 FACTOR, BEFORE_AND_AFTER, INTERACTIVE_SHARE = 5.0, 0.5, 0.2
+QUEUED_S = 2.0  # of work that the queue holds: as much as somebody in a chat may wait
 ROWS = 8
 LOOK_EVERY_S = 0.1
 
 
 def run(setting: Setting) -> dict[str, object]:
     """Measure capacity, overload, recovery, and interactive calls beside too much bulk work."""
-    with host(setting) as served:
-        pools = {"work": rows_pool(ROWS, 4, setting.seed)}
-        pools["short"] = chat_pools(8, setting.seed)["short"]
-        requests = answered(served, pools)
-        capacity = rows_a_second(served, requests["work"], 16) / ROWS
+    with tempfile.TemporaryDirectory() as folder:
+        repository = publish(setting, Path(folder), ())
+        with served_from(setting, repository) as served:
+            pools = {"work": rows_pool(ROWS, 4, setting.seed)}
+            pools["short"] = chat_pools(8, setting.seed)["short"]
+            requests = answered(served, pools)
+            capacity = rows_a_second(served, requests["work"], 16) / ROWS
         say(f"capacity: {capacity:.1f} calls/s of {ROWS} full rows")
-        found = overload(served, requests["work"], capacity)
-        found["interactive"] = interactive(served, requests, capacity)
-    return {"capacity_calls_a_second": capacity, "factor": FACTOR, **queue_bounds(), **found}
-
-
-def queue_bounds() -> dict[str, object]:
-    """What the configuration promises of its default priority."""
-    config = text_format.Parse(CONFIG.read_text(), model_config_pb2.ModelConfig())
-    policy = config.dynamic_batching.default_queue_policy
+        queue = max(2, round(QUEUED_S * capacity))
+        found = {"max_queue_size_shipped": set_queue_size(repository, queue)}
+        with served_from(setting, repository) as served:
+            found |= overload(served, requests["work"], capacity, queue)
+            found["interactive"] = interactive(served, requests, capacity)
     return {
-        "max_queue_size": policy.max_queue_size,
-        "max_wait_s": policy.default_timeout_microseconds / 1e6,
+        "capacity_calls_a_second": capacity,
+        "factor": FACTOR,
+        "max_queue_size": queue,
+        "queued_s": QUEUED_S,
+        "max_wait_s": max_wait_s(),
+        **found,
     }
 
 
-def overload(served: Host, pool: Sequence, capacity: float) -> dict[str, object]:
+def set_queue_size(repository: Path, size: int) -> int:
+    """Bound the queue of each priority. -> the bound that the file came with."""
+    file = repository / MODEL_NAME / CONFIG.name
+    before = re.findall(r"max_queue_size: (\d+)", file.read_text())
+    file.write_text(re.sub(r"max_queue_size: \d+", f"max_queue_size: {size}", file.read_text()))
+    return int(before[0])
+
+
+def max_wait_s() -> float:
+    """What the configuration promises calls of its default priority."""
+    config = text_format.Parse(CONFIG.read_text(), model_config_pb2.ModelConfig())
+    policy = config.dynamic_batching.default_queue_policy
+    return float(policy.default_timeout_microseconds / 1e6)
+
+
+def overload(
+    served: Host, pool: Sequence[Request], capacity: float, queue: int
+) -> dict[str, object]:
     """Half of the capacity, five times of it, and half again."""
-    bounds = queue_bounds()
-    # long enough to fill the queue and stay full for a while
-    fill_s = bounds["max_queue_size"] / ((FACTOR - 1) * capacity)
-    seconds = max(4 * served.setting.seconds, fill_s + 2 * bounds["max_wait_s"])
-    quiet_s = max(2 * served.setting.seconds, 20 / capacity)
+    fill_s = queue / ((FACTOR - 1) * capacity) + 2
+    seconds = fill_s + max(4 * served.setting.seconds, 4 * QUEUED_S, 12 / capacity)
+    quiet_s = max(4 * served.setting.seconds, 12 / capacity)
     rng, load = np.random.default_rng(served.setting.seed), served.load(pool)
     phases = (("before", BEFORE_AND_AFTER, quiet_s), ("overload", FACTOR, seconds))
-    after = ("after", BEFORE_AND_AFTER, 3 * quiet_s + bounds["max_wait_s"])
+    after = ("after", BEFORE_AND_AFTER, 2 * quiet_s + QUEUED_S)
     pids = [pid for group in served.processes().values() for pid in group]
     phased = {}
     with memory(pids) as sizes:
@@ -127,7 +158,7 @@ def interactive(served: Host, requests: dict, capacity: float) -> dict[str, obje
     rng, setting = np.random.default_rng(served.setting.seed + 1), served.setting
     chats = served.load(requests["short"], priority=INTERACTIVE)
     rate = INTERACTIVE_SHARE * rows_a_second(served, requests["short"], 4) / 8
-    seconds = max(4 * setting.seconds, 30 / rate)
+    seconds = max(4 * setting.seconds, 25 / rate)
     arrivals = poisson_arrivals(rate, seconds, rng)
     (alone,) = drive(served.url, (chats, open_loop(arrivals)))
     bulk = served.load(requests["work"], priority=BULK)

@@ -85,10 +85,18 @@ class Host:
 @contextlib.contextmanager
 def host(setting: Setting, models: Sequence[str] = ()) -> Iterator[Host]:
     """Publish random weights of a shape, and serve them and the `models` asked for."""
-    with tempfile.TemporaryDirectory() as folder:
-        repository = publish(setting, Path(folder), models)
-        with TritonServer(ServerOptions(repository, "127.0.0.1", 0, 0, 0)) as server:
-            yield Host(setting, server, repository)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        served_from(setting, publish(setting, Path(folder), models)) as served,
+    ):
+        yield served
+
+
+@contextlib.contextmanager
+def served_from(setting: Setting, repository: Path) -> Iterator[Host]:
+    """Serve what has been published."""
+    with TritonServer(ServerOptions(repository, "127.0.0.1", 0, 0, 0)) as server:
+        yield Host(setting, server, repository)
 
 
 def publish(setting: Setting, folder: Path, models: Sequence[str]) -> Path:
