@@ -42,9 +42,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(VENV)/onnxruntimes/%: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime==$*
 
-bench: $(INSTALLED) ## the graph against a plain export and PyTorch, on this machine
-	$(BIN)/pip install --quiet --constraint constraints.txt 'onnxscript>=0.3'
-	$(BIN)/python bench/graph.py
+bench: $(INSTALLED) ## graph, server, overload and client on a tiny model, minutes; SUITES and OPTIONS choose others
+	$(BIN)/python bench/run.py $(or $(SUITES),graph client server overload) $(or $(OPTIONS),--quick)
 
 clean: ## remove what the targets above have made
 	rm -rf $(VENV) .checkpoints .mypy_cache .ruff_cache .pytest_cache .hypothesis

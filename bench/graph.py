@@ -38,6 +38,7 @@ from reward_export.smooth import smoothed
 
 SHAPES = {"tiny": (2, 2, 64), "small": (12, 12, 768), "medium": (24, 16, 1024)}
 PAUSE_S = 0.3
+REDUCED = ("int8", "bfloat16", "float16")
 WORKER = Path(__file__).parent / "worker.py"
 
 
@@ -69,19 +70,21 @@ class Engine:
 
 @dataclass(frozen=True)
 class Spec:
-    """An engine to start: its column's name, interpreter, kind in `worker.py`, and model."""
+    """An engine to start: its column's name, interpreter, kind in `worker.py`, model and device."""
 
     name: str
     python: str
     kind: str
     model: Path
+    device: str = "cpu"
 
 
 def start(spec: Spec, file: Path, threads: int) -> Engine:
     """Start a worker; what it prints besides answers goes to its log."""
     log = file.with_name(f"{spec.name}.log")
     environment = {**os.environ, "BENCH_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-    if spec.kind.startswith("vllm"):
+    environment["BENCH_DEVICE"] = spec.device
+    if spec.kind.startswith("vllm") and spec.device == "cpu":
         environment |= vllm_environment(Path(spec.python))
     process = subprocess.Popen(
         [spec.python, str(WORKER), spec.kind, str(spec.model), str(file)],
@@ -109,23 +112,25 @@ def vllm_environment(python: Path) -> dict[str, str]:
     }
 
 
-def prepare(folder: Path, given: argparse.Namespace) -> list[Engine]:
-    """Checkpoint, graphs and workers of the engines asked for."""
-    shape, vllm, threads = given.shape, given.vllm, given.threads
-    n_layer, n_head, n_embd = SHAPES[shape]
+def prepare(folder: Path, given: argparse.Namespace) -> tuple[list[Engine], dict[str, str]]:
+    """Checkpoint, graphs, workers of the engines asked for, and why some are missing."""
+    n_layer, n_head, n_embd = SHAPES[given.shape]
     source = folder / "checkpoint"
-    random_checkpoint(source, n_layer=n_layer, n_head=n_head, n_embd=n_embd)
+    random_checkpoint(source, n_layer=n_layer, n_head=n_head, n_embd=n_embd, seed=given.seed)
     save_tokenizer(source)
     checkpoint = load(str(source))
-    models = {name: folder / name / "model.onnx" for name in ("plain", "ours", "ours-int8")}
+    names = ("plain", "ours", "ours-int8") if given.device == "cpu" else ("plain", "ours")
+    models = {name: folder / name / "model.onnx" for name in names}
     for model in models.values():
         model.parent.mkdir()
     plain.export(checkpoint.model, models["plain"])
     weights = checkpoint.weights()
-    ir.save(build(checkpoint.architecture, weights), models["ours"], external_data="weights")
-    largest = checkpoint.largest_inputs(groups_of_candidates())
-    int8 = build(checkpoint.architecture, smoothed(weights, largest, n_layer), "int8")
-    ir.save(int8, models["ours-int8"], external_data="weights")
+    ours = build(checkpoint.architecture, weights, given.precision)
+    ir.save(ours, models["ours"], external_data="weights")
+    if "ours-int8" in models:
+        largest = checkpoint.largest_inputs(groups_of_candidates())
+        int8 = build(checkpoint.architecture, smoothed(weights, largest, n_layer), "int8")
+        ir.save(int8, models["ours-int8"], external_data="weights")
     file = folder / "workloads.npz"
     arrays = {}
     for name, rows in workloads().items():
@@ -134,19 +139,51 @@ def prepare(folder: Path, given: argparse.Namespace) -> list[Engine]:
             np.array([*map(len, rows)]),
         )
     np.savez(file, **arrays)
-    specs = [Spec(name, sys.executable, "onnx", model) for name, model in models.items()]
+    specs = engine_specs(models, source, given)
+    return start_all([spec for spec in specs if is_wanted(spec, given.engines)], file, given)
+
+
+def engine_specs(models: dict[str, Path], source: Path, given: argparse.Namespace) -> list[Spec]:
+    """The engines that can be asked for, plain first."""
+    onnx = "onnx" if given.device == "cpu" else "onnx-cuda"
+    specs = [Spec(name, sys.executable, onnx, model) for name, model in models.items()]
     pythons = {"torch-eager": sys.executable, "torch-sdpa": sys.executable}
-    if vllm:
-        pythons |= {"vllm-float32": vllm, "vllm-bfloat16": vllm}
-    specs += [Spec(kind, python, kind, source) for kind, python in pythons.items()]
-    engines = []
+    if given.optimum:
+        pythons["optimum"] = given.optimum
+    if given.vllm:
+        dtypes = ("float32", "bfloat16") if given.device == "cpu" else ("float16",)
+        pythons |= {
+            f"vllm-{dtype}{way}": given.vllm for dtype in dtypes for way in ("", "-nocache")
+        }
+    specs += [Spec(kind, python, kind, source, given.device) for kind, python in pythons.items()]
+    return specs
+
+
+def is_wanted(spec: Spec, engines: str | None) -> bool:
+    """Whether it was asked for; vLLM without its cache only by name."""
+    if engines:
+        return spec.name in ("plain", *engines.split(","))
+    return not spec.name.endswith("-nocache")
+
+
+def start_all(
+    specs: list[Spec], file: Path, given: argparse.Namespace
+) -> tuple[list[Engine], dict[str, str]]:
+    """Engines that have loaded, and for each rival that cannot, its last words."""
+    engines, missing = [], {}
     for spec in specs:
-        if given.engines and spec.name not in ("plain", *given.engines.split(",")):
+        engine = start(spec, file, given.threads)
+        try:
+            engine.wait_until_ready()
+        except RuntimeError as error:
+            if spec.name in ("plain", "ours"):
+                raise
+            missing[spec.name] = str(error).splitlines()[-1]
+            print(f"{spec.name} is left out: {missing[spec.name]}", file=sys.stderr, flush=True)
             continue
-        engines.append(start(spec, file, threads))
-        engines[-1].wait_until_ready()
+        engines.append(engine)
         print(f"{spec.name} is ready", file=sys.stderr, flush=True)
-    return engines
+    return engines, missing
 
 
 def save_tokenizer(folder: Path) -> None:
@@ -158,7 +195,9 @@ def save_tokenizer(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def measure(engines: list[Engine], workload: str, rounds: int) -> dict[str, dict[str, float]]:
+def measure(
+    engines: list[Engine], workload: str, rounds: int, precision: str
+) -> dict[str, dict[str, float]]:
     """Milliseconds and largest difference from the plain export, by engine."""
     seconds: dict[str, list[float]] = {engine.name: [] for engine in engines}
     worst = dict.fromkeys(seconds, 0.0)
@@ -169,7 +208,7 @@ def measure(engines: list[Engine], workload: str, rounds: int) -> dict[str, dict
             taken, rewards = engine.ask(workload)
             wanted = rewards if wanted is None else wanted
             difference = float(np.abs(rewards - wanted).max())
-            if not difference <= allowed_difference(engine.name):  # NaN fails as well
+            if not difference <= allowed_difference(engine.name, precision):  # NaN fails as well
                 raise RuntimeError(f"{engine.name} answers wrongly on {workload}: {difference}")
             worst[engine.name] = max(worst[engine.name], difference)
             if number:  # the first is for warming up
@@ -178,15 +217,17 @@ def measure(engines: list[Engine], workload: str, rounds: int) -> dict[str, dict
         name: {
             "ms_min": 1e3 * min(times),
             "ms_median": 1e3 * float(np.median(times)),
+            "ms_max": 1e3 * max(times),
             "max_difference": worst[name],
         }
         for name, times in seconds.items()
     }
 
 
-def allowed_difference(engine: str) -> float:
+def allowed_difference(engine: str, precision: str) -> float:
     """How far an engine's logits may be from the plain export's; random ones have a std near 1."""
-    return 0.3 if engine.endswith(("int8", "bfloat16")) else 1e-4
+    reduced = precision != "fp32" or any(part in engine for part in REDUCED)
+    return 0.3 if reduced else 1e-4
 
 
 def table_row(workload: str, by_engine: dict[str, dict[str, float]]) -> str:
@@ -202,6 +243,10 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of ours")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights")
+    parser.add_argument("--optimum", metavar="PYTHON", help="the same with optimum-onnx")
     parser.add_argument("--vllm", metavar="PYTHON", help="interpreter of an environment with vLLM")
     parser.add_argument(
         "--engines", help="names, comma between; all if left out, plain always first"
@@ -209,14 +254,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        engines = prepare(Path(folder), given)
+        engines, missing = prepare(Path(folder), given)
         print(f"| workload | {' | '.join(engine.name for engine in engines)} |")
         print("|---" * (len(engines) + 1) + "|")
         results = {}
-        peaks = [matmul_peak_gflops(given.threads)]
+        peaks = [matmul_peak_gflops(given.threads, given.device, given.precision)]
         try:
             for name in DESCRIPTIONS:
-                results[name] = measure(engines, name, given.rounds)
+                results[name] = measure(engines, name, given.rounds, given.precision)
                 print(table_row(name, results[name]), flush=True)
         finally:
             for engine in engines:
@@ -225,8 +270,14 @@ def main() -> None:
     report = {
         **describe(given.threads),
         "shape": given.shape,
+        "device": given.device,
+        "precision": given.precision,
+        "seed": given.seed,
         "rounds": given.rounds,
-        "matmul_peak_gflops": max(*peaks, matmul_peak_gflops(given.threads)),
+        "missing": missing,
+        "matmul_peak_gflops": max(
+            *peaks, matmul_peak_gflops(given.threads, given.device, given.precision)
+        ),
         "workloads": {
             name: {
                 "description": DESCRIPTIONS[name],

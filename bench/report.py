@@ -6,10 +6,25 @@ python bench/report.py --check    fail if it is not what would be written
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import plots
+import report_server as server
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "benchmarks.md"
+PLOTS = PAGE.parent / "plots"
+Section = Callable[[dict], str]
+# result file -> its section, and its plots by name; left out where there is no such file
+SERVER: dict[str, tuple[Section, tuple[str, ...]]] = {
+    "server-small.json": (
+        server.server_section,
+        ("concurrency", "latency", "sharing", "batch"),
+    ),
+    "overload-small.json": (server.overload_section, ("overload",)),
+    "analyzer-small.json": (server.analyzer_section, ()),
+}
 H = {"small": 768, "medium": 1024}
 LAYERS = {"small": 12, "medium": 24}
 
@@ -30,8 +45,16 @@ than milliseconds do, and neither travels far.
 - *vllm*: vLLM for CPUs as a pooling runner, prefix cache on and cold, blocks of 32, raw logits,
   token ids as input, tcmalloc and Intel's OpenMP preloaded
 
-To rerun: `make bench`, or `python bench/graph.py --help`; `--vllm` takes the interpreter of an
-environment that has vLLM (without torchvision and torchaudio, if those do not match its torch).
+To rerun: `make bench` is a quick pass on a tiny model; `python bench/run.py --help` names the
+suites and their options, such as `python bench/run.py graph server overload --shape small`.
+`--vllm` takes the interpreter of an environment that has vLLM; `peers --make-peers` makes one, and
+one with optimum-onnx. Two rivals cannot do the job: CTranslate2 cannot serve the classifier, and
+Infinity refuses classifiers of one label. `--device cuda` is for GPUs; none was measured so far.
+
+What this means for choosing hardware: a call costs the tokens that differ, so count those of your
+chats, not their rows. Candidates behind a shared context are cheap, and long chats cut on the left
+are not, unless the truncation policy shares them. The work is matrix products, at the share of the
+machine's own that stands in the column *peak*: compare processors by those.
 """
 
 WAYS = """\
@@ -124,6 +147,8 @@ def graph_section(report: dict) -> str:
         [
             *lines,
             "",
+            f"![Times the plain export](plots/graph-{report['shape']}.svg)",
+            "",
             "*Peak*: multiplications of the linear layers for tokens that differ, ours in float32,",
             "as a share of the machine's matrix product; attention and all else count as loss.",
             f"Largest difference of a logit from plain: {differences}.",
@@ -192,15 +217,40 @@ def page() -> str:
     ways = WAYS.format(rows=linear["rows"], threads=linear["threads"], lines=lines)
     client = client_section(json.loads((RESULTS / "client.json").read_text()))
     truncation = truncation_section(json.loads((RESULTS / "truncation.json").read_text()))
-    sections = [INTRODUCTION, *map(graph_section, reports), ways, client, truncation]
+    served = [
+        section(json.loads((RESULTS / name).read_text()))
+        for name, (section, _plots) in SERVER.items()
+        if (RESULTS / name).exists()
+    ]
+    graphs = map(graph_section, reports)
+    sections = [INTRODUCTION, *graphs, *served, ways, client, truncation]
     return "\n".join(sections).rstrip() + "\n"
+
+
+def drawn() -> dict[Path, str]:
+    """The plots by file."""
+    found = {}
+    for name, (_section, names) in SERVER.items():
+        if (RESULTS / name).exists():
+            report = json.loads((RESULTS / name).read_text())
+            found |= {
+                PLOTS / f"{plot}.svg": plots.draw(getattr(plots, plot), report) for plot in names
+            }
+    for shape in H:
+        report = json.loads((RESULTS / f"graph-{shape}.json").read_text())
+        found[PLOTS / f"graph-{shape}.svg"] = plots.draw(plots.graph, report)
+    return found
 
 
 def main() -> None:
     """Write or check."""
+    wanted = {PAGE: page(), **drawn()}
     if "--check" in sys.argv:
-        sys.exit(None if PAGE.read_text() == page() else f"{PAGE} is not what the results say")
-    PAGE.write_text(page())
+        differ = [str(f) for f, text in wanted.items() if not f.exists() or f.read_text() != text]
+        sys.exit(f"not what the results say: {', '.join(differ)}" if differ else None)
+    PLOTS.mkdir(exist_ok=True)
+    for file, text in wanted.items():
+        file.write_text(text)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # padded ids, lengths -> rewards [B]
 THREADS = int(os.environ.get("BENCH_THREADS", "2"))
+DEVICE = os.environ.get("BENCH_DEVICE", "cpu")
 
 
 def onnx(model: str, providers: list[Any]) -> Score:
@@ -24,7 +25,11 @@ def onnx(model: str, providers: list[Any]) -> Score:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
+    if providers[0] != "CPUExecutionProvider" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA that came with pip is on no library path
     session = onnxruntime.InferenceSession(model, options, providers=providers)
+    if session.get_providers()[0] != providers[0]:  # ONNX Runtime only warns
+        raise RuntimeError(f"ONNX Runtime could not start {providers[0]}")
     return lambda ids, _lengths: session.run(None, {"input_ids": ids})[0][:, 0]
 
 
@@ -37,17 +42,39 @@ def torch(model: str, attention: str) -> Score:
     loaded = AutoModelForSequenceClassification.from_pretrained(
         model, attn_implementation=attention
     ).eval()
+    loaded = loaded.to(DEVICE, torch.float16 if DEVICE == "cuda" else torch.float32)
 
     def score(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         mask = torch.from_numpy((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64))
         with torch.inference_mode():
-            tokens = torch.from_numpy(ids.astype(np.int64))
-            return loaded(input_ids=tokens, attention_mask=mask).logits[:, 0].numpy()
+            tokens = torch.from_numpy(ids.astype(np.int64)).to(DEVICE)
+            logits = loaded(input_ids=tokens, attention_mask=mask.to(DEVICE)).logits
+            return logits[:, 0].float().cpu().numpy()
 
     return score
 
 
-def vllm(model: str, dtype: str) -> Score:
+def optimum(model: str) -> Score:
+    """optimum-onnx: its own export, its own session."""
+    import onnxruntime
+    import torch
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    loaded = ORTModelForSequenceClassification.from_pretrained(
+        model, export=True, session_options=options
+    )
+
+    def score(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        mask = torch.from_numpy((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64))
+        tokens = torch.from_numpy(ids.astype(np.int64))
+        return loaded(input_ids=tokens, attention_mask=mask).logits[:, 0].numpy()
+
+    return score
+
+
+def vllm(model: str, dtype: str, *, cached: bool = True) -> Score:
     """VLLM at the settings at which it was fastest: prefix cache on, blocks of 32, cold cache."""
     from vllm import LLM, PoolingParams
 
@@ -56,7 +83,7 @@ def vllm(model: str, dtype: str) -> Score:
         runner="pooling",
         dtype=dtype,
         block_size=32,
-        enable_prefix_caching=True,
+        enable_prefix_caching=cached,
         max_model_len=1024,
         disable_log_stats=True,
     )
@@ -74,7 +101,7 @@ def vllm(model: str, dtype: str) -> Score:
         engine.reset_prefix_cache()
         return score(ids, lengths)
 
-    return cold
+    return cold if cached else score
 
 
 ENGINES: dict[str, Callable[[str], Score]] = {
@@ -82,8 +109,12 @@ ENGINES: dict[str, Callable[[str], Score]] = {
     "onnx-cuda": lambda model: onnx(model, ["CUDAExecutionProvider", "CPUExecutionProvider"]),
     "torch-eager": lambda model: torch(model, "eager"),
     "torch-sdpa": lambda model: torch(model, "sdpa"),
-    "vllm-float32": lambda model: vllm(model, "float32"),
-    "vllm-bfloat16": lambda model: vllm(model, "bfloat16"),
+    "optimum": optimum,
+    **{
+        f"vllm-{dtype}{way}": lambda model, dtype=dtype, way=way: vllm(model, dtype, cached=not way)
+        for dtype in ("float32", "bfloat16", "float16")
+        for way in ("", "-nocache")
+    },
 }
 
 

@@ -1,0 +1,195 @@
+"""Five times as many calls as the server can answer: what is kept, what is refused, and when.
+
+    python bench/run.py overload --shape small
+
+The capacity is measured on the spot. Then come Poisson arrivals at half of it, at five times of
+it, and at half of it again, without a pause; memory of the server's processes is looked at all
+the time. Every answer is checked. The configuration is the checked-in one but for the queue's
+bound, which is set to two seconds of work of this machine, as an operator would.
+"""
+
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from google.protobuf import text_format
+from load import (
+    Call,
+    Request,
+    closed_loop,
+    drive,
+    open_loop,
+    percentiles_ms,
+    poisson_arrivals,
+    summary,
+)
+from pools import chat_pools, rows_pool
+from server import BULK, INTERACTIVE, rows_a_second, say
+from serving import CONFIG, MODEL_NAME, Host, Setting, answered, publish, resident_mb, served_from
+from tritonclient.grpc import model_config_pb2
+
+FACTOR, BEFORE_AND_AFTER, INTERACTIVE_SHARE = 5.0, 0.5, 0.2
+QUEUED_S = 2.0  # of work that the queue holds: as much as somebody in a chat may wait
+ROWS = 8
+LOOK_EVERY_S = 0.1
+
+
+def run(setting: Setting) -> dict[str, object]:
+    """Measure capacity, overload, recovery, and interactive calls beside too much bulk work."""
+    with tempfile.TemporaryDirectory() as folder:
+        repository = publish(setting, Path(folder), ())
+        with served_from(setting, repository) as served:
+            pools = {"work": rows_pool(ROWS, 4, setting.seed)}
+            pools["short"] = chat_pools(8, setting.seed)["short"]
+            requests = answered(served, pools)
+            capacity = rows_a_second(served, requests["work"], 16) / ROWS
+        say(f"capacity: {capacity:.1f} calls/s of {ROWS} full rows")
+        queue = max(2, round(QUEUED_S * capacity))
+        found = {"max_queue_size_shipped": set_queue_size(repository, queue)}
+        with served_from(setting, repository) as served:
+            found |= overload(served, requests["work"], capacity, queue)
+            found["interactive"] = interactive(served, requests, capacity)
+    return {
+        "capacity_calls_a_second": capacity,
+        "factor": FACTOR,
+        "max_queue_size": queue,
+        "queued_s": QUEUED_S,
+        "max_wait_s": max_wait_s(),
+        **found,
+    }
+
+
+def set_queue_size(repository: Path, size: int) -> int:
+    """Bound the queue of each priority. -> the bound that the file came with."""
+    file = repository / MODEL_NAME / CONFIG.name
+    before = re.findall(r"max_queue_size: (\d+)", file.read_text())
+    file.write_text(re.sub(r"max_queue_size: \d+", f"max_queue_size: {size}", file.read_text()))
+    return int(before[0])
+
+
+def max_wait_s() -> float:
+    """What the configuration promises calls of its default priority."""
+    config = text_format.Parse(CONFIG.read_text(), model_config_pb2.ModelConfig())
+    policy = config.dynamic_batching.default_queue_policy
+    return float(policy.default_timeout_microseconds / 1e6)
+
+
+def overload(
+    served: Host, pool: Sequence[Request], capacity: float, queue: int
+) -> dict[str, object]:
+    """Half of the capacity, five times of it, and half again."""
+    fill_s = queue / ((FACTOR - 1) * capacity) + 2
+    seconds = fill_s + max(4 * served.setting.seconds, 4 * QUEUED_S, 12 / capacity)
+    quiet_s = max(4 * served.setting.seconds, 12 / capacity)
+    rng, load = np.random.default_rng(served.setting.seed), served.load(pool)
+    phases = (("before", BEFORE_AND_AFTER, quiet_s), ("overload", FACTOR, seconds))
+    after = ("after", BEFORE_AND_AFTER, 2 * quiet_s + QUEUED_S)
+    pids = [pid for group in served.processes().values() for pid in group]
+    phased = {}
+    with memory(pids) as sizes:
+        start = time.perf_counter()
+        arrivals, ends, offset = [], [], 0.0
+        for _name, factor, length in (*phases, after):
+            arrivals.append(offset + poisson_arrivals(factor * capacity, length, rng))
+            offset += length
+            ends.append(offset)
+        (calls,) = drive(served.url, (load, open_loop(np.concatenate(arrivals))))
+        took = time.perf_counter() - start
+    begins = [0.0, *ends[:-1]]
+    for (name, factor, length), begin, end in zip((*phases, after), begins, ends, strict=True):
+        own = [call for call in calls if begin <= call.intended_s < end]
+        done = [c for c in calls if c.outcome == "ok" and begin <= c.done_s < end]
+        phased[name] = {
+            "offered_calls_a_second": factor * capacity,
+            "seconds": length,
+            "answered_calls_a_second": len(done) / length,
+            **summary(own),
+        }
+        say(f"{name}: {phased[name]['answered_calls_a_second']:.1f} calls/s answered of "
+            f"{factor * capacity:.1f}")  # fmt: skip
+    overloaded = [c for c in calls if begins[1] <= c.intended_s < ends[1]]
+    kept = kept_share(overloaded, begins[1] + fill_s, ends[1], capacity)
+    return {
+        "phases": phased,
+        "throughput_kept": kept,
+        "recovered_after_s": recovery_s(calls, ends[1]),
+        "took_s": took,
+        "memory_mb": sizes,
+        "timeline": timeline(calls),
+    }
+
+
+def kept_share(calls: Sequence[Call], begin: float, end: float, capacity: float) -> float:
+    """Calls answered a second while the queue is full, over the capacity."""
+    done = [c for c in calls if c.outcome == "ok" and begin <= c.done_s < end]
+    return len(done) / (end - begin) / capacity
+
+
+def recovery_s(calls: Sequence[Call], end: float) -> float | None:
+    """Seconds from the load's fall to the last call, meant to be sent since, that was refused."""
+    refused = [c.intended_s for c in calls if c.intended_s >= end and c.outcome != "ok"]
+    return max(refused) - end if refused else 0.0
+
+
+def timeline(calls: Sequence[Call], step_s: float = 1.0) -> list[dict[str, float]]:
+    """By the second at which they were meant to be sent: calls, refusals, median latency."""
+    found = []
+    for second in range(int(max(call.intended_s for call in calls) // step_s) + 1):
+        own = [c for c in calls if second <= c.intended_s / step_s < second + 1]
+        answered = [c.latency_s for c in own if c.outcome == "ok"]
+        found.append(
+            {
+                "second": second * step_s,
+                "calls": len(own),
+                "answered": len(answered),
+                "p50_ms": percentiles_ms(answered).get("p50", 0.0),
+            }
+        )
+    return found
+
+
+def interactive(served: Host, requests: dict, capacity: float) -> dict[str, object]:
+    """Latency of interactive calls alone, and beside bulk work at five times the capacity."""
+    rng, setting = np.random.default_rng(served.setting.seed + 1), served.setting
+    chats = served.load(requests["short"], priority=INTERACTIVE)
+    rate = INTERACTIVE_SHARE * rows_a_second(served, requests["short"], 4) / 8
+    seconds = max(4 * setting.seconds, 25 / rate)
+    arrivals = poisson_arrivals(rate, seconds, rng)
+    (alone,) = drive(served.url, (chats, open_loop(arrivals)))
+    bulk = served.load(requests["work"], priority=BULK)
+    surplus = open_loop(poisson_arrivals(FACTOR * capacity, seconds + 1, rng))
+    beside, work = drive(served.url, (chats, open_loop(arrivals)), (bulk, surplus))
+    # one queued closed loop: what a well-behaved bulk client does instead
+    gentle, _ = drive(served.url, (chats, open_loop(arrivals)), (bulk, closed_loop(2, seconds)))
+    say(f"interactive beside bulk: {percentiles_ms([c.latency_s for c in beside])}")
+    return {
+        "calls_a_second": rate,
+        "alone": summary(alone),
+        "beside bulk at 5 times capacity": summary(beside),
+        "beside bulk, 2 in flight": summary(gentle),
+        "bulk": summary(work),
+    }
+
+
+@contextmanager
+def memory(pids: Sequence[int]) -> Iterator[list[float]]:
+    """Resident MB of the processes, looked at until the block ends."""
+    sizes: list[float] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK_EVERY_S):
+            sizes.append(round(resident_mb(pids), 1))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield sizes
+    finally:
+        ended.set()
+        watcher.join()

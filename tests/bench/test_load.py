@@ -1,0 +1,177 @@
+"""The load generator's arithmetic, and its loops against the real server."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from load import (
+    Call,
+    Load,
+    Outcome,
+    Request,
+    WrongAnswerError,
+    check,
+    closed_loop,
+    drive,
+    open_loop,
+    outcome_of,
+    percentiles_ms,
+    poisson_arrivals,
+    steady_rows_a_second,
+    summary,
+)
+from tritonclient.utils import InferenceServerException
+
+from reward_client import RewardClient
+from reward_client.tokens import Tokenizer
+from reward_serve.server import TritonServer
+
+TEXTS = ["Hello there", "How are you today?\nFine, thanks"]
+
+
+class StalledSender:
+    """Has a clock of its own, which the first call holds up."""
+
+    def __init__(self, stall_s: float) -> None:
+        self.stall_s, self.clock_s = stall_s, 0.0
+
+    def now(self) -> float:
+        return self.clock_s
+
+    async def send(self, number: int, intended_s: float) -> Call:
+        sent_s = self.now()
+        self.clock_s += self.stall_s if number == 0 else 0.0
+        return Call(intended_s, sent_s, self.now(), "ok", 1)
+
+
+def call(intended_s: float, done_s: float, outcome: Outcome = "ok", n_rows: int = 1) -> Call:
+    return Call(intended_s, intended_s, done_s, outcome, n_rows)
+
+
+def test_arrivals_are_poisson() -> None:
+    arrivals = poisson_arrivals(200.0, 100.0, np.random.default_rng(0))
+    gaps = np.diff(arrivals)
+    assert arrivals[0] >= 0
+    assert arrivals[-1] < 100
+    assert len(arrivals) == pytest.approx(20_000, abs=4 * 20_000**0.5)
+    assert gaps.mean() == pytest.approx(1 / 200, rel=0.03)
+    assert gaps.std() == pytest.approx(1 / 200, rel=0.03), "as wide as its mean: exponential"
+    per_second = np.bincount(arrivals.astype(int))
+    assert per_second.var() == pytest.approx(per_second.mean(), rel=0.4)
+
+
+def test_arrivals_follow_the_seed() -> None:
+    first, again, other = (
+        poisson_arrivals(5.0, 20.0, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert first.tolist() == again.tolist()
+    assert first.tolist() != other.tolist()
+
+
+def test_percentiles() -> None:
+    found = percentiles_ms([i / 1000 for i in range(101)])
+    assert found == pytest.approx({"p50": 50, "p90": 90, "p95": 95, "p99": 99, "max": 100})
+    assert percentiles_ms([]) == {}
+
+
+def test_latency_counts_from_the_intended_time() -> None:
+    late = Call(intended_s=1.0, sent_s=5.0, done_s=6.0, outcome="ok", n_rows=1)
+    found = summary([late])
+    assert found["latency_ms"]["p50"] == pytest.approx(5000)
+    assert found["generator_behind_ms"]["p50"] == pytest.approx(4000)
+
+
+def test_calls_that_a_stall_holds_up_count_from_their_own_time() -> None:
+    calls = asyncio.run(open_loop(np.array([0.0, 0.1, 0.2]))(StalledSender(3.0)))
+    assert [c.intended_s for c in calls] == [0.0, 0.1, 0.2]
+    assert calls[1].latency_s > 2.5
+    assert calls[2].latency_s > 2.5
+
+
+def test_refusals_are_no_latency() -> None:
+    calls = [call(0, 1), call(0, 0.002, "overloaded"), call(0, 9, "expired")]
+    found = summary(calls)
+    assert found["outcomes"] == {"ok": 1, "overloaded": 1, "expired": 1}
+    assert found["latency_ms"]["max"] == pytest.approx(1000)
+    assert found["refusal_ms"]["max"] == pytest.approx(2)
+
+
+def test_throughput_leaves_out_filling_and_draining() -> None:
+    # two in flight, pairs of rows: a slow first round, then a pair each second, one beyond the end
+    calls = [call(0, done, n_rows=2) for done in (5, 5, 6, 7, 8, 9, 20)]
+    assert steady_rows_a_second(calls, 2, 10) == pytest.approx(8 / 4)
+
+
+def test_throughput_of_too_few_calls_is_an_error() -> None:
+    with pytest.raises(ValueError, match="too few"):
+        steady_rows_a_second([call(0, 1)], 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "outcome"),
+    [
+        ("[request id: <id_unknown>] Exceeds maximum queue size", "overloaded"),
+        ("Request timeout expired", "expired"),
+        ("failed to connect", "failed"),
+    ],
+)
+def test_outcomes_by_the_servers_words(words: str, outcome: str) -> None:
+    assert outcome_of(InferenceServerException(words)) == outcome
+
+
+@pytest.mark.parametrize("rewards", [[1.0, 2.1], [np.nan, 2.0], [1.0]])
+def test_wrong_answers_are_errors(rewards: list[float]) -> None:
+    with pytest.raises(WrongAnswerError):
+        check(np.array(rewards, np.float32), np.array([1, 2], np.float32), 1e-3)
+
+
+@pytest.fixture
+def request_(server: TritonServer) -> Request:
+    with RewardClient(server.grpc_url) as client:
+        rewards = client.score(TEXTS).rewards
+    return Request(Tokenizer().encode_rows(TEXTS), np.array(rewards, np.float32))
+
+
+def test_loops_against_a_server(server: TritonServer, request_: Request) -> None:
+    load = Load([request_])
+    arrivals = np.array([0.0, 0.01, 0.02, 0.03])
+    closed, opened = drive(
+        server.grpc_url, (load, closed_loop(2, 0.0)), (load, open_loop(arrivals))
+    )
+    assert len(closed) == 6, "three calls of each"
+    assert [c.intended_s for c in opened] == arrivals.tolist()
+    assert {c.outcome for c in (*closed, *opened)} == {"ok"}
+    assert all(c.intended_s <= c.sent_s <= c.done_s for c in (*closed, *opened))
+
+
+def test_a_wrong_answer_ends_the_run(server: TritonServer, request_: Request) -> None:
+    wrong = Request(request_.ids, request_.rewards[::-1])
+    with pytest.raises(WrongAnswerError):
+        drive(server.grpc_url, (Load([request_, wrong]), closed_loop(1, 0.0)))
+
+
+def test_a_model_that_is_not_there_fails_the_calls(server: TritonServer, request_: Request) -> None:
+    (calls,) = drive(server.grpc_url, (Load([request_], model="nobody"), closed_loop(1, 0.0)))
+    assert {c.outcome for c in calls} == {"failed"}
+
+
+def test_the_server_suite_runs(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "bench" / "run.py"
+    options = ["--quick", "--seconds=0.02", "--rounds=1", f"--output={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, str(script), "server", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads((tmp_path / "server-tiny.json").read_text())
+    assert found["seed"] == 0
+    assert found["shape"] == "tiny"
+    assert found["precision"] == "fp32"
+    assert found["efficiency"]["rows_an_execution"] > 8
+    assert set(found["sharing"]) == {"0.0", "0.25", "0.5", "0.75", "0.9"}
