@@ -32,7 +32,7 @@ from workloads import DESCRIPTIONS, n_unique, workloads
 from reward_client.tokens import pad_rows
 from reward_export.checkpoint import load
 from reward_export.graph import build
-from reward_export.parity import groups_of_candidates
+from reward_export.parity import calibration_groups
 from reward_export.random_checkpoint import random_checkpoint
 from reward_export.smooth import smoothed
 
@@ -128,7 +128,7 @@ def prepare(folder: Path, given: argparse.Namespace) -> tuple[list[Engine], dict
     ours = build(checkpoint.architecture, weights, given.precision)
     ir.save(ours, models["ours"], external_data="weights")
     if "ours-int8" in models:
-        largest = checkpoint.largest_inputs(groups_of_candidates())
+        largest = checkpoint.largest_inputs(calibration_groups())
         int8 = build(checkpoint.architecture, smoothed(weights, largest, n_layer), "int8")
         ir.save(int8, models["ours-int8"], external_data="weights")
     file = folder / "workloads.npz"
