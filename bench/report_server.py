@@ -54,6 +54,12 @@ Milliseconds a row, full rows that share nothing, by rows in a request: {batch}.
 Efficiency, at {rows_an_execution:.1f} rows an execution on the server and 32 in process: {over:.1f}
 rows/s over gRPC, {inside:.1f} in process, a ratio of {efficiency}. Processor seconds for a
 thousand rows: {cpu_seconds}.
+
+Calls of one row, one and two in flight, that took over {stall_ms:.0f} ms more than the median:
+{stalled} of {stall_calls} with the queue's bounds, timeouts and priorities, {unbounded_stalled} of
+{unbounded_calls} without them (largest {stall_max:.0f} and {unbounded_max:.0f} ms). With any of
+these, Triton's batcher hands no batch over before the one before it has ended, and it sleeps for
+half a second at a time if it misses being woken then.
 """
 
 OVERLOAD = """\
@@ -132,6 +138,19 @@ def server_section(report: Report) -> str:
         over=efficiency["over_grpc"]["median"],
         inside=efficiency["in_process"]["median"],
         efficiency=span(efficiency["ratio"], 2),
+        stall_ms=report["stalls"]["beyond_median_ms"],
+        **{
+            f"{prefix}{key}": value
+            for prefix, by in (
+                ("", report["stalls"]["policies"]),
+                ("unbounded_", report["stalls"]["none"]),
+            )
+            for key, value in (
+                ("stalled", by["stalled"]),
+                ("calls" if prefix else "stall_calls", by["calls"]),
+                ("max" if prefix else "stall_max", by["latency_ms"]["max"]),
+            )
+        },
         cpu_seconds=", ".join(
             f"{name} {value:.1f}"
             for name, value in efficiency["cpu_seconds_a_thousand_rows"].items()
