@@ -103,7 +103,7 @@ server, {in_flight} calls of best-of-8 in flight, {machine}.
 
 def server_section(report: Report) -> str:
     """The suite `server`."""
-    efficiency, mixed = report["efficiency"], report["mixed"]
+    efficiency, mixed, stalls = (report[name] for name in ("efficiency", "mixed", "stalls"))
     return SERVER.format(
         machine=machine(report),
         **{name: report[name] for name in ("shape", "cpu", "precision", "rounds")},
@@ -138,19 +138,13 @@ def server_section(report: Report) -> str:
         over=efficiency["over_grpc"]["median"],
         inside=efficiency["in_process"]["median"],
         efficiency=span(efficiency["ratio"], 2),
-        stall_ms=report["stalls"]["beyond_median_ms"],
-        **{
-            f"{prefix}{key}": value
-            for prefix, by in (
-                ("", report["stalls"]["policies"]),
-                ("unbounded_", report["stalls"]["none"]),
-            )
-            for key, value in (
-                ("stalled", by["stalled"]),
-                ("calls" if prefix else "stall_calls", by["calls"]),
-                ("max" if prefix else "stall_max", by["latency_ms"]["max"]),
-            )
-        },
+        stall_ms=stalls["beyond_median_ms"],
+        stalled=stalls["policies"]["stalled"],
+        stall_calls=stalls["policies"]["calls"],
+        stall_max=stalls["policies"]["latency_ms"]["max"],
+        unbounded_stalled=stalls["none"]["stalled"],
+        unbounded_calls=stalls["none"]["calls"],
+        unbounded_max=stalls["none"]["latency_ms"]["max"],
         cpu_seconds=", ".join(
             f"{name} {value:.1f}"
             for name, value in efficiency["cpu_seconds_a_thousand_rows"].items()

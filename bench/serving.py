@@ -97,7 +97,8 @@ def host(setting: Setting, models: Sequence[str] = ()) -> Iterator[Host]:
 @contextlib.contextmanager
 def served_from(setting: Setting, repository: Path) -> Iterator[Host]:
     """Serve what has been published."""
-    with TritonServer(ServerOptions(repository, "127.0.0.1", 0, 0, 0)) as server:
+    options = ServerOptions(repository, "127.0.0.1", 0, 0, 0, end_with_parent=True)
+    with TritonServer(options) as server:
         yield Host(setting, server, repository)
 
 
