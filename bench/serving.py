@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from google.protobuf import text_format
 from graph import SHAPES, Engine, Spec, start
 from load import Load, Request
 from numpy.typing import NDArray
+from tritonclient.grpc import model_config_pb2
 
 from reward_client.contract import MODEL_NAME
 from reward_export.checkpoint import load as load_checkpoint
@@ -24,7 +26,7 @@ from reward_export.random_checkpoint import random_checkpoint
 from reward_serve.server import ServerOptions, TritonServer
 
 CONFIG = Path(__file__).parent.parent / "model_repository" / MODEL_NAME / "config.pbtxt"
-PLAIN, FULL = "plain", "full_batches"
+PLAIN, FULL, UNBOUNDED = "plain", "full_batches", "unbounded"
 FULL_ROWS = 32  # rows of each execution of the model FULL
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "int8": 2e-2}
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -95,7 +97,8 @@ def host(setting: Setting, models: Sequence[str] = ()) -> Iterator[Host]:
 @contextlib.contextmanager
 def served_from(setting: Setting, repository: Path) -> Iterator[Host]:
     """Serve what has been published."""
-    with TritonServer(ServerOptions(repository, "127.0.0.1", 0, 0, 0)) as server:
+    options = ServerOptions(repository, "127.0.0.1", 0, 0, 0, end_with_parent=True)
+    with TritonServer(options) as server:
         yield Host(setting, server, repository)
 
 
@@ -114,8 +117,9 @@ def publish(setting: Setting, folder: Path, models: Sequence[str]) -> Path:
     for model in models:
         own = text.replace(f'"{MODEL_NAME}"', f'"{model}"')
         (repository / model / "1").mkdir(parents=True)
-        if model == FULL:
+        if model != PLAIN:
             own = re.sub(r"max_batch_size: \d+", f"max_batch_size: {FULL_ROWS}", own)
+            own = own if model == FULL else without_queue_policies(own)
             shutil.copytree(version, repository / model / "1", dirs_exist_ok=True)
         else:
             import plain  # noqa: PLC0415  # it needs what only this model needs
@@ -123,6 +127,15 @@ def publish(setting: Setting, folder: Path, models: Sequence[str]) -> Path:
             plain.export(load_checkpoint(str(source)).model, repository / model / "1/model.onnx")
         (repository / model / CONFIG.name).write_text(own)
     return repository
+
+
+def without_queue_policies(text: str) -> str:
+    """The configuration with dynamic batching alone: no priorities, bounds or timeouts."""
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    for field in ("priority_levels", "default_priority_level", "default_queue_policy"):
+        config.dynamic_batching.ClearField(field)
+    config.dynamic_batching.ClearField("priority_queue_policy")
+    return text_format.MessageToString(config)
 
 
 @contextlib.contextmanager

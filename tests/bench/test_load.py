@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import plots
 import pytest
 from load import (
     Call,
@@ -24,6 +25,7 @@ from load import (
     steady_rows_a_second,
     summary,
 )
+from report_server import server_section
 from tritonclient.utils import InferenceServerException
 
 from reward_client import RewardClient
@@ -175,3 +177,6 @@ def test_the_server_suite_runs(tmp_path: Path) -> None:
     assert found["precision"] == "fp32"
     assert found["efficiency"]["rows_an_execution"] > 8
     assert set(found["sharing"]) == {"0.0", "0.25", "0.5", "0.75", "0.9"}
+    assert "## The server" in server_section(found)
+    for plot in (plots.concurrency, plots.latency, plots.sharing, plots.batch):
+        assert plots.draw(plot, found) == plots.draw(plot, found), "the same bytes each time"
