@@ -19,13 +19,15 @@ import uvicorn
 from reward_client import (
     AsyncRewardClient,
     Connection,
+    DeadlineError,
     InvalidInputError,
     NonFiniteRewardError,
     OverloadedError,
     Retry,
     Tokenizer,
 )
-from reward_client.rl import verl
+from reward_client.rl import batcher as batching
+from reward_client.rl import http, verl
 from reward_client.rl.batcher import Batcher
 from reward_client.rl.http import create_app
 from reward_client.rl.text import in_groups, one_message_a_line
@@ -155,6 +157,38 @@ def test_an_item_that_cannot_be_scored_fails_alone(fake: FakeServer) -> None:
     assert nothing == []
 
 
+def test_poisoned_items_cost_one_more_call(fake: FakeServer) -> None:
+    async def score() -> list[object]:
+        async with AsyncRewardClient(fake.url) as client:
+            await client.connect()
+            fake.delay_s = 0.05
+            batcher = Batcher(client)
+            items = [["x"]] * 4 + [["Hi you"], ["a", "no!"], ["Hi there"], ["bad!"]]
+            return await asyncio.gather(*map(batcher.rewards, items), return_exceptions=True)
+
+    found = asyncio.run(score())
+    assert [found[4], found[6]] == [wanted("Hi you"), wanted("Hi there")]
+    assert [found[5].rows, found[7].rows] == [(1,), (0,)]
+    assert len(fake.requests) == 4 + 2, "four alone, the rest together, and again without the bad"
+
+
+def test_waiting_for_a_call_to_spare_counts_and_has_an_end(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "MAX_WAITING", 3)
+
+    async def score() -> list[object]:
+        async with AsyncRewardClient(fake.url) as client:
+            await client.connect()
+            fake.delay_s = 0.6
+            batcher = Batcher(client, timeout_s=0.2)
+            items = [[f"n{i}"] for i in range(10)]
+            return await asyncio.gather(*map(batcher.rewards, items), return_exceptions=True)
+
+    kinds = [type(error) for error in asyncio.run(score())]
+    assert kinds == [DeadlineError] * 7 + [OverloadedError] * 3, "4 on their way, 3 waiting"
+
+
 def test_many_small_items_make_few_calls(fake: FakeServer) -> None:
     async def score() -> list[list[float]]:
         async with AsyncRewardClient(fake.url) as client:
@@ -223,6 +257,16 @@ def test_a_bad_body_says_why(service: str, body: bytes, status: int, kind: str) 
     assert (answer.status_code, answer.json()["error"]) == (status, kind)
     assert "secret" not in answer.text
     assert httpx.post(f"{service}/get_reward", json={"query": []}).json()["rewards"] == []
+
+
+def test_a_body_without_end_is_not_read_to_its_end(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "MAX_BODY_BYTES", 1000)
+    pieces = iter([b"x" * 600] * 4)  # chunked: no length beforehand
+    answer = httpx.post(f"{service}/get_reward", content=pieces)
+    assert (answer.status_code, answer.json()["error"]) == (413, "HTTPException")
+    assert httpx.get(f"{service}/nowhere").json()["message"] == "Not Found"
 
 
 @pytest.mark.parametrize(

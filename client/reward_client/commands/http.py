@@ -30,5 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
             connection=given.connection,
         )
 
-    uvicorn.run(create_app(make_client), host=arguments.host, port=arguments.port)
+    app = create_app(make_client, timeout_s=given.timeout_s)
+    uvicorn.run(app, host=arguments.host, port=arguments.port)
     return 0

@@ -4,13 +4,22 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from reward_client.aio import AsyncRewardClient
-from reward_client.errors import NonFiniteRewardError, RewardError
+from reward_client.errors import (
+    DeadlineError,
+    NonFiniteRewardError,
+    OverloadedError,
+    RewardError,
+)
 from reward_client.tokens import check_texts
+from reward_client.wire import listed
 
 MAX_ROWS = 128  # of one call
 MAX_CALLS = 4  # on their way together
+MAX_WAITING = 10_000  # items; beyond, more waiting would only end in deadlines
+WHERE = "this process"  # where such an item got stuck
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,10 +36,12 @@ class Batcher:
 
     Args:
         client: an open client; it stays the caller's to close.
+        timeout_s: seconds that an item may take, waiting for a call to spare included.
     """
 
-    def __init__(self, client: AsyncRewardClient) -> None:
+    def __init__(self, client: AsyncRewardClient, *, timeout_s: float = 60.0) -> None:
         self._client = client
+        self._timeout_s = timeout_s
         self._waiting: deque[_Item] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -39,13 +50,25 @@ class Batcher:
 
         Raises:
             InvalidInputError: a text cannot be scored; `row` says which.
+            OverloadedError: too many items wait already.
+            DeadlineError: it took too long.
             RewardError: as `RewardClient.score`.
         """
         check_texts(texts)
+        if len(self._waiting) >= MAX_WAITING:
+            raise OverloadedError(
+                f"{MAX_WAITING} items wait already; send fewer at a time, or try again later",
+                url=WHERE,
+            )
         answer: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Item(texts, answer))
         self._start()
-        return await answer
+        try:
+            return await asyncio.wait_for(answer, self._timeout_s)
+        except asyncio.TimeoutError as error:  # the name that Python 3.10 has as well
+            raise DeadlineError(
+                f"no reward within {self._timeout_s:g} s, waiting for others included", url=WHERE
+            ) from error
 
     def _start(self) -> None:
         while self._waiting and len(self._calls) < MAX_CALLS:
@@ -70,24 +93,40 @@ class Batcher:
 
     async def _call(self, items: list[_Item]) -> None:
         try:
-            scores = await self._client.score([text for item in items for text in item.texts])
-        except NonFiniteRewardError as error:
-            if len(items) == 1:
-                _fail(items, error)
-                return
-            for item in items:  # one of them is to blame: each by itself
-                await self._call([item])
+            while items:
+                try:
+                    scores = await self._client.score([text for one in items for text in one.texts])
+                except NonFiniteRewardError as error:
+                    items = _without_poisoned(items, error)
+                else:
+                    _answer(items, scores.rewards.tolist())
+                    return
         except RewardError as error:
             _fail(items, error)
         except BaseException as error:
             _fail(items, error)
             raise
+
+
+def _answer(items: list[_Item], rewards: list[float]) -> None:
+    left = iter(rewards)
+    for item in items:
+        found = list(islice(left, len(item.texts)))
+        if not item.answer.done():
+            item.answer.set_result(found)
+
+
+def _without_poisoned(items: list[_Item], error: NonFiniteRewardError) -> list[_Item]:
+    """Fail the items that hold the error's rows, each with its own; the others are left."""
+    poisoned, others, first = set(error.rows), [], 0
+    for item in items:
+        rows = tuple(i for i in range(len(item.texts)) if first + i in poisoned)
+        first += len(item.texts)
+        if rows:
+            _fail([item], NonFiniteRewardError(f"rows {listed(rows)} have no reward", rows=rows))
         else:
-            rewards = iter(scores.rewards.tolist())
-            for item in items:
-                found = [next(rewards) for _ in item.texts]
-                if not item.answer.done():
-                    item.answer.set_result(found)
+            others.append(item)
+    return others
 
 
 def _fail(items: list[_Item], error: BaseException) -> None:

@@ -43,17 +43,20 @@ STATUS: dict[type[RewardError], int] = {
 BAD_GATEWAY = 502  # whatever else the server behind us says
 
 
-def create_app(make_client: Callable[[], AsyncRewardClient]) -> Starlette:
+def create_app(
+    make_client: Callable[[], AsyncRewardClient], *, timeout_s: float = 60.0
+) -> Starlette:
     """The ASGI application.
 
     Args:
         make_client: called once, in the event loop that serves.
+        timeout_s: seconds until a request is answered with 504.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, object]]:
         client = make_client()
-        yield {"client": client, "batcher": Batcher(client)}
+        yield {"client": client, "batcher": Batcher(client, timeout_s=timeout_s)}
         await client.close()
 
     return Starlette(
@@ -61,7 +64,7 @@ def create_app(make_client: Callable[[], AsyncRewardClient]) -> Starlette:
             Route("/get_reward", get_reward, methods=["POST"]),
             Route("/health", health),
         ],
-        exception_handlers={RewardError: _refuse},
+        exception_handlers={RewardError: _refuse, HTTPException: _say},
         lifespan=lifespan,
     )
 
@@ -81,13 +84,16 @@ async def health(request: Request) -> JSONResponse:
 
 
 async def _query(request: Request) -> list[str]:
-    if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
-        raise HTTPException(413, f"the body is above {MAX_BODY_BYTES} bytes; send fewer texts")
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body is above {MAX_BODY_BYTES} bytes; send fewer texts")
     try:
-        body = json.loads(await request.body())
+        content = json.loads(bytes(body))
     except (ValueError, RecursionError) as error:
         raise InvalidInputError("the body is no JSON") from error
-    query = body.get("query") if isinstance(body, dict) else None
+    query = content.get("query") if isinstance(content, dict) else None
     if not isinstance(query, list) or not all(isinstance(text, str) for text in query):
         raise InvalidInputError('"query" has to be a list of texts')
     return query
@@ -98,3 +104,9 @@ async def _refuse(_request: Request, error: Exception) -> JSONResponse:
     status = STATUS[kind] if (kind := next(kinds, None)) else BAD_GATEWAY
     content = {"error": type(error).__name__, "message": str(error)}
     return JSONResponse(content, status)
+
+
+async def _say(_request: Request, error: Exception) -> JSONResponse:
+    """Starlette's own refusals, in the same form."""
+    status, message = getattr(error, "status_code", 500), getattr(error, "detail", str(error))
+    return JSONResponse({"error": "HTTPException", "message": message}, status)

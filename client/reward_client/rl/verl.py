@@ -66,6 +66,7 @@ def _batcher(url: str | Sequence[str], timeout_s: float, truncation: Truncation)
     key = (url if isinstance(url, str) else tuple(url), timeout_s, truncation)
     if key not in batchers:
         batchers[key] = Batcher(
-            AsyncRewardClient(url, timeout_s=timeout_s, truncation=truncation, priority="bulk")
+            AsyncRewardClient(url, timeout_s=timeout_s, truncation=truncation, priority="bulk"),
+            timeout_s=timeout_s,
         )
     return batchers[key]
