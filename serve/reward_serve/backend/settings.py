@@ -29,6 +29,7 @@ CPU = "CPUExecutionProvider"
 ARENA_STRATEGIES = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
 CONV_SEARCHES = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
 SWITCHES = {"0": False, "false": False, "1": True, "true": True}
+SPINNING = "session.intra_op.allow_spinning"
 SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 
 
@@ -97,6 +98,8 @@ def open_session(path: str, settings: SessionSettings) -> onnxruntime.InferenceS
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     options.enable_cpu_mem_arena = settings.memory_arena
     options.enable_mem_pattern = settings.memory_pattern
+    # threads that spin after a run keep Triton from its next batch: it then sleeps for 0.5 s
+    options.add_session_config_entry(SPINNING, "0")
     if int8_saturates():
         options.add_session_config_entry(*EXACT_INT8)
     wanted = settings.providers[0][0]
