@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,13 +15,19 @@ import pytest
 import yaml
 
 from reward_client import RewardClient
+from reward_serve.security import CONTROL, HEADER
 from reward_serve.server import TritonServer
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 BASE, GPU = DEPLOY / "kubernetes" / "base", DEPLOY / "kubernetes" / "gpu"
-RULES = DEPLOY / "prometheus" / "rules.yml"
+PROMETHEUS = DEPLOY / "prometheus"
+RULES = PROMETHEUS / "rules.yml"
 DASHBOARD = DEPLOY / "grafana" / "dashboard.json"
 KUBERNETES = "1.33"
+RESTRICTED = [  # all but the key
+    f"--grpc-restricted-protocol={CONTROL}:{HEADER}",
+    f"--http-restricted-api={CONTROL}:{HEADER}",
+]
 METRIC = re.compile(r"\bnv_[a-z0-9_]+")
 
 
@@ -104,23 +111,110 @@ def test_a_pod_that_ends_has_time_for_requests_in_flight() -> None:
     assert int(compose["stop_grace_period"].removesuffix("s")) > 30
 
 
-def test_prometheus_takes_its_files() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("no promtool here; Debian's package prometheus has it")
-    config = DEPLOY / "prometheus" / "prometheus.yml"
+def scripts() -> dict[str, str]:
+    """What starts NVIDIA's image; $$ stands for the shell's $ in both."""
+    overlay = read(GPU / "deployment.yaml")["spec"]["template"]["spec"]["containers"][0]
+    shell, option, compose = read(DEPLOY / "compose.yaml")["services"]["triton"]["command"]
+    assert [shell, option] == overlay["command"] == ["sh", "-ec"]
+    (kubernetes,) = overlay["args"]
+    return {"compose": compose.replace("$$", "$"), "kubernetes": kubernetes.replace("$$", "$")}
+
+
+def started(script: str, folder: Path) -> list[str]:
+    """The arguments that the script gives to tritonserver."""
+    stub = folder / "tritonserver"
+    stub.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    stub.chmod(0o755)
     done = subprocess.run(
-        [promtool, "check", "config", str(config)], capture_output=True, text=True, check=False
+        ["sh", "-ec", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": f"{folder}:{os.environ['PATH']}"},
     )
-    assert done.returncode == 0, done.stderr
-    assert "6 rules found" in done.stdout
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("name", ["compose", "kubernetes"])
+def test_nvidias_image_closes_control_as_the_command_does(name: str, tmp_path: Path) -> None:
+    first, second = (started(scripts()[name], tmp_path) for _ in range(2))
+    assert "--model-control-mode=none" in first
+    closed = [option.rpartition("=") for option in first if "restricted" in option]
+    assert [option for option, _, _ in closed] == RESTRICTED
+    keys = {key for _, _, key in closed}
+    assert len(keys) == 1
+    assert len(keys.pop()) == 36, "a UUID"
+    assert first[:-2] == second[:-2]
+    assert first != second, "drawn at each start"
+
+
+def test_kserve_closes_control_with_a_key_that_has_to_exist() -> None:
+    model = read(DEPLOY / "kserve" / "inferenceservice.yaml")["spec"]["predictor"]["model"]
+    closed = [option.rpartition("=") for option in model["args"] if "restricted" in option]
+    assert [option for option, _, _ in closed] == RESTRICTED
+    assert {key for _, _, key in closed} == {"$(CONTROL_KEY)"}
+    (variable,) = model["env"]
+    assert variable["name"] == "CONTROL_KEY"
+    assert not variable["valueFrom"]["secretKeyRef"].get("optional"), "else the text is the key"
+
+
+def test_kserves_pod_follows_the_schema_and_its_namespace() -> None:
+    predictor = read(DEPLOY / "kserve" / "inferenceservice.yaml")["spec"]["predictor"]
+    of_kserve = {"modelFormat", "protocolVersion", "storageUri", "runtimeVersion"}
+    container = {key: value for key, value in predictor["model"].items() if key not in of_kserve}
+    spec = {
+        "containers": [{"name": "kserve-container", "image": "triton", **container}],
+        "securityContext": predictor["securityContext"],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "kserve"}, "spec": spec}
+    kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+    resources = container["resources"]
+    assert float(resources["requests"]["cpu"]) <= float(resources["limits"]["cpu"])
+    # the namespace's profile asks for it, and KServe's runtime does not give it
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def promtool(*arguments: str | Path) -> str:
+    """What promtool says about files it has to accept."""
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("no promtool here; Debian's package prometheus has it")
+    done = subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_prometheus_takes_its_files() -> None:
+    assert "6 rules found" in promtool("check", "config", PROMETHEUS / "prometheus.yml")
+
+
+def test_prometheus_takes_its_file_for_clusters(tmp_path: Path) -> None:
+    config = read(PROMETHEUS / "kubernetes.yml")
+    (job,) = config["scrape_configs"]
+    # Debian's Prometheus is built without Kubernetes' discovery: all but that is checked
+    (discovery,) = job.pop("kubernetes_sd_configs")
+    assert discovery["namespaces"]["names"] == [read(BASE / "kustomization.yaml")["namespace"]]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    shutil.copy(RULES, tmp_path)
+    assert "6 rules found" in promtool("check", "config", tmp_path / "prometheus.yml")
+    compose = read(PROMETHEUS / "prometheus.yml")["scrape_configs"]
+    assert [job["job_name"]] == [other["job_name"] for other in compose], "which alerts ask for"
+    spec = read(BASE / "deployment.yaml")["spec"]["template"]["spec"]
+    names = [port["name"] for port in spec["containers"][0]["ports"]]
+    assert job["relabel_configs"][0]["regex"] in names
+
+
+def test_alerts_fire_on_what_they_are_for() -> None:
+    promtool("test", "rules", Path(__file__).parent / "rules_test.yml")
 
 
 def test_every_alert_says_what_to_do() -> None:
     operations = (DEPLOY.parent / "docs" / "operations.md").read_text()
     rules = [rule for group in read(RULES)["groups"] for rule in group["rules"]]
     alerts = [rule["alert"] for rule in rules if "alert" in rule]
-    assert len(alerts) == 4
+    assert len(alerts) == 5
     assert [alert for alert in alerts if alert not in operations] == []
 
 
