@@ -105,17 +105,18 @@ def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(
 
 def test_ctrl_c_says_that_the_same_command_goes_on(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
-    with server(delay_s=0.05) as url:
-        with subprocess.Popen(
-            command(url, data, output), stderr=subprocess.PIPE, text=True
-        ) as process:
-            while not (output.exists() and output.stat().st_size):
-                assert process.poll() is None
-                time.sleep(0.005)
-            process.send_signal(signal.SIGINT)
-            errors = process.communicate()[1]
-        assert process.returncode == 130
-        assert errors == "interrupted; the same command goes on from here\n"
+    with (
+        server(delay_s=1) as url,  # a busy machine must not see the run end before the signal
+        subprocess.Popen(command(url, data, output), stderr=subprocess.PIPE, text=True) as process,
+    ):
+        while not (output.exists() and output.stat().st_size):
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate()[1]
+    assert process.returncode == 130
+    assert errors == "interrupted; the same command goes on from here\n"
+    with server(delay_s=0.01) as url:
         done = subprocess.run(
             command(url, data, output), check=True, capture_output=True, text=True
         )
