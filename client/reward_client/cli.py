@@ -31,6 +31,8 @@ SUBCOMMANDS = {
     "http": Subcommand("reward_client.commands.http", "rewards for OpenRLHF over HTTP", "http"),
     "export": Subcommand("reward_export.command", "publish a checkpoint as ONNX", "export"),
     "rollback": Subcommand("reward_export.rollback", "take the newest version out of service"),
+    "rows": Subcommand("reward_train.build", "dialogues as labelled rows", "train"),
+    "train": Subcommand("reward_train.command", "fine-tune a checkpoint on rows", "train"),
     "serve": Subcommand("reward_serve.command", "run tritonserver on the repository", "serve"),
 }
 

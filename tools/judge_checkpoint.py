@@ -1,0 +1,188 @@
+"""Judge a checkpoint on held-out conversations, and write the figures into its model card.
+
+    python tools/judge_checkpoint.py checkpoints/chitchat ROWS_FOLDER
+
+ROWS_FOLDER is what `gpt2-reward rows ROWS_FOLDER --chitchat` wrote. The checkpoint is exported
+and run as it is served, in float32. Baselines score the same groups.
+"""
+
+import argparse
+import json
+import random
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from reward_client.contract import INPUT_IDS, MODEL_NAME, REWARD
+from reward_client.tokens import Tokenizer
+from reward_export.export import GRAPH_NAME, ExportOptions, export
+from reward_export.parity import open_session
+from reward_train.metrics import calibration_error, pairwise_accuracy, roc_auc, sigmoid
+
+CONFIG = Path(__file__).parents[1] / "model_repository" / MODEL_NAME / "config.pbtxt"
+BATCH = 128
+DISTRACTORS = (1, 3, 7)
+BEGIN, END = "<!-- figures: tools/judge_checkpoint.py -->", "<!-- end of figures -->"
+WORD = re.compile(r"[a-z']+")
+
+Score = Callable[[str, Sequence[str]], NDArray[np.float32]]
+
+
+def model_score(graph: Path) -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    """Rewards of texts, in process."""
+    session, tokenizer = open_session(graph), Tokenizer()
+
+    def rewards(texts: Sequence[str]) -> NDArray[np.float32]:
+        (found,) = session.run([REWARD], {INPUT_IDS: tokenizer.encode_rows(texts)})
+        return np.asarray(found[:, 0], np.float32)
+
+    return rewards
+
+
+def word_overlap(context: str, candidates: Sequence[str]) -> NDArray[np.float32]:
+    """Share of a candidate's words that the end of its context holds."""
+    heard = set(WORD.findall(context[-400:].lower()))
+    said = [set(WORD.findall(candidate.lower())) for candidate in candidates]
+    return np.array([len(words & heard) / (1 + len(words)) for words in said], np.float32)
+
+
+def longest(_context: str, candidates: Sequence[str]) -> NDArray[np.float32]:
+    """Characters."""
+    return np.array([len(candidate) for candidate in candidates], np.float32)
+
+
+def chance() -> Score:
+    """Random numbers, always the same ones."""
+    draw = random.Random(0)  # noqa: S311  # no secret
+
+    def score(_context: str, candidates: Sequence[str]) -> NDArray[np.float32]:
+        return np.array([draw.random() for _ in candidates], np.float32)
+
+    return score
+
+
+def judge_groups(groups: Sequence[dict[str, Any]], score: Score) -> dict[str, float]:
+    """How often the real reply comes first among so many distractors, and beats a single one."""
+    scored = [(score(one["context"], one["candidates"]), one["best"]) for one in tqdm(groups)]
+    found = {}
+    for n in DISTRACTORS:
+        wins = []
+        for rewards, best in scored:
+            others = np.delete(rewards, best)[:n]
+            ties = int((others == rewards[best]).sum())
+            wins.append((others <= rewards[best]).all() / (1 + ties))
+        found[f"first_of_{n + 1}"] = round(float(np.mean(wins)), 4)
+    labels = [np.eye(len(rewards), dtype=np.float32)[best] for rewards, best in scored]
+    pairs = [(rewards, own) for (rewards, _), own in zip(scored, labels, strict=True)]
+    found["pairwise"] = round(pairwise_accuracy(pairs), 4)
+    return found
+
+
+def judge_rows(
+    lines: Iterator[dict[str, Any]], rewards_of: Callable[[Sequence[str]], NDArray[np.float32]]
+) -> dict[str, float]:
+    """ROC AUC and calibration over the rows of the test split, by what made a row negative."""
+    rewards, labels, kinds = [], [], []
+    with tqdm() as bar:
+        while batch := list(islice(lines, BATCH)):
+            rewards.append(rewards_of([row["context"] + row["candidate"] for row in batch]))
+            labels += [row["label"] for row in batch]
+            kinds += [row["kind"] for row in batch]
+            bar.update(len(batch))
+    values, truth, kind = np.concatenate(rewards), np.array(labels), np.array(kinds)
+    found = {
+        "rows": len(truth),
+        "accepted": round(float(truth.mean()), 4),
+        "roc_auc": round(roc_auc(values, truth), 4),
+        "calibration_error": round(calibration_error(sigmoid(values), truth), 4),
+    }
+    for name in ("other", "other-of-like-length", "ended"):
+        chosen = (kind == "continued") | (kind == name)
+        found[f"roc_auc_against_{name}"] = round(roc_auc(values[chosen], truth[chosen]), 4)
+    return found
+
+
+def read(file: Path) -> Iterator[dict[str, Any]]:
+    """A JSON object a line."""
+    with file.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def tables(metrics: dict[str, Any]) -> str:
+    """The card's two tables."""
+    columns = [*(f"first_of_{n + 1}" for n in DISTRACTORS), "pairwise"]
+    rows = [
+        f"{metrics['n_groups']:,} groups of the test conversations; ties count as their share.",
+        "",
+        "| scored by | first of 2 | first of 4 | first of 8 | beats one of 15 |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in metrics["groups"].items():
+        rows.append(f"| {name} | " + " | ".join(f"{found[c]:.1%}" for c in columns) + " |")
+    found = metrics["test_rows"]
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"{found['rows']:,} rows of the test conversations, {found['accepted']:.1%} accepted.",
+            "",
+            "| figure | value |",
+            "|---|---|",
+            f"| ROC AUC, all rows | {found['roc_auc']:.3f} |",
+            f"| against any other reply | {found['roc_auc_against_other']:.3f} |",
+            f"| against one of like length | {found['roc_auc_against_other-of-like-length']:.3f} |",
+            f"| against replies that ended | {found['roc_auc_against_ended']:.3f} |",
+            f"| expected calibration error | {found['calibration_error']:.3f} |",
+        ]
+    )
+
+
+def main() -> int:
+    """Write metrics.json and the tables of README.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("rows", type=Path)
+    arguments = parser.parse_args()
+    groups = list(read(arguments.rows / "test-groups.jsonl"))
+    with TemporaryDirectory() as folder:
+        repository = Path(folder)
+        (repository / MODEL_NAME).mkdir()
+        shutil.copy2(CONFIG, repository / MODEL_NAME)
+        options = ExportOptions(str(arguments.checkpoint), repository)
+        published = export(options, lambda line: print(line, file=sys.stderr))
+        rewards_of = model_score(published.path / GRAPH_NAME)
+
+        def this_model(context: str, candidates: Sequence[str]) -> NDArray[np.float32]:
+            return rewards_of([context + candidate for candidate in candidates])
+
+        scores: dict[str, Score] = {
+            "this model": this_model,
+            "word overlap with the context": word_overlap,
+            "longest reply": longest,
+            "random": chance(),
+        }
+        metrics = {
+            "n_groups": len(groups),
+            "groups": {name: judge_groups(groups, score) for name, score in scores.items()},
+            "test_rows": judge_rows(read(arguments.rows / "test.jsonl"), rewards_of),
+        }
+    (arguments.checkpoint / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    card = arguments.checkpoint / "README.md"
+    before, _, rest = card.read_text("utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    card.write_text(f"{before}{BEGIN}\n\n{tables(metrics)}\n\n{END}{after}", "utf-8")
+    print(tables(metrics))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

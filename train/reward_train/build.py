@@ -1,0 +1,93 @@
+"""Turn dialogues into labelled rows to train on, and into groups to judge rewards by.
+
+Dialogues are JSONL, {"id": ..., "turns": [...]} a line, both sides in turn; or those of the
+package chitchat-dataset. docs/training.md says what the labels stand for.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from reward_train import chitchat
+from reward_train.dialogues import Dialogue, RowOptions, Split, groups, rows, split_of
+from reward_train.errors import DataError
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `gpt2-reward rows` takes."""
+    parser.add_argument("output", type=Path, metavar="FOLDER", help="where the files go")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--dialogues", type=Path, metavar="FILE", help="JSONL")
+    source.add_argument("--chitchat", action="store_true", help="real people's, MIT")
+    parser.add_argument("--continued", type=int, default=1, help="further turns of the partner")
+    parser.add_argument("--negatives", type=int, default=3, help="for each reply")
+    parser.add_argument("--candidates", type=int, default=16, help="of a group")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write rows and groups of each split; say how many."""
+    found = chitchat.dialogues() if arguments.chitchat else list(read(arguments.dialogues))
+    options = RowOptions(
+        continued=arguments.continued, n_negatives=arguments.negatives, seed=arguments.seed
+    )
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        own = [dialogue for dialogue in found if split_of(dialogue.id) == split]
+        n_rows = _write(arguments.output / f"{split}.jsonl", map(asdict, rows(own, options)))
+        made = groups(own, n_candidates=arguments.candidates, seed=arguments.seed)
+        n_groups = _write(arguments.output / f"{split}-groups.jsonl", map(asdict, made))
+        print(
+            f"{split}: {len(own):,} dialogues, {n_rows:,} rows, {n_groups:,} groups",
+            file=sys.stderr,
+        )
+    print(arguments.output)
+    return 0
+
+
+def read(file: Path) -> Iterator[Dialogue]:
+    """Dialogues of a file.
+
+    Raises:
+        DataError: it cannot be read, or a line is no dialogue; the message has its number.
+    """
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {file}: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            item = json.loads(line)
+        except ValueError:
+            item = None
+        if not _is_dialogue(item):
+            raise DataError(
+                f'line {number} of {file} is no {{"id": string, "turns": [strings, none empty]}}',
+                row=number - 1,
+            )
+        if len(item["turns"]) >= chitchat.MIN_TURNS:
+            yield Dialogue(item["id"], tuple(item["turns"]))
+
+
+def _is_dialogue(item: Any) -> bool:  # noqa: ANN401  # whatever JSON holds
+    return (
+        isinstance(item, dict)
+        and isinstance(item.get("id"), str)
+        and isinstance(item.get("turns"), list)
+        and all(isinstance(turn, str) and turn.strip() for turn in item["turns"])
+    )
+
+
+def _write(file: Path, items: Iterable[dict[str, Any]]) -> int:
+    n_items = 0
+    with file.open("w", encoding="utf-8") as out:
+        for item in items:
+            out.write(json.dumps(item, ensure_ascii=False) + "\n")
+            n_items += 1
+    return n_items

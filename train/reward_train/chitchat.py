@@ -1,0 +1,27 @@
+"""chitchat-dataset as dialogues: 7,168 conversations of volunteers, MIT.
+
+Source: Brigham Young University's Chit-Chat Challenge, version 0.9.0 of the package.
+"""
+
+import json
+from importlib import resources
+
+from reward_train.dialogues import Dialogue
+
+MIN_TURNS = 2  # a conversation without a reply teaches nothing
+
+
+def dialogues() -> list[Dialogue]:
+    """Conversations with a reply, in the package's order.
+
+    Messages that one side sent in a row are one turn, joined with spaces; turns without text
+    are left out.
+    """
+    text = (resources.files("chitchat_dataset") / "dataset.json").read_text("utf-8")
+    found = [Dialogue(key, _turns(item["messages"])) for key, item in json.loads(text).items()]
+    return [dialogue for dialogue in found if len(dialogue.turns) >= MIN_TURNS]
+
+
+def _turns(messages: list[list[dict[str, str]]]) -> tuple[str, ...]:
+    turns = (" ".join(message["text"].strip() for message in turn) for turn in messages)
+    return tuple(turn.strip() for turn in turns if turn.strip())

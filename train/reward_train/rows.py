@@ -1,0 +1,149 @@
+"""Labelled rows from JSONL, Parquet or the hub, as a trainer takes them: tokens, packed.
+
+A row holds `context`, `candidate` and either `label` (1 accepted, 0 not) or what the card
+derives it from: `retry` and `remaining_user_messages`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from reward_client.errors import InvalidInputError
+from reward_client.tokens import Tokenizer
+from reward_train.errors import DataError
+from reward_train.packing import PrefixTree, token_labels
+
+READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True, slots=True)
+class RowRules:
+    """How rows become what is trained on.
+
+    Attributes:
+        min_remaining: a reply is accepted if there was no retry and the user sent at least so
+            many further messages; for rows without a label.
+        pack: rows that stand together and carry the same `group` become one item, whose shared
+            tokens are computed once, of at most so many tokens; 0 for items of one row.
+    """
+
+    min_remaining: int = 1
+    pack: int = 0
+
+
+def read_rows(source: str, *, split: str = "train") -> Dataset:
+    """Rows of a file, or of a data set on the hub.
+
+    Args:
+        source: a path that ends in `.jsonl` or `.parquet`, or a hub id.
+        split: of the data set on the hub; files are one split.
+
+    Raises:
+        DataError: there is nothing that can be read, or no rows.
+    """
+    path = Path(source)
+    reader = READERS.get(path.suffix)
+    if reader is not None and not path.is_file():
+        raise DataError(f"there is no file {source}")
+    try:
+        if reader is None:
+            rows = load_dataset(source, split=split)
+        else:
+            rows = load_dataset(reader, data_files=str(path), split="train")
+    except Exception as error:  # each reader raises its own
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(
+            f"{source} is no JSONL or Parquet file, nor a data set on the hub, that could be "
+            f"read: {reason}"
+        ) from error
+    if not len(rows):
+        raise DataError(f"{source} has no rows")
+    return rows
+
+
+def label_of(row: Mapping[str, Any], rules: RowRules) -> float:
+    """1 accepted, 0 not: the row's own, or by the card's rule.
+
+    >>> label_of({"retry": False, "remaining_user_messages": 2}, RowRules(min_remaining=2))
+    1.0
+
+    Raises:
+        ValueError: the row does not say.
+    """
+    label = row.get("label")
+    if label is None:
+        retry, remaining = row.get("retry"), row.get("remaining_user_messages")
+        if not (isinstance(retry, bool) and isinstance(remaining, int)):
+            raise ValueError(
+                'no "label" (0 or 1), nor "retry" (a boolean) with "remaining_user_messages"'
+            )
+        return float(not retry and remaining >= rules.min_remaining)
+    if label not in {0, 1}:
+        raise ValueError('its "label" is neither 0 nor 1')
+    return float(label)
+
+
+def packed_items(rows: Dataset, rules: RowRules, cache: Path) -> Dataset:
+    """Rows as `reward_train.packing.collate` takes them, with their `length` in tokens.
+
+    Args:
+        rows: of `read_rows`.
+        rules: what becomes an item.
+        cache: folder for the tokens, which may be more than memory holds.
+
+    Raises:
+        DataError: a row that cannot be used; the message has its index.
+    """
+    try:
+        return Dataset.from_generator(
+            _items, gen_kwargs={"rows": rows, "rules": rules}, cache_dir=str(cache)
+        )
+    except DatasetGenerationError as error:
+        raise (error.__cause__ if isinstance(error.__cause__, DataError) else error) from None
+
+
+def _items(rows: Dataset, rules: RowRules) -> Iterator[dict[str, Any]]:
+    tokenizer = Tokenizer()
+    item, group = _Item(), None
+    for number, row in enumerate(rows):
+        try:
+            tokens = tokenizer.encode(row["context"] + row["candidate"]).tolist()
+            own, label = len(tokenizer.encode(row["candidate"])), label_of(row, rules)
+        except KeyError as error:
+            raise DataError(f"row {number} has no {error}", row=number) from error
+        except (TypeError, ValueError, InvalidInputError) as error:
+            raise DataError(f"row {number}: {error}", row=number) from error
+        fits = len(item.tree.input_ids) + item.tree.n_new(tokens) <= rules.pack
+        if item.labels and not (fits and group == row.get("group") and group is not None):
+            yield item.columns()
+            item = _Item()
+        group = row.get("group")
+        item.tree.add(tokens)
+        item.labels.append(label)
+        item.n_own.append(own)
+    yield item.columns()
+
+
+@dataclass(slots=True)
+class _Item:
+    """Rows that are computed together."""
+
+    tree: PrefixTree = field(default_factory=PrefixTree)
+    labels: list[float] = field(default_factory=list)
+    n_own: list[int] = field(default_factory=list)
+
+    def columns(self) -> dict[str, Any]:
+        labels = token_labels(self.tree, self.labels, self.n_own)
+        return {
+            "input_ids": np.array(self.tree.input_ids, np.int32),
+            "parents": np.array(self.tree.parents, np.int32),
+            "scored": np.array(self.tree.scored, np.int32),
+            "labels": np.array(self.labels, np.float32),
+            "token_labels": np.array(labels, np.float32),
+            "length": len(self.tree.input_ids),
+        }
