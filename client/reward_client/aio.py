@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -11,16 +12,15 @@ import grpc.aio
 from tritonclient.grpc import service_pb2_grpc
 
 from reward_client.calls import Calls, Group
+from reward_client.client import CLOSED, IN_FLIGHT
 from reward_client.connection import Connection
 from reward_client.contract import MODEL_NAME, Priority
 from reward_client.counters import Counts
-from reward_client.errors import RewardError
+from reward_client.errors import InternalError, RewardError
 from reward_client.options import Options
 from reward_client.results import Ranking, Scores, ServerInfo
 from reward_client.steps import Ask, Pause, Step, Steps, T
 from reward_client.tokens import Truncation
-
-IN_FLIGHT = 4  # requests of one large call that are on their way together
 
 
 class AsyncRewardClient:
@@ -71,9 +71,19 @@ class AsyncRewardClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; the client cannot be used afterwards."""
+        """As `RewardClient.close`."""
         for server in self._servers:
             await server.close()
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds of a call that does not say."""
+        return self._calls.options.timeout_s
+
+    @property
+    def truncation(self) -> Truncation:
+        """What the candidates of a group lose that are too long."""
+        return self._calls.options.truncation
 
     @property
     def counts(self) -> Counts:
@@ -117,10 +127,14 @@ class AsyncRewardClient:
 
     async def _run(self, steps: Steps[T]) -> T:
         """Do one step after the other, and tell the call what came of it."""
-        outcome = None
+        go_on: Callable[[], Step] = partial(steps.send, None)
         try:
             while True:
-                outcome = await self._do(steps.send(outcome))
+                step = go_on()
+                try:
+                    go_on = partial(steps.send, await self._do(step))
+                except Exception as error:  # noqa: BLE001  # theirs to handle or to let through
+                    go_on = partial(steps.throw, error)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -153,9 +167,12 @@ class _Server:
         self._connection = connection
         self._credentials = connection.tls.credentials() if connection.tls else None
         self._channels: list[grpc.aio.Channel] = []
+        self._is_closed = False
         self._stubs: itertools.cycle[Any] = itertools.cycle(())
 
     async def ask(self, step: Ask) -> Any:  # noqa: ANN401  # a message, or the error
+        if self._is_closed:
+            raise ValueError(CLOSED)
         if not self._channels:
             self._open()
         method: Callable[..., Any] = getattr(next(self._stubs), step.method)
@@ -163,8 +180,13 @@ class _Server:
             return await method(step.request, timeout=step.timeout_s, metadata=step.metadata)
         except grpc.RpcError as error:
             return error
+        except asyncio.CancelledError as error:
+            if not self._is_closed or _is_cancelled():
+                raise
+            raise InternalError(CLOSED, url=self._url) from error
 
     async def close(self) -> None:
+        self._is_closed = True
         for channel in self._channels:
             await channel.close()
 
@@ -179,3 +201,9 @@ class _Server:
         if self._credentials is None:
             return grpc.aio.insecure_channel(self._url, options)
         return grpc.aio.secure_channel(self._url, self._credentials, options)
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody asked for this task's end; Python 3.10 cannot tell, and takes it so."""
+    cancelling: Callable[[], int] | None = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is None or cancelling() > 0

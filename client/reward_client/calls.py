@@ -20,8 +20,9 @@ from tritonclient.grpc import service_pb2
 from reward_client import wire
 from reward_client.contract import Priority
 from reward_client.counters import Counters
-from reward_client.endpoints import Endpoint, Endpoints
+from reward_client.endpoints import SILENT_REST_S, Endpoint, Endpoints
 from reward_client.errors import (
+    DeadlineError,
     InvalidInputError,
     ModelNotFoundError,
     ModelNotReadyError,
@@ -31,7 +32,7 @@ from reward_client.errors import (
 from reward_client.log import LOG
 from reward_client.options import Options, Terms
 from reward_client.results import Ranking, Rewards, Scores, ServerInfo
-from reward_client.status import server_error
+from reward_client.status import NO_ANSWER, server_error
 from reward_client.steps import Ask, Pause, Steps, T, Together
 from reward_client.tokens import Encoded, Tokenizer
 from reward_client.tracing import Span, span
@@ -192,6 +193,11 @@ class Calls:
             endpoint = self.endpoints.pick()
             try:
                 return (yield from action(endpoint))
+            except DeadlineError as error:
+                error.attempts = attempt
+                if error.code == NO_ANSWER:
+                    self.endpoints.is_away(endpoint, SILENT_REST_S)
+                raise
             except (UnavailableError, ModelNotReadyError) as error:
                 error.attempts = attempt
                 self.endpoints.is_away(endpoint)
@@ -199,7 +205,8 @@ class Calls:
                     raise
                 LOG.info("%s; attempt %d of %d", error, attempt, attempts)
                 if not self.endpoints.any_present():
-                    yield Pause(min(retry.pause_s(attempt), terms.deadline - time.monotonic()))
+                    left_s = terms.deadline - time.monotonic()
+                    yield Pause(max(min(retry.pause_s(attempt), left_s), 0.0))
                 if time.monotonic() >= terms.deadline:
                     raise
                 self.counters.retried()

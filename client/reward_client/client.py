@@ -1,10 +1,10 @@
 """The client that waits: one object, any number of threads."""
 
 import itertools
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +22,7 @@ from reward_client.steps import Ask, Pause, Step, Steps, T
 from reward_client.tokens import Truncation
 
 IN_FLIGHT = 4  # requests of one large call that are on their way together
+CLOSED = "the client is closed; make a new one"
 
 
 class RewardClient:
@@ -70,8 +71,6 @@ class RewardClient:
         self._servers = [
             _Server(endpoint.url, connection) for endpoint in self._calls.endpoints.all
         ]
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_lock = threading.Lock()
 
     def __enter__(self) -> "RewardClient":
         try:
@@ -90,11 +89,19 @@ class RewardClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; the client cannot be used afterwards."""
+        """Close the connections; calls on their way fail, and later ones with ValueError."""
         for server in self._servers:
             server.close()
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds of a call that does not say."""
+        return self._calls.options.timeout_s
+
+    @property
+    def truncation(self) -> Truncation:
+        """What the candidates of a group lose that are too long."""
+        return self._calls.options.truncation
 
     @property
     def counts(self) -> Counts:
@@ -121,8 +128,8 @@ class RewardClient:
 
         Args:
             texts: what to score, each a context with a candidate behind it. Of a text, the
-                last 256 tokens count. More than the server's largest batch are sent in
-                several requests.
+                last 256 tokens count, whatever `truncation` says of groups. More than the
+                server's largest batch are sent in several requests.
             timeout_s: seconds for this call; the client's if None.
             priority: of this call; the client's if None.
 
@@ -135,7 +142,7 @@ class RewardClient:
                 exchanges its version all the time.
             ServerError: it could not answer, in one of the ways of `reward_client.errors`.
             NonFiniteRewardError: it answered NaN; `rows` says for which texts.
-            ValueError: `timeout_s` or `priority` means nothing.
+            ValueError: `timeout_s` or `priority` means nothing, or the client is closed.
         """
         return self._run(self._calls.score(texts, timeout_s, priority))
 
@@ -185,10 +192,14 @@ class RewardClient:
 
     def _run(self, steps: Steps[T]) -> T:
         """Do one step after the other, and tell the call what came of it."""
-        outcome = None
+        go_on: Callable[[], Step] = partial(steps.send, None)
         try:
             while True:
-                outcome = self._do(steps.send(outcome))
+                step = go_on()
+                try:
+                    go_on = partial(steps.send, self._do(step))
+                except Exception as error:  # noqa: BLE001  # theirs to handle or to let through
+                    go_on = partial(steps.throw, error)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -200,13 +211,8 @@ class RewardClient:
             return self._servers[step.server].ask(step)
         if isinstance(step, Pause):
             return time.sleep(step.seconds)
-        return _first_error_or_all([self._threads().submit(self._run, part) for part in step.parts])
-
-    def _threads(self) -> ThreadPoolExecutor:
-        with self._pool_lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(IN_FLIGHT, "reward_client")
-            return self._pool
+        with ThreadPoolExecutor(IN_FLIGHT, "reward_client") as pool:  # threads start as needed
+            return _first_error_or_all([pool.submit(self._run, part) for part in step.parts])
 
 
 class _Server:
@@ -214,10 +220,13 @@ class _Server:
 
     def __init__(self, url: str, connection: Connection) -> None:
         self._channels = [_channel(url, connection) for _ in range(connection.channels)]
+        self._is_closed = False
         stubs = [service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in self._channels]
         self._stubs = itertools.cycle(stubs)
 
     def ask(self, step: Ask) -> Any:  # noqa: ANN401  # a message, or the error
+        if self._is_closed:
+            raise ValueError(CLOSED)
         method: Callable[..., Any] = getattr(next(self._stubs), step.method)
         try:
             return method(step.request, timeout=step.timeout_s, metadata=step.metadata)
@@ -225,6 +234,7 @@ class _Server:
             return error
 
     def close(self) -> None:
+        self._is_closed = True
         for channel in self._channels:
             channel.close()
 

@@ -2,11 +2,15 @@
 
 import math
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+
+_HEADER_NAME = re.compile("[0-9a-z_.-]+")
+_HEADER_VALUE = re.compile("[ -~]*")
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # far above a full request of 128 rows, 131 kB
 
@@ -92,7 +96,7 @@ class Connection:
         retry: what to do when no server is there.
 
     Raises:
-        ValueError: fewer channels than one, or a header's name that gRPC refuses.
+        ValueError: fewer channels than one, or a header that gRPC refuses.
     """
 
     tls: TLS | None = None
@@ -103,9 +107,11 @@ class Connection:
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise ValueError(f"channels must be at least 1, not {self.channels}")
-        for name in self.metadata:
-            if name != name.lower() or not name.isascii() or " " in name or not name:
-                raise ValueError(f"header names are lower-case ASCII without spaces, not {name!r}")
+        for name, value in self.metadata.items():
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"header names are made of a-z, 0-9, _, - and ., not {name!r}")
+            if not _HEADER_VALUE.fullmatch(value):  # which stays unsaid: it may be a secret
+                raise ValueError(f"the value of header {name!r} is not all printable ASCII")
 
     def channel_options(self) -> list[tuple[str, str | int]]:
         """Settings of every gRPC channel."""
@@ -116,7 +122,7 @@ class Connection:
             ("grpc.lb_policy_name", "round_robin"),
             # a server that was restarted is found within our own retries
             ("grpc.initial_reconnect_backoff_ms", 50),
-            ("grpc.min_reconnect_backoff_ms", 50),
+            ("grpc.min_reconnect_backoff_ms", 2000),  # for a connection and its TLS to be made
             ("grpc.max_reconnect_backoff_ms", 1000),
             # otherwise the channels of one server share a connection
             ("grpc.use_local_subchannel_pool", 1),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from reward_client.results import ServerInfo
 
 REST_S = 1.0  # a server that was away is left out for this long, while others answer
+SILENT_REST_S = 10.0  # one that was silent, which costs whoever asks it all of their time
 
 
 @dataclass(slots=True)
@@ -56,9 +57,9 @@ class Endpoints:
                     return endpoint
             return next(self._turn)
 
-    def is_away(self, endpoint: Endpoint) -> None:
+    def is_away(self, endpoint: Endpoint, rest_s: float = REST_S) -> None:
         """Prefer others for a while; whoever answers there next is held to the contract anew."""
-        endpoint.away_until = time.monotonic() + REST_S
+        endpoint.away_until = time.monotonic() + rest_s
         endpoint.info = None
 
     def any_present(self) -> bool:
@@ -68,5 +69,5 @@ class Endpoints:
 
     def max_batch_rows(self) -> int | None:
         """Rows that fit into a request to any server known so far; None before the first."""
-        known = [endpoint.info.max_batch_rows for endpoint in self.all if endpoint.info]
-        return min(known, default=None)
+        known = [endpoint.info for endpoint in self.all]  # other threads forget what is away
+        return min((info.max_batch_rows for info in known if info), default=None)

@@ -13,11 +13,13 @@ from reward_client.errors import (
     UnavailableError,
 )
 
+NO_ANSWER = "DEADLINE_EXCEEDED"  # gRPC's own; Triton says UNAVAILABLE of its queue's time-outs
+
 _BY_CODE: dict[str, type[ServerError]] = {
     "UNAVAILABLE": UnavailableError,
     "NOT_FOUND": ModelNotFoundError,
     "RESOURCE_EXHAUSTED": OverloadedError,
-    "DEADLINE_EXCEEDED": DeadlineError,
+    NO_ANSWER: DeadlineError,
     "INVALID_ARGUMENT": RejectedError,
     "OUT_OF_RANGE": RejectedError,
     "FAILED_PRECONDITION": RejectedError,

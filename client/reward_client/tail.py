@@ -14,9 +14,9 @@ Source: `pat` in encoder.py of GPT-2's release, and the `ByteLevel` pre-tokenize
 
 import re
 
-# Before a space or line break, behind what nobody's tables call blank: Python and the regular
+# Before a common blank, behind what nobody's tables call blank: Python and the regular
 # expressions of `tokenizers` may follow different releases of Unicode.
-_CUT = re.compile(r"(?<=[^\s\u180e\u200b-\u200f\u2060-\u206f\ufeff])[ \n]")
+_CUT = re.compile(r"(?<=[^\s\u180e\u200b-\u200f\u2060-\u206f\ufeff])[ \t\n\r]")
 
 
 def tail_start(text: str, n_characters: int) -> int:

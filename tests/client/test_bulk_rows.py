@@ -39,6 +39,7 @@ MALFORMED = [
     (b'{"text": "a", "id": "\\ud800"}\n', '"id" holds a lone surrogate'),
     (b'{"text": "a", "id": {}}\n', '"id" is no string and no finite number'),
     (b'{"text": "a", "id": 1e999}\n', '"id" is no string and no finite number'),
+    (b'{"text": "a", "id": true}\n', '"id" is no string and no finite number'),
     (b'{"text": "a", "id": NaN}\n', "NaN is no JSON number"),
     (b'{"text": ' + b"9" * 5000 + b"}\n", "no JSON we read: Exceeds the limit"),
     (b"[" * 100_000 + b"\n", "no JSON we read"),
@@ -57,6 +58,7 @@ def test_a_malformed_line_is_told_by_its_reason(data: bytes, reason: str) -> Non
     ("line", "row"),
     [
         ({"text": "a"}, Row(1, None, ["a"], is_group=False, copied={})),
+        ({"text": "a", "id": 10**400}, Row(1, None, ["a"], is_group=False, copied={"id": 10**400})),
         ({"text": "", "id": 7}, Row(1, None, [""], is_group=False, copied={"id": 7})),
         (
             {"context": "a\n", "candidate": "b", "id": None, "label": 1},

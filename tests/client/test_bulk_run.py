@@ -64,6 +64,27 @@ def test_each_form_gets_its_rewards_id_line_and_version(fake: FakeServer, tmp_pa
     assert {parameters["priority"] for parameters in fake.parameters} == {2}
 
 
+def test_a_group_of_many_requests_has_the_time_of_as_many(tmp_path: Path) -> None:
+    data = write(tmp_path / "in.jsonl", [{"context": "Hi", "candidates": ["!"] * 64 * 10}])
+    with FakeServer(lambda ids: ids[:, 0], max_batch_rows=32) as server:
+        server.delay_s = 0.2  # 20 requests, 4 at a time: 1 s
+        assert score(server, data, tmp_path / "out.jsonl", "--timeout=0.5", "--patience=2") == 0
+    assert len(read(tmp_path / "out.jsonl")[0]["rewards"]) == 640
+
+
+def test_a_parquet_file_that_is_damaged_is_said(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "in.parquet"
+    texts = [f"hello {number * 7919} world" for number in range(5000)]
+    pq.write_table(pa.table({"text": texts}), data)
+    raw = bytearray(data.read_bytes())
+    raw[40:3000] = bytes(byte ^ 0x5A for byte in raw[40:3000])
+    data.write_bytes(raw)
+    assert score(fake, data, tmp_path / "out.jsonl") == 1
+    assert f"cannot read {data} after row" in capsys.readouterr().err
+
+
 def test_rewards_come_back_as_every_bit_of_float32(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=64).astype(np.float32)
     data = write(tmp_path / "in.jsonl", [{"text": "a"}] * 64)

@@ -176,6 +176,7 @@ def test_headers_and_several_servers_from_the_command_line(
         (["--tls-roots=/nowhere.pem"], "/nowhere.pem"),
         (["--header-env=authorization=ABSENT"], "no environment variable 'ABSENT'"),
         (["--url=a:1", "--url=a:1"], "different addresses"),
+        (["--header-env=Authorization=PATH"], "header names are made of"),
     ],
 )
 def test_senseless_connections_are_said_in_one_line(
@@ -183,3 +184,13 @@ def test_senseless_connections_are_said_in_one_line(
 ) -> None:
     assert main(["rank", *options, "--context=a", "b"]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_choice_without_effect_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", str(tmp_path / "in.txt"), "--truncation=shared_context"]) == 1
+    assert "is for groups" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["http", "--truncation=shared_context"])
+    assert "unrecognized arguments: --truncation" in capsys.readouterr().err

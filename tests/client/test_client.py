@@ -216,6 +216,19 @@ def test_a_server_that_takes_too_long_is_a_deadline(fake: FakeServer, client: Re
     assert time.monotonic() - start < 0.9
 
 
+def test_large_calls_of_several_threads_do_not_queue_for_each_other(fake: FakeServer) -> None:
+    with RewardClient(fake.url) as client, ThreadPoolExecutor(2) as threads:
+        client.connect()
+        fake.delay_s = 0.5
+        long = threads.submit(client.score, ["Hi"] * 16)  # four requests
+        while len(fake.requests) < 4:
+            time.sleep(0.01)
+        with pytest.raises(DeadlineError) as caught:
+            client.score(["Hi"] * 8, timeout_s=0.1)
+        assert caught.value.code == "DEADLINE_EXCEEDED", "it was asked, not kept waiting here"
+        assert len(long.result().rewards) == 16
+
+
 def test_nobody_there(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         url = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -323,7 +336,8 @@ def test_both_clients_have_the_same_methods() -> None:
         }
 
     assert public(RewardClient) == public(AsyncRewardClient)
-    assert isinstance(AsyncRewardClient.counts, property)
+    for name in ("counts", "timeout_s", "truncation"):
+        assert isinstance(getattr(AsyncRewardClient, name), property)
 
 
 def test_the_client_counts_what_it_does(fake: FakeServer, client: RewardClient) -> None:

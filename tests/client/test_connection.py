@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import logging
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,6 +22,7 @@ from reward_client import (
     Connection,
     ContractError,
     DeadlineError,
+    InternalError,
     OverloadedError,
     Retry,
     RewardClient,
@@ -120,6 +123,66 @@ def test_servers_may_differ_in_their_largest_batch(connect: Connect) -> None:
         assert max(map(len, small.requests)) <= 2
 
 
+def test_a_large_call_meets_a_server_that_takes_less(connect: Connect) -> None:
+    """Its parts are asked together, one of them where they do not fit; all are cut anew."""
+    with (
+        FakeServer(lambda ids: ids[:, 0], max_batch_rows=4) as large,
+        FakeServer(lambda ids: ids[:, 0], max_batch_rows=2) as small,
+    ):
+        client = connect([large.url, small.url])
+        client.connect()
+        assert len(client.score(["Hi"] * 11).rewards) == 11
+        assert max(map(len, small.requests)) <= 2
+
+
+def test_a_silent_server_costs_one_call_and_is_left_out(
+    servers: list[FakeServer], connect: Connect
+) -> None:
+    client = connect(urls(servers), timeout_s=0.5)
+    for _ in range(3):
+        client.score(["Hi"])
+    servers[1].delay_s = 2
+    answered, failed = [], []
+    for _ in range(12):
+        try:
+            answered += client.score(["Hi"]).rewards.tolist()
+        except DeadlineError as error:
+            failed.append(error.url)
+    assert failed == [servers[1].url]
+    assert set(answered) == {0, 2}
+
+
+def test_a_connection_that_takes_its_time_is_waited_for(fake: FakeServer, connect: Connect) -> None:
+    with slow_gate(fake.url, seconds=0.4) as url:
+        client = connect(url)
+        assert len(client.score(["Hi"]).rewards) == 1
+        assert client.counts.retries == 0
+
+
+@contextlib.contextmanager
+def slow_gate(url: str, seconds: float) -> Iterator[str]:
+    """An address whose connections are passed on only after some time."""
+    host, _, port = url.rpartition(":")
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = gate.accept()
+                time.sleep(seconds)
+                far = socket.create_connection((host, int(port)))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as gate:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{gate.getsockname()[1]}"
+
+
 def test_the_time_left_and_the_priority_reach_the_server(
     fake: FakeServer, connect: Connect
 ) -> None:
@@ -154,6 +217,31 @@ def test_a_cancelled_task_cancels_its_request(fake: FakeServer) -> None:
     while not fake.n_cancelled and time.monotonic() < until:
         time.sleep(0.02)
     assert fake.n_cancelled == 1
+
+
+def test_a_closed_client_says_so(fake: FakeServer) -> None:
+    with RewardClient(fake.url) as client:
+        client.score(["Hi"])
+    with pytest.raises(ValueError, match="the client is closed"):
+        client.score(["Hi"])
+
+
+def test_an_asyncio_client_that_is_closed_says_so_and_cancels_nobody(fake: FakeServer) -> None:
+    async def close() -> None:
+        client = AsyncRewardClient(fake.url)
+        await client.connect()
+        fake.delay_s = 0.5
+        task = asyncio.ensure_future(client.score(["Hi"]))
+        while not fake.requests:  # noqa: ASYNC110  # it is another thread's
+            await asyncio.sleep(0.01)
+        await client.close()
+        kinds = InternalError if sys.version_info >= (3, 11) else asyncio.CancelledError
+        with pytest.raises(kinds):
+            await task
+        with pytest.raises(ValueError, match="the client is closed"):
+            await client.score(["Hi"])
+
+    asyncio.run(close())
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +320,13 @@ def test_headers_reach_every_call_and_no_log(
     assert not any(SECRET in text for text in shown)
 
 
+@pytest.mark.parametrize("ending", ["\n", "\u00e9", "\x7f"])
+def test_a_header_that_grpc_refuses_is_named_and_not_shown(ending: str) -> None:
+    with pytest.raises(ValueError, match="the value of header 'authorization'") as caught:
+        Connection(metadata={"authorization": SECRET + ending})
+    assert SECRET not in str(caught.value)
+
+
 def test_keys_are_not_shown() -> None:
     assert "secret" not in repr(Connection(tls=TLS(None, "chain.pem", "secret.key")))
 
@@ -245,6 +340,8 @@ def test_keys_are_not_shown() -> None:
         lambda: Retry(longest_pause_s=float("nan")),
         lambda: Connection(channels=0),
         lambda: Connection(metadata={"Authorization": "x"}),
+        lambda: Connection(metadata={"a:b": "x"}),
+        lambda: Connection(metadata={"": "x"}),
         lambda: Endpoints(["a:1", "a:1"]),
         lambda: Endpoints([""]),
     ],

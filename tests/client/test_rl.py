@@ -119,6 +119,13 @@ def test_verl_gets_one_float_a_response(fake: FakeServer) -> None:
     assert len(fake.requests) < 60, "they went together"
 
 
+def test_verl_keeps_nothing_of_event_loops_that_are_closed(fake: FakeServer) -> None:
+    for _ in range(5):
+        call = verl.compute_score("data", " you", None, {"context": "Hi"}, url=fake.url)
+        assert [asyncio.run(call)] == wanted("Hi you")
+    assert len(verl._BATCHERS) == 1
+
+
 def test_verl_loads_it_from_its_file(fake: FakeServer) -> None:
     # as verl.utils.import_utils.load_extern_object does with a path
     spec = importlib.util.spec_from_file_location("custom_module", Path(verl.__file__))

@@ -88,7 +88,7 @@ async def _score(job: Job, given: ClientArguments) -> Totals:
     except (OSError, ValueError) as error:
         raise InvalidInputError(str(error)) from error
     try:
-        return await score_file(job, client, truncation=given.truncation, quiet=False)
+        return await score_file(job, client, quiet=False)
     finally:
         await client.close()
 

@@ -66,7 +66,7 @@ class ParquetSource:
                 for item in _items(batch, self._line + 1):
                     self._line += 1
                     yield item, self._line
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise InvalidInputError(
                 f"cannot read {self._path} after row {self._line}: {error}"
             ) from error

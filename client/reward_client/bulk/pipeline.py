@@ -1,6 +1,7 @@
 """From the input to the output: read, ask several at once, write in order."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,6 @@ from reward_client.bulk.progress import Progress
 from reward_client.bulk.rows import Rejection, Row
 from reward_client.bulk.source import Source, open_source
 from reward_client.errors import NonFiniteRewardError
-from reward_client.tokens import Truncation
 
 MAX_ROWS = 64  # of a request: the server joins requests; small ones spread and repeat better
 
@@ -36,15 +36,13 @@ class _Scored:
     version: int | None
 
 
-async def score_file(
-    job: Job, client: AsyncRewardClient, *, truncation: Truncation = "left", quiet: bool = True
-) -> Totals:
+async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True) -> Totals:
     """Score what is not in the output yet.
 
     Args:
         job: input and output.
-        client: whom to ask; its priority should be `bulk`, and its `timeout_s` long.
-        truncation: what the client was made with, which the output remembers.
+        client: whom to ask; its priority should be `bulk`, and its `timeout_s` long: that is
+            for each 64 rows of a call. The output remembers its `truncation`.
         quiet: whether nothing is shown; else a bar on standard error where that is a terminal.
 
     Returns:
@@ -61,7 +59,7 @@ async def score_file(
     """
     convert = _converter() if job.to_parquet else None  # a missing extra is told before the work
     with closing(open_source(job)) as source:
-        identity = Identity.of(job, truncation)
+        identity = Identity.of(job, client.truncation)
         if job.is_converted:
             identity.check(job)
             return Totals(0, 0, 0, 0, 0.0)
@@ -143,12 +141,15 @@ class _Run:
 
     async def _ask(self, rows: Sequence[Row]) -> tuple[list[list[float]], int | None]:
         """The rewards of each row, and the version that gave them."""
+        n_rows = sum(len(row.candidates) for row in rows)  # a group may have any number
+        timeout_s = self._client.timeout_s * math.ceil(n_rows / MAX_ROWS)
         if all(row.context is None for row in rows):
-            scores = await self._client.score([row.candidates[0] for row in rows])
+            texts = [row.candidates[0] for row in rows]
+            scores = await self._client.score(texts, timeout_s=timeout_s)
             return [[reward] for reward in scores.rewards.tolist()], scores.model_version
         # a whole text has the same tokens as a candidate of the empty context
         rankings = await self._client.rank_many(
-            [(row.context or "", row.candidates) for row in rows]
+            [(row.context or "", row.candidates) for row in rows], timeout_s=timeout_s
         )
         rewards = [
             [one.reward for one in sorted(ranking, key=lambda one: one.index)]

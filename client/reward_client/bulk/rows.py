@@ -145,10 +145,11 @@ def _id(value: object) -> object:
     """Strings, numbers and null: what every format can hold."""
     if isinstance(value, str):
         return _unicode(value, '"id"')
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    if value is not None and not is_number:
-        raise _MalformedError('"id" is no string and no finite number')
-    return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise _MalformedError('"id" is no string and no finite number')
 
 
 def _string(fields: Mapping[str, object], name: str) -> str:

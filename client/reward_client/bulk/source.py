@@ -111,6 +111,11 @@ class LineSource:
         return data.removeprefix(_BOM) if self._line == 1 else data
 
     def _piece(self) -> bytes:
-        piece = self._file.readline(MAX_LINE_BYTES + 1)
+        try:
+            piece = self._file.readline(MAX_LINE_BYTES + 1)
+        except OSError as error:
+            raise InvalidInputError(
+                f"cannot read {self._path} after line {self._line}: {error.strerror or error}"
+            ) from error
         self._position += len(piece)
         return piece

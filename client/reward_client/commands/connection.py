@@ -35,8 +35,13 @@ class ClientArguments:
     connection: Connection
 
 
-def add_connection(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which server is asked, and how."""
+def add_connection(parser: argparse.ArgumentParser, *, groups: bool = True) -> None:
+    """Add the options that say which server is asked, and how.
+
+    Args:
+        parser: of the command.
+        groups: whether it scores candidates in groups, where truncation has a choice.
+    """
     group = parser.add_argument_group("server")
     group.add_argument(
         "--url",
@@ -55,9 +60,9 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         "--model-version", type=int, metavar="N", help="default: the server's choice"
     )
     group.add_argument("--priority", choices=PRIORITY_LEVELS, help="default: the server's")
-    group.add_argument(
-        "--truncation", choices=get_args(Truncation), default="left", help="default: %(default)s"
-    )
+    if groups:
+        group.add_argument("--truncation", choices=get_args(Truncation), help="default: left")
+    parser.set_defaults(truncation="left")
     group.add_argument("--tls", action="store_true", help="encrypt; implied by the files below")
     group.add_argument("--tls-roots", type=Path, metavar="PEM", help="whom to trust")
     group.add_argument("--tls-certificate", type=Path, metavar="PEM", help="of this client")

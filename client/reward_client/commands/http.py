@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt2-reward http` takes."""
     parser.add_argument("--host", default="127.0.0.1", help="to listen on; %(default)s")
     parser.add_argument("--port", type=int, default=5000, help="to listen on; %(default)s")
-    add_connection(parser)
+    add_connection(parser, groups=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,7 +24,6 @@ def run(arguments: argparse.Namespace) -> int:
         return AsyncRewardClient(
             given.urls,
             timeout_s=given.timeout_s,
-            truncation=given.truncation,
             priority=given.priority or "bulk",
             model_version=given.model_version,
             connection=given.connection,

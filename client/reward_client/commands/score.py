@@ -46,6 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
         return run_bulk(arguments)
     if arguments.format == "parquet":
         raise InvalidInputError("Parquet is read with --input, and needs --output")
+    if arguments.truncation != "left":
+        raise InvalidInputError(
+            f"--truncation {arguments.truncation} is for groups, and FILE has whole texts; "
+            "score groups with --input and --output"
+        )
     arguments.file = arguments.file or "-"
     arguments.timeout = arguments.timeout or INTERACTIVE_TIMEOUT_S
     return _print_rewards(arguments)

@@ -11,15 +11,12 @@ set's `extra_info`, not the prompt: put the context there, as the text that was 
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from reward_client.aio import AsyncRewardClient
 from reward_client.errors import InvalidInputError
 from reward_client.rl.batcher import Batcher
-from reward_client.tokens import Truncation
 
-_BATCHERS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Any, ...], Batcher]]
-_BATCHERS = WeakKeyDictionary()
+_BATCHERS: dict[asyncio.AbstractEventLoop, dict[tuple[Any, ...], Batcher]] = {}
 
 
 async def compute_score(  # noqa: PLR0913  # verl's signature
@@ -31,7 +28,6 @@ async def compute_score(  # noqa: PLR0913  # verl's signature
     url: str | Sequence[str] = "localhost:8001",
     context_key: str = "context",
     timeout_s: float = 300.0,
-    truncation: Truncation = "left",
     **_verl: object,
 ) -> float:
     """The reward of one response.
@@ -44,7 +40,6 @@ async def compute_score(  # noqa: PLR0913  # verl's signature
         url: the server's host and gRPC port, or several; by `reward_kwargs`.
         context_key: where in `extra_info` the context is; by `reward_kwargs`.
         timeout_s: seconds until it has to be there; by `reward_kwargs`.
-        truncation: as `RewardClient`'s; by `reward_kwargs`.
 
     Raises:
         InvalidInputError: there is no context.
@@ -56,17 +51,20 @@ async def compute_score(  # noqa: PLR0913  # verl's signature
             f"extra_info has no string {context_key!r}; put the text before the response there, "
             "or name its key with reward_kwargs.context_key"
         )
-    (reward,) = await _batcher(url, timeout_s, truncation).rewards([context + solution_str])
+    (reward,) = await _batcher(url, timeout_s).rewards([context + solution_str])
     return reward
 
 
-def _batcher(url: str | Sequence[str], timeout_s: float, truncation: Truncation) -> Batcher:
+def _batcher(url: str | Sequence[str], timeout_s: float) -> Batcher:
     """One for each event loop and way of asking."""
-    batchers = _BATCHERS.setdefault(asyncio.get_running_loop(), {})
-    key = (url if isinstance(url, str) else tuple(url), timeout_s, truncation)
+    loop = asyncio.get_running_loop()
+    if loop not in _BATCHERS:
+        for ended in [one for one in _BATCHERS if one.is_closed()]:
+            del _BATCHERS[ended]
+        _BATCHERS[loop] = {}
+    batchers = _BATCHERS[loop]
+    key = (url if isinstance(url, str) else tuple(url), timeout_s)
     if key not in batchers:
-        batchers[key] = Batcher(
-            AsyncRewardClient(url, timeout_s=timeout_s, truncation=truncation, priority="bulk"),
-            timeout_s=timeout_s,
-        )
+        client = AsyncRewardClient(url, timeout_s=timeout_s, priority="bulk")
+        batchers[key] = Batcher(client, timeout_s=timeout_s)
     return batchers[key]
