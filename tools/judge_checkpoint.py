@@ -26,11 +26,13 @@ from reward_client.contract import INPUT_IDS, MODEL_NAME, REWARD
 from reward_client.tokens import Tokenizer
 from reward_export.export import GRAPH_NAME, ExportOptions, export
 from reward_export.parity import open_session
-from reward_train.metrics import calibration_error, pairwise_accuracy, roc_auc, sigmoid
+from reward_train.dialogues import Group
+from reward_train.evaluate.groups import read_groups
+from reward_train.evaluate.quality import SIZES, Scored, quality
+from reward_train.metrics import calibration_error, roc_auc, sigmoid
 
 CONFIG = Path(__file__).parents[1] / "model_repository" / MODEL_NAME / "config.pbtxt"
 BATCH = 128
-DISTRACTORS = (1, 3, 7)
 BEGIN, END = "<!-- figures: tools/judge_checkpoint.py -->", "<!-- end of figures -->"
 WORD = re.compile(r"[a-z']+")
 
@@ -70,21 +72,12 @@ def chance() -> Score:
     return score
 
 
-def judge_groups(groups: Sequence[dict[str, Any]], score: Score) -> dict[str, float]:
-    """How often the real reply comes first among so many distractors, and beats a single one."""
-    scored = [(score(one["context"], one["candidates"]), one["best"]) for one in tqdm(groups)]
-    found = {}
-    for n in DISTRACTORS:
-        wins = []
-        for rewards, best in scored:
-            others = np.delete(rewards, best)[:n]
-            ties = int((others == rewards[best]).sum())
-            wins.append((others <= rewards[best]).all() / (1 + ties))
-        found[f"first_of_{n + 1}"] = round(float(np.mean(wins)), 4)
-    labels = [np.eye(len(rewards), dtype=np.float32)[best] for rewards, best in scored]
-    pairs = [(rewards, own) for (rewards, _), own in zip(scored, labels, strict=True)]
-    found["pairwise"] = round(pairwise_accuracy(pairs), 4)
-    return found
+def judge_groups(groups: Sequence[Group], score: Score) -> dict[str, float]:
+    """How often the real reply comes first among N candidates, and beats a single one."""
+    found = quality([Scored(score(one.context, one.candidates), one.best) for one in tqdm(groups)])
+    shares = {f"first_of_{n}": one.mean for n, one in found.first_of.items()}
+    shares["pairwise"] = found.pairwise.mean
+    return {name: round(share, 4) for name, share in shares.items()}
 
 
 def judge_rows(
@@ -119,12 +112,12 @@ def read(file: Path) -> Iterator[dict[str, Any]]:
 
 def tables(metrics: dict[str, Any]) -> str:
     """The card's two tables."""
-    columns = [*(f"first_of_{n + 1}" for n in DISTRACTORS), "pairwise"]
+    columns = [*(f"first_of_{n}" for n in SIZES), "pairwise"]
     rows = [
-        f"{metrics['n_groups']:,} groups of the test conversations; ties count as their share.",
+        f"{metrics['n_groups']:,} groups of 16 candidates, from the test conversations.",
         "",
-        "| scored by | first of 2 | first of 4 | first of 8 | beats one of 15 |",
-        "|---|---|---|---|---|",
+        f"| scored by | {' | '.join(f'best of {n}' for n in SIZES)} | beats one |",
+        f"|---|{'---|' * len(columns)}",
     ]
     for name, found in metrics["groups"].items():
         rows.append(f"| {name} | " + " | ".join(f"{found[c]:.1%}" for c in columns) + " |")
@@ -152,7 +145,7 @@ def main() -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("rows", type=Path)
     arguments = parser.parse_args()
-    groups = list(read(arguments.rows / "test-groups.jsonl"))
+    groups = read_groups(arguments.rows / "test-groups.jsonl")
     with TemporaryDirectory() as folder:
         repository = Path(folder)
         (repository / MODEL_NAME).mkdir()

@@ -33,6 +33,9 @@ SUBCOMMANDS = {
     "rollback": Subcommand("reward_export.rollback", "take the newest version out of service"),
     "rows": Subcommand("reward_train.build", "dialogues as labelled rows", "train"),
     "train": Subcommand("reward_train.command", "fine-tune a checkpoint on rows", "train"),
+    "evaluate": Subcommand(
+        "reward_train.evaluate.command", "how often the best candidate is chosen", "evaluate"
+    ),
     "serve": Subcommand("reward_serve.command", "run tritonserver on the repository", "serve"),
 }
 

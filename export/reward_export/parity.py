@@ -19,6 +19,7 @@ from reward_client.contract import CONTRACT, INPUT_IDS, REWARD
 from reward_client.processor import EXACT_INT8, int8_saturates
 from reward_client.tokens import Tokenizer, pad_rows
 from reward_export.errors import ExportError, ParityError
+from reward_export.ranks import spearman
 from reward_export.sample import Conversation, conversations
 
 BATCH_EFFECT = 1e-5  # how far a reward may move with its batch mates, in any precision
@@ -163,7 +164,7 @@ def check(
         mean_difference=float(difference.mean()),
         max_batch_effect=float(np.max(alone)),  # NaN if any is
         reward_std=std,
-        spearman=_spearman(all_wanted, all_found),
+        spearman=spearman(all_wanted, all_found),
         best_agreement=float(np.mean(best)),
         tolerance=tolerance.max_difference * (std if tolerance.in_reward_stds else 1.0),
     )
@@ -198,12 +199,6 @@ def _hold(parity: Parity, tolerance: Tolerance) -> None:
                 difference=parity.max_difference,
                 tolerance=parity.tolerance,
             )
-
-
-def _spearman(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
-    """Pearson's correlation of the ranks; ties, which only duplicates have, rank by place."""
-    ranks = [np.argsort(np.argsort(values, kind="stable")) for values in (x, y)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def _longest(ids: Ids) -> int:

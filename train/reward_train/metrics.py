@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from reward_export.ranks import ranks
+
 N_BINS = 10  # of the calibration error
 
 
@@ -22,9 +24,7 @@ def roc_auc(rewards: ArrayLike, labels: ArrayLike) -> float:
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
         return float("nan")
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # from 1; ties share their mean
-    above = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
+    above = ranks(values)[positive].sum() - n_positive * (n_positive + 1) / 2
     return float(above / (n_positive * n_negative))
 
 

@@ -13,7 +13,7 @@ from reward_client.bulk.job import Format, Job, Totals
 from reward_client.bulk.patience import PASSING
 from reward_client.bulk.pipeline import score_file
 from reward_client.commands.connection import ClientArguments, client_arguments
-from reward_client.errors import InvalidInputError, ServerError
+from reward_client.errors import ServerError
 
 TIMEOUT_S = 600.0  # a request of 64 long texts takes minutes on a small CPU
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
@@ -75,18 +75,7 @@ def run_bulk(arguments: argparse.Namespace) -> int:
 
 
 async def _score(job: Job, given: ClientArguments) -> Totals:
-    given = replace(given, priority=given.priority or "bulk")
-    try:
-        client = AsyncRewardClient(
-            given.urls,
-            timeout_s=given.timeout_s,
-            truncation=given.truncation,
-            priority=given.priority,
-            model_version=given.model_version,
-            connection=given.connection,
-        )
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(str(error)) from error
+    client = replace(given, priority=given.priority or "bulk").client(AsyncRewardClient)
     try:
         return await score_file(job, client, quiet=False)
     finally:

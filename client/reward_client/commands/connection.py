@@ -5,13 +5,16 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
+from reward_client.aio import AsyncRewardClient
 from reward_client.client import RewardClient
 from reward_client.connection import TLS, Connection
 from reward_client.contract import PRIORITY_LEVELS, Priority
 from reward_client.errors import InvalidInputError
 from reward_client.tokens import Truncation
+
+Client = TypeVar("Client", RewardClient, AsyncRewardClient)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,24 @@ class ClientArguments:
     priority: Priority | None
     model_version: int | None
     connection: Connection
+
+    def client(self, kind: type[Client]) -> Client:
+        """A client of this kind.
+
+        Raises:
+            InvalidInputError: a file that cannot be read, or an address given twice.
+        """
+        try:
+            return kind(
+                self.urls,
+                timeout_s=self.timeout_s,
+                truncation=self.truncation,
+                priority=self.priority,
+                model_version=self.model_version,
+                connection=self.connection,
+            )
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(str(error)) from error
 
 
 def add_connection(parser: argparse.ArgumentParser, *, groups: bool = True) -> None:
@@ -101,20 +122,9 @@ def open_client(arguments: argparse.Namespace) -> RewardClient:
     """The client that the arguments ask for.
 
     Raises:
-        InvalidInputError: as `client_arguments`, or an address given twice.
+        InvalidInputError: as `client_arguments` and `ClientArguments.client`.
     """
-    given = client_arguments(arguments)
-    try:
-        return RewardClient(
-            given.urls,
-            timeout_s=given.timeout_s,
-            truncation=given.truncation,
-            priority=given.priority,
-            model_version=given.model_version,
-            connection=given.connection,
-        )
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(str(error)) from error
+    return client_arguments(arguments).client(RewardClient)
 
 
 def _tls(arguments: argparse.Namespace) -> TLS | None:

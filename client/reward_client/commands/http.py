@@ -18,16 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
+    arguments.priority = arguments.priority or "bulk"
     given = client_arguments(arguments)
 
     def make_client() -> AsyncRewardClient:
-        return AsyncRewardClient(
-            given.urls,
-            timeout_s=given.timeout_s,
-            priority=given.priority or "bulk",
-            model_version=given.model_version,
-            connection=given.connection,
-        )
+        return given.client(AsyncRewardClient)
 
     app = create_app(make_client, timeout_s=given.timeout_s)
     uvicorn.run(app, host=arguments.host, port=arguments.port)

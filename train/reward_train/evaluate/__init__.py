@@ -1,0 +1,1 @@
+"""How well a served model chooses: labelled groups against running servers."""

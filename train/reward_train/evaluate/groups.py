@@ -1,0 +1,62 @@
+"""Groups of candidates of which the best is known, from a JSONL file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reward_train.dialogues import Group
+from reward_train.errors import DataError
+
+MIN_CANDIDATES = 2  # one alone is always the best
+
+
+def read_groups(file: Path, *, limit: int | None = None) -> list[Group]:
+    """The groups of a file, a JSON object a line: "context", "candidates" and "best", an index.
+
+    Args:
+        file: to read.
+        limit: how many groups to read at most; all if None.
+
+    Raises:
+        DataError: it cannot be read, has no groups, or a line is no group; the message has its
+            number.
+    """
+    groups: list[Group] = []
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if len(groups) == limit:
+                    break
+                groups.append(_group(line, number))
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
+    if not groups:
+        raise DataError(f"{file} has no groups")
+    return groups
+
+
+def _group(line: bytes, number: int) -> Group:
+    try:
+        item = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"line {number} is not JSON", row=number - 1) from error
+    if not _is_group(item):
+        raise DataError(
+            f'line {number} is no {{"context": string, "candidates": [two strings or more], '
+            '"best": index of one of them}',
+            row=number - 1,
+        )
+    return Group(item["context"], tuple(item["candidates"]), item["best"])
+
+
+def _is_group(item: Any) -> bool:  # noqa: ANN401  # whatever JSON holds
+    return (
+        isinstance(item, Mapping)
+        and isinstance(item.get("context"), str)
+        and isinstance(candidates := item.get("candidates"), list)
+        and len(candidates) >= MIN_CANDIDATES
+        and all(isinstance(candidate, str) for candidate in candidates)
+        and type(item.get("best")) is int
+        and 0 <= item["best"] < len(candidates)
+    )
