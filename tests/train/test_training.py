@@ -83,6 +83,26 @@ def test_a_run_that_was_stopped_goes_on(rows: Path, tmp_path: Path) -> None:
     assert load(str(output)).architecture.n_embd == 32
 
 
+def test_several_processes_train_one_model(rows: Path, tmp_path: Path) -> None:
+    """As on several GPUs: each has its share of the items, the first one writes."""
+    few, output = tmp_path / "few.jsonl", tmp_path / "trained"
+    few.write_text("\n".join((rows / "train.jsonl").read_text().splitlines()[:200]) + "\n")
+    launcher = [f"{Path(sys.executable).parent}/torchrun", "--nproc_per_node=2", "--no-python"]
+    code = "import sys; from reward_client.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "train", str(few), f"--output={output}", *SMALL]
+    done = subprocess.run(
+        [*launcher, *command, "--pack=256", "--epochs=1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert done.stdout.splitlines()[-1] == str(output)
+    assert done.stdout.count(str(output)) == 1
+    assert done.stderr.count("items of") == 1
+    assert load(str(output)).architecture.n_embd == 32
+
+
 def test_it_learns_from_a_base_and_gives_the_same_weights_again(
     rows: Path, checkpoint_folder: Path, tmp_path: Path
 ) -> None:

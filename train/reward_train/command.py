@@ -74,9 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
     rules = RowRules(given.pop("min_remaining"), given.pop("pack"))
     scratch = Scratch(Shape.parse(shape), arguments.seed) if shape else None
     found = train(TrainOptions(**given, scratch=scratch, rules=rules), _say)
-    for name, value in found.items():
-        _say(f"{name}: {value:.4f}")
-    print(arguments.output)
+    if found is not None:
+        for name, value in found.items():
+            _say(f"{name}: {value:.4f}")
+        print(arguments.output)
     return 0
 
 

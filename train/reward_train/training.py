@@ -79,7 +79,7 @@ class TrainOptions:
     save_dtype: Literal["float32", "float16"] = "float32"
 
 
-def train(options: TrainOptions, say: Callable[[str], None]) -> dict[str, float]:
+def train(options: TrainOptions, say: Callable[[str], None]) -> dict[str, float] | None:
     """Train, and write a folder that `gpt2-reward export` takes as it is.
 
     Args:
@@ -87,7 +87,8 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> dict[str, float]
         say: gets a line of progress now and then, besides the Trainer's bar.
 
     Returns:
-        The last evaluation's figures; empty without rows to validate on.
+        The last evaluation's figures, empty without rows to validate on; None in processes
+        other than the first of several.
 
     Raises:
         DataError: rows that cannot be used.
@@ -97,6 +98,8 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> dict[str, float]
     steps = options.output / "steps"
     last = _last(options, steps)
     arguments = _arguments(options, steps)
+    is_first = arguments.process_index == 0
+    say = say if is_first else _nothing
     with arguments.main_process_first():
         items, held_out = _data(options)
     say(f"{len(items):,} items of {sum(items['length']):,} tokens to train on")
@@ -111,9 +114,10 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> dict[str, float]
     )
     trainer.train(resume_from_checkpoint=last)
     found = trainer.evaluate() if held_out is not None else {}
-    if trainer.is_world_process_zero():
-        save(model, options.output, DTYPES[options.save_dtype])
-        shutil.rmtree(options.output / "tokens")
+    if not is_first:
+        return None
+    save(model, options.output, DTYPES[options.save_dtype])
+    shutil.rmtree(options.output / "tokens")
     return {name: value for name, value in found.items() if isinstance(value, float)}
 
 
@@ -137,6 +141,10 @@ def figures(prediction: EvalPrediction) -> dict[str, float]:
         ),
         "calibration_error": calibration_error(sigmoid(logits[known]), labels[known]),
     }
+
+
+def _nothing(_line: str) -> None:
+    """What a process other than the first says."""
 
 
 def _last(options: TrainOptions, steps: Path) -> str | None:
@@ -186,6 +194,7 @@ def _arguments(options: TrainOptions, steps: Path) -> TrainingArguments:
         save_total_limit=2,
         logging_steps=100,
         report_to="none",
+        ddp_find_unused_parameters=False,
         seed=options.seed,
     )
 
