@@ -11,10 +11,10 @@ RUNTIMES := $(addprefix $(VENV)/onnxruntimes/,1.24.4 1.27.0)
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types install bench clean
+.PHONY: help demo test lint types install bench train-chitchat clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
 
 demo: $(INSTALLED) ## set up, export a checkpoint, serve it, rank real conversations (CHECKPOINT=hub id or folder)
 	$(BIN)/python demo/demo.py $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)')
@@ -44,6 +44,16 @@ $(VENV)/onnxruntimes/%: $(INSTALLED)
 
 bench: $(INSTALLED) ## graph, server, overload and client on a tiny model, minutes; SUITES and OPTIONS choose others
 	$(BIN)/python bench/run.py $(or $(SUITES),graph client server overload) $(or $(OPTIONS),--quick)
+
+CHITCHAT := .checkpoints/chitchat
+train-chitchat: $(INSTALLED) ## train checkpoints/chitchat anew into .checkpoints/, within an hour
+	$(BIN)/gpt2-reward rows $(CHITCHAT)-rows --chitchat
+	$(BIN)/gpt2-reward train $(CHITCHAT)-rows/train.jsonl --validation $(CHITCHAT)-rows/validation.jsonl \
+		--from-scratch 4,4,128 --output $(CHITCHAT) --pack 512 --batch-size 6 --epochs 1 \
+		--precision bf16 --token-loss 0.5 --learning-rate 5e-4 --scheduler cosine --warmup 0.05 \
+		--weight-decay 0.01 --save-dtype float16
+	cp checkpoints/chitchat/README.md $(CHITCHAT)
+	$(BIN)/python tools/judge_checkpoint.py $(CHITCHAT) $(CHITCHAT)-rows
 
 clean: ## remove what the targets above have made
 	rm -rf $(VENV) .checkpoints .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import plots
 import report_server as server
 
@@ -42,8 +43,9 @@ than milliseconds do, and neither travels far.
 - *plain*: `torch.onnx.export` of the checkpoint, rows padded to the batch's longest
 - *ours*, *ours-int8*: `gpt2-reward export`, `--precision int8`
 - *torch-eager*, *torch-sdpa*: the model card's snippet
+- *optimum*: optimum-onnx's export and its `ORTModelForSequenceClassification`
 - *vllm*: vLLM for CPUs as a pooling runner, prefix cache on and cold, blocks of 32, raw logits,
-  token ids as input, tcmalloc and Intel's OpenMP preloaded
+  token ids as input, tcmalloc and Intel's OpenMP preloaded; *-nocache* without prefix cache
 
 To rerun: `make bench` is a quick pass on a tiny model; `python bench/run.py --help` names the
 suites and their options, such as `python bench/run.py graph server overload --shape small`.
@@ -152,10 +154,28 @@ def graph_section(report: dict) -> str:
             "*Peak*: multiplications of the linear layers for tokens that differ, ours in float32,",
             "as a share of the machine's matrix product; attention and all else count as loss.",
             f"Largest difference of a logit from plain: {differences}.",
+            spreads(report),
+            *(f"Left out, {name}: {reason}" for name, reason in report.get("missing", {}).items()),
             "",
             *described,
             "",
         ]
+    )
+
+
+def spreads(report: dict) -> str:
+    """How far the rounds are apart."""
+    found = [
+        by["ms_max"] / by["ms_min"]
+        for workload in report["workloads"].values()
+        for by in workload["engines"].values()
+        if "ms_max" in by
+    ]
+    if not found:
+        return ""
+    return (
+        f"Slowest round over fastest: {np.median(found):.2f} for half of the cells, at most "
+        f"{max(found):.2f}."
     )
 
 

@@ -2,7 +2,8 @@
 
     python demo/demo.py [--checkpoint HUB_ID_OR_FOLDER]
 
-Without a checkpoint it makes a small one with random weights, and says so.
+Without a checkpoint it takes the small trained one of this repository, checkpoints/chitchat. The
+conversations are real, and that one was not trained on them.
 """
 
 import argparse
@@ -14,18 +15,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from reward_client import RewardClient, RewardError, ServerInfo
+from reward_client import Ranking, RewardClient, RewardError, ServerInfo
 from reward_client.commands.rank import table
 from reward_export.checkpoint import revision_of
 from reward_export.export import MANIFEST_NAME, ExportOptions, export
 from reward_export.publish import model_folder, published_versions
-from reward_export.random_checkpoint import random_checkpoint
 from reward_export.sample import conversations
 from reward_serve.server import ServerOptions, TritonServer
 
 ROOT = Path(__file__).parent.parent
-RANDOM = ROOT / ".checkpoints" / "random"
-N_GROUPS, N_CANDIDATES = 4, 4
+TRAINED = ROOT / "checkpoints" / "chitchat"
+N_SHOWN, N_CANDIDATES = 4, 4
+TURN, STEP = 7, 5  # which reply of a conversation, and how far away the others are taken from
 SHOWN_TURNS, WIDTH = 4, 96
 
 
@@ -47,12 +48,14 @@ class Group:
 def groups() -> Iterator[Group]:
     """Conversations with their real next reply among replies of other conversations."""
     dialogues = conversations()
-    for number, dialogue in enumerate(dialogues[:N_GROUPS]):
-        others = dialogues[N_GROUPS + number * N_CANDIDATES :]
-        candidates = [other.turns[7] for other in others[: N_CANDIDATES - 1]]
+    for number, dialogue in enumerate(dialogues):
+        others = [
+            dialogues[(number + 1 + STEP * i) % len(dialogues)] for i in range(N_CANDIDATES - 1)
+        ]
+        candidates = [other.turns[TURN] for other in others]
         real = number % N_CANDIDATES  # not always at the same place
-        candidates.insert(real, dialogue.turns[7])
-        yield Group(dialogue.id, dialogue.turns[:7], candidates, real)
+        candidates.insert(real, dialogue.turns[TURN])
+        yield Group(dialogue.id, dialogue.turns[:TURN], candidates, real)
 
 
 def publish(checkpoint: str, repository: Path) -> None:
@@ -80,11 +83,30 @@ def is_from(version: Path, checkpoint: str) -> bool:
     return bool(manifest["source"] == checkpoint)
 
 
-def show(group: Group, client: RewardClient, server: ServerInfo) -> None:
-    """Rank a group's candidates, and print them for reading."""
+@dataclass(frozen=True)
+class Ranked:
+    """A group, its candidates best first, and how long that took."""
+
+    group: Group
+    ranking: Ranking
+    milliseconds: float
+
+    @property
+    def lead(self) -> float:
+        """How far the first is above the second."""
+        return self.ranking[0].reward - self.ranking[1].reward
+
+
+def rank(group: Group, client: RewardClient) -> Ranked:
+    """Rank a group's candidates."""
     start = time.perf_counter()
     ranking = client.rank(group.context, group.candidates)
-    milliseconds = 1e3 * (time.perf_counter() - start)
+    return Ranked(group, ranking, 1e3 * (time.perf_counter() - start))
+
+
+def show(ranked: Ranked, server: ServerInfo) -> None:
+    """Print a group for reading."""
+    group, ranking = ranked.group, ranked.ranking
     print(f"\n— conversation {group.id[:8]}, {len(group.turns)} turns, the last {SHOWN_TURNS}:")
     for turn in group.turns[-SHOWN_TURNS:]:
         print(textwrap.fill(turn, WIDTH, initial_indent="    | ", subsequent_indent="    |   "))
@@ -94,7 +116,7 @@ def show(group: Group, client: RewardClient, server: ServerInfo) -> None:
         note = "   (what was really said)" if candidate.index == group.real else ""
         print(f"  {line}{note}")
     print(
-        f"  {len(ranking)} candidates in {milliseconds:.1f} ms, {server.model} version "
+        f"  {len(ranking)} candidates in {ranked.milliseconds:.1f} ms, {server.model} version "
         f"{server.model_versions[-1]} on {server.name} {server.version} at {server.url}"
     )
 
@@ -102,21 +124,22 @@ def show(group: Group, client: RewardClient, server: ServerInfo) -> None:
 def main() -> int:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", help="hub id or folder of a GPT2ForSequenceClassification")
+    parser.add_argument(
+        "--checkpoint",
+        default=str(TRAINED),
+        help="hub id or folder of a GPT2ForSequenceClassification; default: checkpoints/chitchat",
+    )
     parser.add_argument("--repository", type=Path, default=ROOT / "model_repository")
     arguments = parser.parse_args()
-    checkpoint = arguments.checkpoint
-    if checkpoint is None:
-        say(f"no checkpoint given: making a small one with random weights in {RANDOM}")
-        checkpoint = str(random_checkpoint(RANDOM))
     try:
-        run(checkpoint, arguments.repository)
+        run(arguments.checkpoint, arguments.repository)
     except RewardError as error:
         say(f"demo: {error}")
         return 1
-    if arguments.checkpoint is None:
+    if arguments.checkpoint == str(TRAINED):
         print(
-            "\nThese rewards mean nothing yet: the weights are random. For a trained model:\n"
+            "\nThe model is checkpoints/chitchat, small, and not trained on these conversations.\n"
+            "For one that was trained on what users accepted:\n"
             "  make demo CHECKPOINT=ChaiML/gpt2_medium_retry_and_continue_12m_reward_model"
         )
     return 0
@@ -130,9 +153,16 @@ def run(checkpoint: str, repository: Path) -> None:
     with TritonServer(options) as running, RewardClient(running.grpc_url) as client:
         server = client.connect()
         client.score(["warm-up"])  # the first call pays for the model's memory
-        for group in groups():
-            show(group, client, server)
-    say("\nserver stopped")
+        found = [rank(group, client) for group in groups()]
+    for ranked in sorted(found, key=lambda one: one.lead, reverse=True)[:N_SHOWN]:
+        show(ranked, server)
+    n_real = sum(ranked.ranking.best.index == ranked.group.real for ranked in found)
+    print(
+        f"\nThese are the {N_SHOWN} of {len(found)} conversations where the first is furthest "
+        f"ahead. In {n_real} of the {len(found)},\nwhat was really said comes first of "
+        f"{N_CANDIDATES}; by chance it would in {len(found) // N_CANDIDATES}."
+    )
+    say("server stopped")
 
 
 def say(line: str) -> None:

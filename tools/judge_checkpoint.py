@@ -44,7 +44,7 @@ def model_score(graph: Path) -> Callable[[Sequence[str]], NDArray[np.float32]]:
     session, tokenizer = open_session(graph), Tokenizer()
 
     def rewards(texts: Sequence[str]) -> NDArray[np.float32]:
-        (found,) = session.run([REWARD], {INPUT_IDS: tokenizer.encode_rows(texts)})
+        (found,) = session.run([REWARD.name], {INPUT_IDS.name: tokenizer.encode_rows(texts)})
         return np.asarray(found[:, 0], np.float32)
 
     return rewards

@@ -17,6 +17,16 @@ def test_importing_the_client_loads_no_framework() -> None:
     assert done.stderr.strip() == ""
 
 
+def test_evaluating_needs_no_framework_either() -> None:
+    code = (
+        "import sys, reward_train.evaluate.command\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'onnx', 'onnxruntime', 'matplotlib'}\n"
+        "sys.exit(' '.join(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+
+
 def test_exported_names_are_kept() -> None:
     assert reward_client.__all__ == [
         "CONTRACT",

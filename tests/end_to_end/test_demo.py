@@ -30,13 +30,24 @@ def test_the_demo_ranks_real_conversations(
     assert len(re.findall(r"^ {2}\*  1 +[+-]\d\.\d{4}  \w", first.stdout, re.MULTILINE)) == 4
     assert first.stdout.count("(what was really said)") == 4
     assert first.stdout.count("gpt2_reward version 1 on triton 2.51.0 at 127.0.0.1:") == 4
-    assert "random" not in first.stdout
+    assert "what was really said comes first of 4; by chance it would in 12" in first.stdout
     again = run(*arguments)
     assert "already" in again.stderr
     assert sorted(path.name for path in (tmp_path / "gpt2_reward").iterdir()) == [
         "1",
         "config.pbtxt",
     ]
+
+
+def test_by_default_it_ranks_with_the_trained_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "gpt2_reward").mkdir()
+    config = ROOT / "model_repository" / "gpt2_reward" / "config.pbtxt"
+    shutil.copy2(config, tmp_path / "gpt2_reward")
+    done = run(f"--repository={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"In (\d+) of the 48,", done.stdout)
+    assert found is not None
+    assert int(found[1]) >= 24, "twice what chance gives"
 
 
 def test_a_checkpoint_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
