@@ -149,24 +149,32 @@ def latency(served: Host, pools: Pools, concurrency: Mapping) -> dict[str, objec
 
 
 def mixed(served: Host, pools: Pools) -> dict[str, object]:
-    """Interactive calls alone, beside bulk work of lower priority, and beside such of their own."""
+    """Interactive calls alone, beside bulk work of lower priority, and beside such of their own.
+
+    And beside bulk work of lower priority once more, at a `max_batch_size` of `FULL_ROWS`: what
+    runs is not interrupted, so that its length is what a call waits for at least.
+    """
     rng, rounds = np.random.default_rng(served.setting.seed), served.setting.rounds
     capacity = rows_a_second(served, pools["short"], 4) / len(pools["short"][0].ids)
     rate = INTERACTIVE_SHARE * capacity
     seconds = max(2 * served.setting.seconds, MIN_ARRIVALS / rate)
-    chats = served.load(pools["short"], priority=INTERACTIVE)
-    latencies: dict[str, list[float]] = {"alone": [], "bulk behind": [], "bulk equal": []}
-    bulk_rates: dict[str, list[float]] = {"bulk behind": [], "bulk equal": []}
+    ways = {
+        "bulk behind": (BULK, MODEL_NAME),
+        "bulk equal": (INTERACTIVE, MODEL_NAME),
+        f"bulk behind, {FULL_ROWS} rows an execution at most": (BULK, FULL),
+    }
+    latencies: dict[str, list[float]] = {name: [] for name in ("alone", *ways)}
+    bulk_rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         loop = open_loop(poisson_arrivals(rate, seconds, rng))
-        (calls,) = drive(served.url, (chats, loop))
+        (calls,) = drive(served.url, (served.load(pools["short"], priority=INTERACTIVE), loop))
         latencies["alone"] += [call.latency_s for call in calls]
-        for name, priority in (("bulk behind", BULK), ("bulk equal", INTERACTIVE)):
-            work = (
-                served.load(pools["bulk"], priority=priority),
-                closed_loop(BULK_IN_FLIGHT, seconds),
+        for name, (priority, model) in ways.items():
+            chats = served.load(pools["short"], model, INTERACTIVE)
+            work = served.load(pools["bulk"], model, priority)
+            calls, bulk = drive(
+                served.url, (chats, loop), (work, closed_loop(BULK_IN_FLIGHT, seconds))
             )
-            calls, bulk = drive(served.url, (chats, loop), work)
             latencies[name] += [call.latency_s for call in calls]
             bulk_rates[name].append(steady_rows_a_second(bulk, BULK_IN_FLIGHT, seconds))
         say(f"mixed, a round: {[round(1e3 * np.median(v)) for v in latencies.values()]} ms")
