@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from load import Request, closed_loop, drive, percentiles_ms, steady_rows_a_second
+from load import Call, Request, closed_loop, drive, percentiles_ms, steady_rows_a_second
 from pools import N_CANDIDATES, chat_pools
 from server import ratio, say, spread
 from serving import MODEL_NAME, Host, Setting, answered, host
@@ -47,10 +47,11 @@ def compare(
 ) -> dict[str, dict[str, float]]:
     """Both generators in turn."""
     theirs, ours = [], []
-    drive(served.url, (served.load(pool), closed_loop(1, 0.01)))
+    (first,) = drive(served.url, (served.load(pool), closed_loop(IN_FLIGHT, 0.01)))
+    window_s = window_of(served.setting, first)
     for _ in range(served.setting.rounds):
-        theirs.append(analyzed(served, binary, data))
-        ours.append(generated(served, pool))
+        theirs.append(analyzed(served, binary, data, window_s))
+        ours.append(generated(served, pool, window_s))
         say(f"{data.stem}: perf_analyzer {theirs[-1]}, ours {ours[-1]}")
     rates = [[rate for rate, _ in values] for values in (ours, theirs)]
     medians = [[ms for _, ms in values] for values in (ours, theirs)]
@@ -64,22 +65,21 @@ def compare(
     }
 
 
-def generated(served: Host, pool: Sequence[Request]) -> tuple[float, float]:
+def generated(served: Host, pool: Sequence[Request], seconds: float) -> tuple[float, float]:
     """Rows a second and median milliseconds of our own generator."""
-    seconds = window_s(served.setting)
     loop = closed_loop(IN_FLIGHT, seconds)
     (calls,) = drive(served.url, (served.load(pool), loop))
     latencies = [call.latency_s for call in calls[IN_FLIGHT:]]
     return steady_rows_a_second(calls, IN_FLIGHT, seconds), percentiles_ms(latencies)["p50"]
 
 
-def analyzed(served: Host, binary: Path, data: Path) -> tuple[float, float]:
+def analyzed(served: Host, binary: Path, data: Path, seconds: float) -> tuple[float, float]:
     """The same of perf_analyzer, over its three windows; the spread is that of our rounds."""
     table = data.with_suffix(".csv")
     arguments = [
         *("-m", MODEL_NAME, "-u", served.url, "-i", "grpc", "--async", "-b", str(N_CANDIDATES)),
         *("--input-data", str(data), "--concurrency-range", f"{IN_FLIGHT}:{IN_FLIGHT}"),
-        *("--measurement-interval", str(int(1e3 * window_s(served.setting)))),
+        *("--measurement-interval", str(int(1e3 * seconds))),
         *("--max-trials", "4", "--stability-percentage", "999", "-f", str(table)),
     ]
     done = subprocess.run(
@@ -97,9 +97,9 @@ def analyzed(served: Host, binary: Path, data: Path) -> tuple[float, float]:
     return float(row["Inferences/Second"]), float(row["p50 latency"]) / 1e3
 
 
-def window_s(setting: Setting) -> float:
-    """Seconds of one window."""
-    return max(2.0, 2 * setting.seconds)
+def window_of(setting: Setting, calls: Sequence[Call]) -> float:
+    """Seconds of one window: some calls long, or what it cuts off at its ends would count."""
+    return max(2.0, 2 * setting.seconds, 5 * float(np.median([call.latency_s for call in calls])))
 
 
 def write_requests(path: Path, pool: Sequence[Request]) -> None:

@@ -35,7 +35,7 @@ from tritonclient.grpc import model_config_pb2
 
 FACTOR, BEFORE_AND_AFTER, INTERACTIVE_SHARE = 5.0, 0.5, 0.2
 QUEUED_S = 2.0  # of work that the queue holds: as much as somebody in a chat may wait
-ROWS = 8
+ROWS, DIFFERENT = 8, 48  # of a call, and calls: equal ones in a batch would be computed once
 LOOK_EVERY_S = 0.1
 
 
@@ -44,10 +44,10 @@ def run(setting: Setting) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         repository = publish(setting, Path(folder), ())
         with served_from(setting, repository) as served:
-            pools = {"work": rows_pool(ROWS, 4, setting.seed)}
+            pools = {"work": rows_pool(ROWS, DIFFERENT, setting.seed)}
             pools["short"] = chat_pools(8, setting.seed)["short"]
             requests = answered(served, pools)
-            capacity = rows_a_second(served, requests["work"], 16) / ROWS
+            capacity = rows_a_second(served, requests["work"], 4) / ROWS
         say(f"capacity: {capacity:.1f} calls/s of {ROWS} full rows")
         queue = max(2, round(QUEUED_S * capacity))
         found = {"max_queue_size_shipped": set_queue_size(repository, queue)}

@@ -56,11 +56,16 @@ Efficiency, at {rows_an_execution:.1f} rows an execution on the server and 32 in
 rows/s over gRPC, {inside:.1f} in process, a ratio of {efficiency}. Processor seconds for a
 thousand rows: {cpu_seconds}.
 
-Calls of one row, one and two in flight, that took over {stall_ms:.0f} ms more than the median:
-{stalled} of {stall_calls} with the queue's bounds, timeouts and priorities, {unbounded_stalled} of
-{unbounded_calls} without them (largest {stall_max:.0f} and {unbounded_max:.0f} ms). With any of
-these, Triton's batcher hands no batch over before the one before it has ended, and it sleeps for
-half a second at a time if it misses being woken then.
+Milliseconds of short chats far below the capacity, {light_rate:.1f} calls a second, with the
+queue's bounds, timeouts and priorities (*policies*) and without, on one instance or two:
+
+| offered | queue, instances | p50 | p90 | p95 | p99 |
+|---|---|---|---|---|---|
+{light}
+
+With policies and one instance, Triton tells its batcher of a call only where the instance is idle.
+One that comes during an execution is found with the next call, or when the batcher looks by itself,
+twice a second.
 """
 
 OVERLOAD = """\
@@ -104,7 +109,7 @@ server, {in_flight} calls of best-of-8 in flight, {machine}.
 
 def server_section(report: Report) -> str:
     """The suite `server`."""
-    efficiency, mixed, stalls = (report[name] for name in ("efficiency", "mixed", "stalls"))
+    efficiency, mixed, light = (report[name] for name in ("efficiency", "mixed", "light"))
     return SERVER.format(
         machine=machine(report),
         **{name: report[name] for name in ("shape", "cpu", "precision", "rounds")},
@@ -139,13 +144,13 @@ def server_section(report: Report) -> str:
         over=efficiency["over_grpc"]["median"],
         inside=efficiency["in_process"]["median"],
         efficiency=span(efficiency["ratio"], 2),
-        stall_ms=stalls["beyond_median_ms"],
-        stalled=stalls["policies"]["stalled"],
-        stall_calls=stalls["policies"]["calls"],
-        stall_max=stalls["policies"]["latency_ms"]["max"],
-        unbounded_stalled=stalls["none"]["stalled"],
-        unbounded_calls=stalls["none"]["calls"],
-        unbounded_max=stalls["none"]["latency_ms"]["max"],
+        light_rate=light["capacity_calls_a_second"],
+        light="\n".join(
+            f"| {float(share):.0%} | {name} | {quantiles(by, 'p50', 'p90', 'p95', 'p99')} |"
+            for share, ways in light.items()
+            if share != "capacity_calls_a_second"
+            for name, by in ways.items()
+        ),
         cpu_seconds=", ".join(
             f"{name} {value:.1f}"
             for name, value in efficiency["cpu_seconds_a_thousand_rows"].items()

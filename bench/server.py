@@ -28,6 +28,7 @@ from serving import (
     FULL_ROWS,
     MODEL_NAME,
     PLAIN,
+    TWO,
     UNBOUNDED,
     Host,
     Setting,
@@ -44,7 +45,7 @@ MIN_ARRIVALS = 30
 BULK, INTERACTIVE = 2, 1  # priorities in config.pbtxt
 BULK_IN_FLIGHT = 8
 INTERACTIVE_SHARE = 0.2
-STALL_S = 0.4
+LIGHT, LIGHT_ARRIVALS = (0.2, 0.5), 50
 
 Pools = Mapping[str, Sequence[Request]]
 Measure = Callable[[], float]
@@ -52,7 +53,7 @@ Measure = Callable[[], float]
 
 def run(setting: Setting) -> dict[str, object]:
     """All parts of the suite against one server."""
-    with host(setting, (PLAIN, FULL, UNBOUNDED)) as served:
+    with host(setting, (PLAIN, FULL, UNBOUNDED, TWO)) as served:
         pools = make_pools(served, n_requests=16)
         say("requests and their rewards are ready")
         found: dict[str, object] = {"pools": DESCRIPTIONS}
@@ -61,7 +62,7 @@ def run(setting: Setting) -> dict[str, object]:
         found["mixed"] = mixed(served, pools)
         found["sharing"] = sharing(served, pools)
         found["batch"] = batch(served, pools)
-        found["stalls"] = stalls(served, pools["rows 1"])
+        found["light"] = light(served, pools["short"])
         found["efficiency"] = efficiency(served, pools["short"])
     return found
 
@@ -212,31 +213,28 @@ def batch(served: Host, pools: Pools) -> dict[str, object]:
     return {n: spread(values) for n, values in taken.items()}
 
 
-def stalls(served: Host, pool: Sequence[Request]) -> dict[str, object]:
-    """Calls that took much longer than most, with the queue's policies and without them.
+def light(served: Host, pool: Sequence[Request]) -> dict[str, object]:
+    """Latency of Poisson arrivals far below the capacity, by what the queue has.
 
-    With a bound, a timeout or priorities, Triton's batcher does not hand a batch over before the
-    one before it has ended (`support_prefetching_` in its priority_queue.cc), and sleeps for half
-    a second if it misses being woken then.
+    With a bound, a timeout or priorities, and one instance, Triton tells its batcher of a request
+    only where the instance is idle (`Enqueue` in dynamic_batch_scheduler.cc, `PayloadSlotAvailable`
+    in rate_limiter.cc). One that comes during an execution is found with the next one, or when the
+    batcher looks by itself, twice a second.
     """
-    latencies: dict[str, list[float]] = {FULL: [], UNBOUNDED: []}
-    seconds = 2 * served.setting.seconds
-    for _ in range(served.setting.rounds):
-        for model, seen in latencies.items():
-            for in_flight in (1, 2):
-                driven = (served.load(pool, model), closed_loop(in_flight, seconds))
-                (calls,) = drive(served.url, driven)
-                seen += [call.latency_s for call in calls]
-    found = {
-        model: {
-            "calls": len(seen),
-            "stalled": int(np.sum(np.array(seen) > np.median(seen) + STALL_S)),
-            "latency_ms": percentiles_ms(seen),
-        }
-        for model, seen in latencies.items()
-    }
-    say(f"stalls: {found}")
-    return {"beyond_median_ms": 1e3 * STALL_S, "policies": found[FULL], "none": found[UNBOUNDED]}
+    models = {"policies, one instance": FULL, "policies, two": TWO, "none, one": UNBOUNDED}
+    capacity = rows_a_second(served, pool, 4) / len(pool[0].ids)
+    rng = np.random.default_rng(served.setting.seed)
+    found: dict[str, object] = {"capacity_calls_a_second": capacity}
+    for share in LIGHT:
+        latencies: dict[str, list[float]] = {name: [] for name in models}
+        for _ in range(served.setting.rounds):
+            arrivals = poisson_arrivals(share * capacity, LIGHT_ARRIVALS / (share * capacity), rng)
+            for name, model in models.items():
+                (calls,) = drive(served.url, (served.load(pool, model), open_loop(arrivals)))
+                latencies[name] += [call.latency_s for call in calls]
+        found[str(share)] = {name: percentiles_ms(seen) for name, seen in latencies.items()}
+        say(f"{share:.0%} of capacity: {found[str(share)]}")
+    return found
 
 
 def efficiency(served: Host, pool: Sequence[Request]) -> dict[str, object]:

@@ -26,8 +26,8 @@ from reward_export.random_checkpoint import random_checkpoint
 from reward_serve.server import ServerOptions, TritonServer
 
 CONFIG = Path(__file__).parent.parent / "model_repository" / MODEL_NAME / "config.pbtxt"
-PLAIN, FULL, UNBOUNDED = "plain", "full_batches", "unbounded"
-FULL_ROWS = 32  # rows of each execution of the model FULL
+PLAIN, FULL, UNBOUNDED, TWO = "plain", "full_batches", "unbounded", "two_instances"
+FULL_ROWS = 32  # rows of an execution of all of these but the plain export
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "int8": 2e-2}
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -119,7 +119,10 @@ def publish(setting: Setting, folder: Path, models: Sequence[str]) -> Path:
         (repository / model / "1").mkdir(parents=True)
         if model != PLAIN:
             own = re.sub(r"max_batch_size: \d+", f"max_batch_size: {FULL_ROWS}", own)
-            own = own if model == FULL else without_queue_policies(own)
+            if model == UNBOUNDED:
+                own = without_queue_policies(own)
+            elif model == TWO:
+                own = re.sub(r"count: \d+", "count: 2", own)
             shutil.copytree(version, repository / model / "1", dirs_exist_ok=True)
         else:
             import plain  # noqa: PLC0415  # it needs what only this model needs
