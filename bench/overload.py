@@ -28,14 +28,14 @@ from load import (
     poisson_arrivals,
     summary,
 )
-from pools import chat_pools, rows_pool
+from pools import N_CANDIDATES, chat_pools, rows_pool
 from server import BULK, INTERACTIVE, rows_a_second, say
 from serving import CONFIG, MODEL_NAME, Host, Setting, answered, publish, resident_mb, served_from
 from tritonclient.grpc import model_config_pb2
 
 FACTOR, BEFORE_AND_AFTER, INTERACTIVE_SHARE = 5.0, 0.5, 0.2
 QUEUED_S = 2.0  # of work that the queue holds: as much as somebody in a chat may wait
-ROWS, DIFFERENT = 8, 48  # of a call, and calls: equal ones in a batch would be computed once
+ROWS, DIFFERENT = 2, 48  # of a call, and calls: equal ones in a batch would be computed once
 LOOK_EVERY_S = 0.1
 
 
@@ -48,13 +48,17 @@ def run(setting: Setting) -> dict[str, object]:
             pools["short"] = chat_pools(8, setting.seed)["short"]
             requests = answered(served, pools)
             capacity = rows_a_second(served, requests["work"], 4) / ROWS
+            chats = rows_a_second(served, requests["short"], 4) / N_CANDIDATES
         say(f"capacity: {capacity:.1f} calls/s of {ROWS} full rows")
         queue = max(2, round(QUEUED_S * capacity))
         found = {"max_queue_size_shipped": set_queue_size(repository, queue)}
         with served_from(setting, repository) as served:
             found |= overload(served, requests["work"], capacity, queue)
-            found["interactive"] = interactive(served, requests, capacity)
+            found["interactive"] = interactive(
+                served, requests, capacity, INTERACTIVE_SHARE * chats
+            )
     return {
+        "rows": ROWS,
         "capacity_calls_a_second": capacity,
         "factor": FACTOR,
         "max_queue_size": queue,
@@ -153,11 +157,10 @@ def timeline(calls: Sequence[Call], step_s: float = 1.0) -> list[dict[str, float
     return found
 
 
-def interactive(served: Host, requests: dict, capacity: float) -> dict[str, object]:
+def interactive(served: Host, requests: dict, capacity: float, rate: float) -> dict[str, object]:
     """Latency of interactive calls alone, and beside bulk work at five times the capacity."""
     rng, setting = np.random.default_rng(served.setting.seed + 1), served.setting
     chats = served.load(requests["short"], priority=INTERACTIVE)
-    rate = INTERACTIVE_SHARE * rows_a_second(served, requests["short"], 4) / 8
     seconds = max(4 * setting.seconds, 25 / rate)
     arrivals = poisson_arrivals(rate, seconds, rng)
     (alone,) = drive(served.url, (chats, open_loop(arrivals)))
