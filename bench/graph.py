@@ -3,20 +3,21 @@
     python bench/graph.py --shape small --rounds 6 --output bench/results/graph-small.json
     python bench/graph.py --shape small --vllm /path/to/python-with-vllm
 
-Each engine has a process of its own and is called in turn with short pauses: several
-sessions that spin in one process slow each other down. The figure of a workload is the
-minimum over the rounds; ratios are taken of those. Every answer of every call is compared
-with the plain export's.
+Each engine has a process of its own and is called in turn, when the machine is idle:
+threads that spin on after a call slow the next engine down, some of vLLM's for a second. A
+turn is a call to fill the caches again, and one that is timed. The figure of a
+workload is the minimum over the rounds; ratios are taken of those. Every answer of every
+call is compared with the plain export's.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import plain
-from machine import describe
+from machine import describe, wait_until_idle
 from peak import matmul_peak_gflops
 from transformers import GPT2Tokenizer
 from workloads import DESCRIPTIONS, n_unique, workloads
@@ -37,9 +38,12 @@ from reward_export.random_checkpoint import random_checkpoint
 from reward_export.smooth import smoothed
 
 SHAPES = {"tiny": (2, 2, 64), "small": (12, 12, 768), "medium": (24, 16, 1024)}
-PAUSE_S = 0.3
 REDUCED = ("int8", "bfloat16", "float16")
 WORKER = Path(__file__).parent / "worker.py"
+
+
+class EngineEndedError(RuntimeError):
+    """A worker is gone; the message has its last words."""
 
 
 @dataclass
@@ -64,8 +68,14 @@ class Engine:
         line = self.process.stdout.readline() if self.process.stdout else ""
         if not line:
             last = "\n".join(self.log.read_text().splitlines()[-15:])
-            raise RuntimeError(f"{self.name} ended, exit code {self.process.wait()}:\n{last}")
+            raise EngineEndedError(f"{self.name} ended, exit code {self.process.wait()}:\n{last}")
         return json.loads(line)
+
+    def kill(self) -> None:
+        """With the processes that it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,8 @@ def vllm_environment(python: Path) -> dict[str, str]:
     ]
     return {
         "LD_PRELOAD": ":".join(map(str, libraries)),
-        "VLLM_CPU_KVCACHE_SPACE": "2",
+        # GiB; all engines are in memory at once, and 1 is enough for GPT-2 small
+        "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "2"),
         "VLLM_LOGGING_LEVEL": "WARNING",
         "HF_HUB_OFFLINE": "1",
     }
@@ -175,15 +186,22 @@ def start_all(
         engine = start(spec, file, given.threads)
         try:
             engine.wait_until_ready()
-        except RuntimeError as error:
-            if spec.name in ("plain", "ours"):
-                raise
-            missing[spec.name] = str(error).splitlines()[-1]
-            print(f"{spec.name} is left out: {missing[spec.name]}", file=sys.stderr, flush=True)
+        except EngineEndedError as error:
+            missing[spec.name] = left_out(engine, error)
             continue
         engines.append(engine)
         print(f"{spec.name} is ready", file=sys.stderr, flush=True)
     return engines, missing
+
+
+def left_out(engine: Engine, error: EngineEndedError) -> str:
+    """A rival that has ended does not end the run. -> its last words."""
+    if engine.name in ("plain", "ours"):
+        raise error
+    engine.kill()
+    reason = str(error).splitlines()[-1]
+    print(f"{engine.name} is left out: {reason}", file=sys.stderr, flush=True)
+    return reason
 
 
 def save_tokenizer(folder: Path) -> None:
@@ -195,24 +213,44 @@ def save_tokenizer(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def measure_all(
+    engines: list[Engine], given: argparse.Namespace, missing: dict[str, str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """What `measure` finds by workload, of the engines that lasted; the others go to `missing`."""
+    results = {}
+    for name in DESCRIPTIONS:
+        while name not in results:
+            running = [engine for engine in engines if engine.name not in missing]
+            try:
+                results[name] = measure(running, name, given.rounds, given.precision)
+            except EngineEndedError as error:
+                (ended,) = (engine for engine in running if engine.process.poll() is not None)
+                missing[ended.name] = left_out(ended, error)
+        print(table_row(name, results[name]), flush=True)
+    return {
+        name: {engine: by for engine, by in found.items() if engine not in missing}
+        for name, found in results.items()
+    }
+
+
 def measure(
     engines: list[Engine], workload: str, rounds: int, precision: str
 ) -> dict[str, dict[str, float]]:
     """Milliseconds and largest difference from the plain export, by engine."""
     seconds: dict[str, list[float]] = {engine.name: [] for engine in engines}
     worst = dict.fromkeys(seconds, 0.0)
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         wanted: np.ndarray | None = None
         for engine in engines:
-            time.sleep(PAUSE_S)
+            wait_until_idle()
+            engine.ask(workload)
             taken, rewards = engine.ask(workload)
             wanted = rewards if wanted is None else wanted
             difference = float(np.abs(rewards - wanted).max())
             if not difference <= allowed_difference(engine.name, precision):  # NaN fails as well
                 raise RuntimeError(f"{engine.name} answers wrongly on {workload}: {difference}")
             worst[engine.name] = max(worst[engine.name], difference)
-            if number:  # the first is for warming up
-                seconds[engine.name].append(taken)
+            seconds[engine.name].append(taken)
     return {
         name: {
             "ms_min": 1e3 * min(times),
@@ -257,15 +295,12 @@ def main() -> None:
         engines, missing = prepare(Path(folder), given)
         print(f"| workload | {' | '.join(engine.name for engine in engines)} |")
         print("|---" * (len(engines) + 1) + "|")
-        results = {}
         peaks = [matmul_peak_gflops(given.threads, given.device, given.precision)]
         try:
-            for name in DESCRIPTIONS:
-                results[name] = measure(engines, name, given.rounds, given.precision)
-                print(table_row(name, results[name]), flush=True)
+            results = measure_all(engines, given, missing)
         finally:
             for engine in engines:
-                os.killpg(engine.process.pid, signal.SIGKILL)
+                engine.kill()
     rows = workloads()
     report = {
         **describe(given.threads),

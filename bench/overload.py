@@ -4,8 +4,9 @@
 
 The capacity is measured on the spot. Then come Poisson arrivals at half of it, at five times of
 it, and at half of it again, without a pause; memory of the server's processes is looked at all
-the time. Every answer is checked. The configuration is the checked-in one but for the queue's
-bound, which is set to two seconds of work of this machine, as an operator would.
+the time. Every answer is checked. The configuration is the checked-in one but for two values, set
+as docs/operations.md has operators set them: the queue's bound to two seconds of work of this
+machine, and on a CPU `max_batch_size` to 8, because what runs is not interrupted.
 """
 
 import re
@@ -34,6 +35,7 @@ from serving import CONFIG, MODEL_NAME, Host, Setting, answered, publish, reside
 from tritonclient.grpc import model_config_pb2
 
 FACTOR, BEFORE_AND_AFTER, INTERACTIVE_SHARE = 5.0, 0.5, 0.2
+CPU_ROWS = 8  # of an execution at most: a best-of-8 call
 QUEUED_S = 2.0  # of work that the queue holds: as much as somebody in a chat may wait
 ROWS, DIFFERENT = 2, 48  # of a call, and calls: equal ones in a batch would be computed once
 LOOK_EVERY_S = 0.1
@@ -43,36 +45,43 @@ def run(setting: Setting) -> dict[str, object]:
     """Measure capacity, overload, recovery, and interactive calls beside too much bulk work."""
     with tempfile.TemporaryDirectory() as folder:
         repository = publish(setting, Path(folder), ())
+        if setting.device == "cpu":
+            change(repository, "max_batch_size", CPU_ROWS)
         with served_from(setting, repository) as served:
             pools = {"work": rows_pool(ROWS, DIFFERENT, setting.seed)}
             pools["short"] = chat_pools(8, setting.seed)["short"]
             requests = answered(served, pools)
-            capacity = rows_a_second(served, requests["work"], 4) / ROWS
+            full = served.max_batch_size() // ROWS  # so that executions are as large as they get
+            at_once = 2 * full
+            seconds = 8 * setting.seconds
+            capacity = rows_a_second(served, requests["work"], at_once, seconds=seconds) / ROWS
             chats = rows_a_second(served, requests["short"], 4) / N_CANDIDATES
         say(f"capacity: {capacity:.1f} calls/s of {ROWS} full rows")
         queue = max(2, round(QUEUED_S * capacity))
-        found = {"max_queue_size_shipped": set_queue_size(repository, queue)}
+        shipped = change(repository, "max_queue_size", queue)
         with served_from(setting, repository) as served:
-            found |= overload(served, requests["work"], capacity, queue)
+            found = overload(served, requests["work"], capacity, queue)
             found["interactive"] = interactive(
                 served, requests, capacity, INTERACTIVE_SHARE * chats
             )
+            found["max_batch_size"] = served.max_batch_size()
     return {
         "rows": ROWS,
         "capacity_calls_a_second": capacity,
         "factor": FACTOR,
         "max_queue_size": queue,
+        "max_queue_size_shipped": shipped,
         "queued_s": QUEUED_S,
         "max_wait_s": max_wait_s(),
         **found,
     }
 
 
-def set_queue_size(repository: Path, size: int) -> int:
-    """Bound the queue of each priority. -> the bound that the file came with."""
+def change(repository: Path, key: str, value: int) -> int:
+    """Set a number of the served configuration wherever it stands. -> the one it came with."""
     file = repository / MODEL_NAME / CONFIG.name
-    before = re.findall(r"max_queue_size: (\d+)", file.read_text())
-    file.write_text(re.sub(r"max_queue_size: \d+", f"max_queue_size: {size}", file.read_text()))
+    before = re.findall(rf"{key}: (\d+)", file.read_text())
+    file.write_text(re.sub(rf"{key}: \d+", f"{key}: {value}", file.read_text()))
     return int(before[0])
 
 
@@ -88,7 +97,7 @@ def overload(
 ) -> dict[str, object]:
     """Half of the capacity, five times of it, and half again."""
     fill_s = queue / ((FACTOR - 1) * capacity) + 2
-    seconds = fill_s + max(4 * served.setting.seconds, 4 * QUEUED_S, 12 / capacity)
+    seconds = fill_s + max(12 * served.setting.seconds, 4 * QUEUED_S, 12 / capacity)
     quiet_s = max(4 * served.setting.seconds, 12 / capacity)
     rng, load = np.random.default_rng(served.setting.seed), served.load(pool)
     phases = (("before", BEFORE_AND_AFTER, quiet_s), ("overload", FACTOR, seconds))

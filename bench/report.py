@@ -36,9 +36,10 @@ Written by `bench/report.py` from `bench/results/`; do not edit.
 
 Milliseconds, the minimum over the rounds, and in brackets how many times faster than the plain
 padded ONNX export in the same run. Every engine has a process of its own and is called in turn,
-with the same token ids and as many threads; every answer of every call is compared with the plain
-export's. Random weights: the time does not depend on them. Ratios travel better between machines
-than milliseconds do, and neither travels far.
+twice, once the machine is idle; the second call counts. All get the same token ids and as many
+threads; every answer of every call is compared with the plain export's. Random weights: the time
+does not depend on them. Ratios travel better between machines than milliseconds do, and neither
+travels far.
 
 - *plain*: `torch.onnx.export` of the checkpoint, rows padded to the batch's longest
 - *ours*, *ours-int8*: `gpt2-reward export`, `--precision int8`

@@ -72,8 +72,9 @@ OVERLOAD = """\
 ## Overload: GPT-2 {shape} on {cpu}
 
 `python bench/run.py overload --shape {shape}`, {precision}, {machine}. Calls of {rows} full rows;
-capacity, measured on the spot: {capacity_calls_a_second:.1f} calls/s. The queue of a priority was
-bounded at {max_queue_size} calls, {queued_s:.0f} s of work, and none waits there for more than
+capacity, measured on the spot: {capacity_calls_a_second:.1f} calls/s. `max_batch_size` was
+{max_batch_size}, because an execution is not interrupted. The queue of a priority was bounded at
+{max_queue_size} calls, {queued_s:.0f} s of work, and none waits there for more than
 {max_wait_s:.0f} s. The checked-in configuration has {max_queue_size_shipped}, {shipped_s:.0f} s of
 such work here: where that is more than a call may wait, calls that are too many are refused late,
 when they have waited for so long, and not at once.
@@ -167,6 +168,7 @@ def rows_a_thread(report: Report, regime: str) -> float:
 def overload_section(report: Report) -> str:
     """The suite `overload`."""
     names = ("shape", "cpu", "precision", "rows", "capacity_calls_a_second", "max_queue_size")
+    names += ("max_batch_size",)
     sizes, found = report["memory_mb"], report["interactive"]
     return OVERLOAD.format(
         machine=machine(report),

@@ -77,10 +77,14 @@ def make_pools(served: Host, n_requests: int) -> dict[str, list[Request]]:
 
 
 def rows_a_second(
-    served: Host, pool: Sequence[Request], in_flight: int, model: str = MODEL_NAME
+    served: Host,
+    pool: Sequence[Request],
+    in_flight: int,
+    model: str = MODEL_NAME,
+    seconds: float | None = None,
 ) -> float:
-    """Throughput of a closed loop."""
-    load, seconds = served.load(pool, model), served.setting.seconds
+    """Throughput of a closed loop, of the setting's seconds unless told."""
+    load, seconds = served.load(pool, model), seconds or served.setting.seconds
     (calls,) = drive(served.url, (load, closed_loop(in_flight, seconds)))
     failed = [call for call in calls if call.outcome != "ok"]
     if failed:

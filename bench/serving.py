@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import urllib.request
@@ -78,6 +77,11 @@ class Host:
         page = urllib.request.urlopen(self.server.metrics_url).read().decode()  # noqa: S310
         lines = [line for line in page.splitlines() if line.startswith(f"{name}{{")]
         return sum(float(line.rpartition(" ")[2]) for line in lines if f'model="{model}"' in line)
+
+    def max_batch_size(self) -> int:
+        """Rows that an execution of our model takes at most."""
+        text = (self.repository / MODEL_NAME / CONFIG.name).read_text()
+        return int(text_format.Parse(text, model_config_pb2.ModelConfig()).max_batch_size)
 
     def processes(self) -> dict[str, list[int]]:
         """Process ids of the server itself and of its models' processes."""
@@ -158,8 +162,7 @@ def in_process(
             engine.wait_until_ready()
             yield engine
         finally:
-            os.killpg(engine.process.pid, signal.SIGKILL)
-            engine.process.wait()
+            engine.kill()
 
 
 def answered(
