@@ -33,7 +33,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def wait_until_idle(at_most_s: float = 5.0, step_s: float = 0.1) -> None:
+def wait_until_idle(at_most_s: float = 2.0, step_s: float = 0.1) -> None:
     """Return when hardly a processor works: what ran before has stopped spinning."""
     end = time.monotonic() + at_most_s
     while time.monotonic() < end:
