@@ -42,10 +42,6 @@ REDUCED = ("int8", "bfloat16", "float16")
 WORKER = Path(__file__).parent / "worker.py"
 
 
-class EngineEndedError(RuntimeError):
-    """A worker is gone; the message has its last words."""
-
-
 @dataclass
 class Engine:
     """A running worker."""
@@ -56,7 +52,8 @@ class Engine:
 
     def ask(self, workload: str) -> tuple[float, np.ndarray]:
         """Seconds and rewards of one run."""
-        print(workload, file=self.process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as reading will tell
+            print(workload, file=self.process.stdin, flush=True)
         answer = self._read()
         return answer["seconds"], np.array(answer["rewards"])
 
@@ -68,7 +65,8 @@ class Engine:
         line = self.process.stdout.readline() if self.process.stdout else ""
         if not line:
             last = "\n".join(self.log.read_text().splitlines()[-15:])
-            raise EngineEndedError(f"{self.name} ended, exit code {self.process.wait()}:\n{last}")
+            text = f"{self.name} ended, exit code {self.process.wait()}:\n{last}"
+            raise EngineEndedError(text, self)
         return json.loads(line)
 
     def kill(self) -> None:
@@ -76,6 +74,14 @@ class Engine:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+class EngineEndedError(RuntimeError):
+    """A worker is gone; the message has its last words."""
+
+    def __init__(self, message: str, engine: Engine) -> None:
+        super().__init__(message)
+        self.engine = engine
 
 
 @dataclass(frozen=True)
@@ -187,15 +193,16 @@ def start_all(
         try:
             engine.wait_until_ready()
         except EngineEndedError as error:
-            missing[spec.name] = left_out(engine, error)
+            missing[spec.name] = left_out(error)
             continue
         engines.append(engine)
         print(f"{spec.name} is ready", file=sys.stderr, flush=True)
     return engines, missing
 
 
-def left_out(engine: Engine, error: EngineEndedError) -> str:
+def left_out(error: EngineEndedError) -> str:
     """A rival that has ended does not end the run. -> its last words."""
+    engine = error.engine
     if engine.name in ("plain", "ours"):
         raise error
     engine.kill()
@@ -224,8 +231,7 @@ def measure_all(
             try:
                 results[name] = measure(running, name, given.rounds, given.precision)
             except EngineEndedError as error:
-                (ended,) = (engine for engine in running if engine.process.poll() is not None)
-                missing[ended.name] = left_out(ended, error)
+                missing[error.engine.name] = left_out(error)
         print(table_row(name, results[name]), flush=True)
     return {
         name: {engine: by for engine, by in found.items() if engine not in missing}

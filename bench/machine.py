@@ -1,4 +1,4 @@
-"""What a result file says of where it was measured."""
+"""Where it was measured, for result files, and whether anything else runs there."""
 
 import os
 import platform
@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 LIBRARIES = ("gpt2-reward", "onnxruntime", "onnxruntime-gpu", "torch", "transformers", "numpy")
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 IDLE_PROCESSORS = 0.2  # that may be busy while the machine counts as idle
 
 
@@ -46,4 +47,4 @@ def wait_until_idle(at_most_s: float = 2.0, step_s: float = 0.1) -> None:
 def _busy_s() -> float:
     """Processor seconds since the machine's start: /proc/stat's but for idling and waiting."""
     counts = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    return (sum(counts) - counts[3] - counts[4]) / os.sysconf("SC_CLK_TCK")
+    return (sum(counts) - counts[3] - counts[4]) / TICKS_A_SECOND

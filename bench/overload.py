@@ -31,7 +31,17 @@ from load import (
 )
 from pools import N_CANDIDATES, chat_pools, rows_pool
 from server import BULK, INTERACTIVE, rows_a_second, say
-from serving import CONFIG, MODEL_NAME, Host, Setting, answered, publish, resident_mb, served_from
+from serving import (
+    CONFIG,
+    MODEL_NAME,
+    Host,
+    Setting,
+    answered,
+    publish,
+    resident_mb,
+    served_from,
+    with_number,
+)
 from tritonclient.grpc import model_config_pb2
 
 FACTOR, BEFORE_AND_AFTER, INTERACTIVE_SHARE = 5.0, 0.5, 0.2
@@ -51,8 +61,7 @@ def run(setting: Setting) -> dict[str, object]:
             pools = {"work": rows_pool(ROWS, DIFFERENT, setting.seed)}
             pools["short"] = chat_pools(8, setting.seed)["short"]
             requests = answered(served, pools)
-            full = served.max_batch_size() // ROWS  # so that executions are as large as they get
-            at_once = 2 * full
+            at_once = 2 * served.max_batch_size() // ROWS  # executions as large as they get
             seconds = 8 * setting.seconds
             capacity = rows_a_second(served, requests["work"], at_once, seconds=seconds) / ROWS
             chats = rows_a_second(served, requests["short"], 4) / N_CANDIDATES
@@ -80,9 +89,9 @@ def run(setting: Setting) -> dict[str, object]:
 def change(repository: Path, key: str, value: int) -> int:
     """Set a number of the served configuration wherever it stands. -> the one it came with."""
     file = repository / MODEL_NAME / CONFIG.name
-    before = re.findall(rf"{key}: (\d+)", file.read_text())
-    file.write_text(re.sub(rf"{key}: \d+", f"{key}: {value}", file.read_text()))
-    return int(before[0])
+    before = file.read_text()
+    file.write_text(with_number(before, key, value))
+    return int(re.findall(rf"\b{key}: (\d+)", before)[0])
 
 
 def max_wait_s() -> float:

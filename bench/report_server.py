@@ -167,13 +167,12 @@ def rows_a_thread(report: Report, regime: str) -> float:
 
 def overload_section(report: Report) -> str:
     """The suite `overload`."""
-    names = ("shape", "cpu", "precision", "rows", "capacity_calls_a_second", "max_queue_size")
-    names += ("max_batch_size",)
+    names = ("shape", "cpu", "precision", "rows", "capacity_calls_a_second", "throughput_kept")
+    bounds = ("max_batch_size", "max_queue_size", "max_wait_s", "queued_s")
     sizes, found = report["memory_mb"], report["interactive"]
     return OVERLOAD.format(
         machine=machine(report),
-        **{name: report[name] for name in (*names, "max_wait_s", "throughput_kept")},
-        queued_s=report["queued_s"],
+        **{name: report[name] for name in (*names, *bounds)},
         max_queue_size_shipped=report["max_queue_size_shipped"],
         shipped_s=report["max_queue_size_shipped"] / report["capacity_calls_a_second"],
         recovered_after_s=report["recovered_after_s"],

@@ -22,6 +22,7 @@ from load import (
     steady_rows_a_second,
     summary,
 )
+from machine import wait_until_idle
 from pools import BATCH_SIZES, DESCRIPTIONS, SHARES, chat_pools, rows_pool, sharing_pool
 from serving import (
     FULL,
@@ -263,7 +264,7 @@ def efficiency(served: Host, pool: Sequence[Request]) -> dict[str, object]:
             rate, used = saturated(served, pool, in_flight, seconds)
             over.append(rate)
             spent.append(used)
-            time.sleep(0.3)  # idle threads of one engine spin a while beside the other
+            wait_until_idle()  # threads of one engine spin a while beside the other
             inside.append(repeated(engine, list(joined), seconds))
             say(f"over gRPC {over[-1]:.0f} rows/s, in process {inside[-1]:.0f}")
         executed = served.metric("nv_inference_exec_count", FULL) - executed

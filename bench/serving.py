@@ -15,6 +15,7 @@ import numpy as np
 from google.protobuf import text_format
 from graph import SHAPES, Engine, Spec, start
 from load import Load, Request
+from machine import TICKS_A_SECOND
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 
@@ -28,7 +29,6 @@ CONFIG = Path(__file__).parent.parent / "model_repository" / MODEL_NAME / "confi
 PLAIN, FULL, UNBOUNDED, TWO = "plain", "full_batches", "unbounded", "two_instances"
 FULL_ROWS = 32  # rows of an execution of all of these but the plain export
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "int8": 2e-2}
-TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,11 @@ def publish(setting: Setting, folder: Path, models: Sequence[str]) -> Path:
         own = text.replace(f'"{MODEL_NAME}"', f'"{model}"')
         (repository / model / "1").mkdir(parents=True)
         if model != PLAIN:
-            own = re.sub(r"max_batch_size: \d+", f"max_batch_size: {FULL_ROWS}", own)
+            own = with_number(own, "max_batch_size", FULL_ROWS)
             if model == UNBOUNDED:
                 own = without_queue_policies(own)
             elif model == TWO:
-                own = re.sub(r"count: \d+", "count: 2", own)
+                own = with_number(own, "count", 2)
             shutil.copytree(version, repository / model / "1", dirs_exist_ok=True)
         else:
             import plain  # noqa: PLC0415  # it needs what only this model needs
@@ -134,6 +134,11 @@ def publish(setting: Setting, folder: Path, models: Sequence[str]) -> Path:
             plain.export(load_checkpoint(str(source)).model, repository / model / "1/model.onnx")
         (repository / model / CONFIG.name).write_text(own)
     return repository
+
+
+def with_number(text: str, key: str, value: int) -> str:
+    """The configuration with another number wherever this key stands; comments stay."""
+    return re.sub(rf"\b{key}: \d+", f"{key}: {value}", text)
 
 
 def without_queue_policies(text: str) -> str:
