@@ -56,12 +56,15 @@ class ClientArguments:
             raise InvalidInputError(str(error)) from error
 
 
-def add_connection(parser: argparse.ArgumentParser, *, groups: bool = True) -> None:
+def add_connection(
+    parser: argparse.ArgumentParser, *, groups: bool = True, priority: Priority | None = None
+) -> None:
     """Add the options that say which server is asked, and how.
 
     Args:
         parser: of the command.
         groups: whether it scores candidates in groups, where truncation has a choice.
+        priority: of its calls unless told; the server's default if None.
     """
     group = parser.add_argument_group("server")
     group.add_argument(
@@ -80,7 +83,12 @@ def add_connection(parser: argparse.ArgumentParser, *, groups: bool = True) -> N
     group.add_argument(
         "--model-version", type=int, metavar="N", help="default: the server's choice"
     )
-    group.add_argument("--priority", choices=PRIORITY_LEVELS, help="default: the server's")
+    group.add_argument(
+        "--priority",
+        choices=PRIORITY_LEVELS,
+        default=priority,
+        help=f"default: {priority or 'the server decides'}",
+    )
     if groups:
         group.add_argument("--truncation", choices=get_args(Truncation), help="default: left")
     parser.set_defaults(truncation="left")

@@ -13,12 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt2-reward http` takes."""
     parser.add_argument("--host", default="127.0.0.1", help="to listen on; %(default)s")
     parser.add_argument("--port", type=int, default=5000, help="to listen on; %(default)s")
-    add_connection(parser, groups=False)
+    add_connection(parser, groups=False, priority="bulk")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    arguments.priority = arguments.priority or "bulk"
     given = client_arguments(arguments)
 
     def make_client() -> AsyncRewardClient:

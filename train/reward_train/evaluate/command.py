@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=_count, metavar="N", help="groups at most; default: all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them: .png, .svg or .pdf")
-    add_connection(parser, groups=False)
+    add_connection(parser, groups=False, priority="bulk")
     parser.add_argument(
         "--truncation",
         nargs="+",
@@ -165,7 +165,6 @@ def report(found: Sequence[Found], agreements: dict[str, Agreement]) -> dict[str
 
 def _ways(arguments: argparse.Namespace) -> list[ClientArguments]:
     policies = list(dict.fromkeys(arguments.truncation))
-    arguments.priority = arguments.priority or "bulk"
     given = replace(client_arguments(arguments), truncation=policies[0])
     ways = [replace(given, truncation=policy) for policy in policies]
     url, version = arguments.against_url, arguments.against_model_version
