@@ -19,7 +19,7 @@ from pathlib import Path
 from machine import describe
 
 from client import fake_server
-from reward_export.sample import conversations
+from reward_export.conversations import conversations
 
 LOOK_EVERY_S = 0.05
 FORMATS = ("jsonl", "parquet")

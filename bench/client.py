@@ -22,7 +22,7 @@ from truncation import long_groups
 
 from reward_client import AsyncRewardClient, Connection, RewardClient, Tokenizer
 from reward_client.steps import Ask, Step
-from reward_export.sample import conversations
+from reward_export.conversations import conversations
 
 CALLS_BETWEEN = 2_000  # calls from one look at the memory to the next
 

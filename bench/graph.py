@@ -30,12 +30,12 @@ from peak import matmul_peak_gflops
 from transformers import GPT2Tokenizer
 from workloads import DESCRIPTIONS, n_unique, workloads
 
-from reward_client.tokens import pad_rows
 from reward_export.checkpoint import load
 from reward_export.graph import build
 from reward_export.parity import calibration_groups
 from reward_export.random_checkpoint import random_checkpoint
 from reward_export.smooth import smoothed
+from reward_text import pad_rows
 
 SHAPES = {"tiny": (2, 2, 64), "small": (12, 12, 768), "medium": (24, 16, 1024)}
 REDUCED = ("int8", "bfloat16", "float16")
@@ -213,7 +213,7 @@ def left_out(error: EngineEndedError) -> str:
 
 def save_tokenizer(folder: Path) -> None:
     """VLLM insists on one, though it is given ids."""
-    data = resources.files("reward_client") / "data"
+    data = resources.files("reward_text") / "data"
     vocab, merges = str(data / "encoder.json"), str(data / "vocab.bpe")
     tokenizer = GPT2Tokenizer(vocab=vocab, merges=merges)
     tokenizer.pad_token = tokenizer.eos_token

@@ -19,7 +19,7 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from reward_client.contract import INPUT_IDS, MODEL_NAME, REWARD
+from reward_contract import INPUT_IDS, MODEL_NAME, REWARD
 
 Outcome = Literal["ok", "overloaded", "expired", "failed"]
 QUANTILES = (0.5, 0.9, 0.95, 0.99)

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from truncation import long_groups
 
 from reward_client import CONTRACT, Tokenizer
-from reward_export.sample import conversations
+from reward_export.conversations import conversations
 
 Ids = NDArray[np.int32]
 N_CANDIDATES = 8

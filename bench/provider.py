@@ -24,7 +24,7 @@ from machine import describe
 from numpy.typing import NDArray
 from workloads import workloads
 
-from reward_client.tokens import pad_rows
+from reward_text import pad_rows
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 Rewards = NDArray[np.float32]

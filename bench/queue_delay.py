@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from reward_client import RewardClient
-from reward_client.contract import MODEL_NAME
+from reward_contract import MODEL_NAME
 from reward_export.export import ExportOptions, export
 from reward_serve.server import ServerOptions, TritonServer
 

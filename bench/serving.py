@@ -19,7 +19,7 @@ from machine import TICKS_A_SECOND
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 
-from reward_client.contract import MODEL_NAME
+from reward_contract import MODEL_NAME
 from reward_export.checkpoint import load as load_checkpoint
 from reward_export.export import ExportOptions, export
 from reward_export.random_checkpoint import random_checkpoint

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_client import CONTRACT, Tokenizer
-from reward_export.sample import conversations
+from reward_export.conversations import conversations
 
 Row = NDArray[np.int32]
 SEED = 20_240_501

@@ -18,9 +18,9 @@ from pathlib import Path
 from reward_client import Ranking, RewardClient, RewardError, ServerInfo
 from reward_client.commands.rank import table
 from reward_export.checkpoint import revision_of
+from reward_export.conversations import conversations
 from reward_export.export import MANIFEST_NAME, ExportOptions, export
-from reward_export.publish import model_folder, published_versions
-from reward_export.sample import conversations
+from reward_export.repository import model_folder, published_versions
 from reward_serve.server import ServerOptions, TritonServer
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ SHOWN_TURNS, WIDTH = 4, 96
 
 
 @dataclass(frozen=True)
-class Group:
+class Scene:
     """A real conversation up to somewhere, and replies to choose from."""
 
     id: str
@@ -45,7 +45,7 @@ class Group:
         return "".join(f"{turn}\n" for turn in self.turns)
 
 
-def groups() -> Iterator[Group]:
+def groups() -> Iterator[Scene]:
     """Conversations with their real next reply among replies of other conversations."""
     dialogues = conversations()
     for number, dialogue in enumerate(dialogues):
@@ -55,7 +55,7 @@ def groups() -> Iterator[Group]:
         candidates = [other.turns[TURN] for other in others]
         real = number % N_CANDIDATES  # not always at the same place
         candidates.insert(real, dialogue.turns[TURN])
-        yield Group(dialogue.id, dialogue.turns[:TURN], candidates, real)
+        yield Scene(dialogue.id, dialogue.turns[:TURN], candidates, real)
 
 
 def publish(checkpoint: str, repository: Path) -> None:
@@ -87,7 +87,7 @@ def is_from(version: Path, checkpoint: str) -> bool:
 class Ranked:
     """A group, its candidates best first, and how long that took."""
 
-    group: Group
+    group: Scene
     ranking: Ranking
     milliseconds: float
 
@@ -97,7 +97,7 @@ class Ranked:
         return self.ranking[0].reward - self.ranking[1].reward
 
 
-def rank(group: Group, client: RewardClient) -> Ranked:
+def rank(group: Scene, client: RewardClient) -> Ranked:
     """Rank a group's candidates."""
     start = time.perf_counter()
     ranking = client.rank(group.context, group.candidates)

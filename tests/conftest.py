@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reward_client.contract import MODEL_NAME
+from reward_contract import MODEL_NAME
 from reward_export.checkpoint import load
 from reward_export.export import ExportOptions, export
 from reward_export.random_checkpoint import random_checkpoint

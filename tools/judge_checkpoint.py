@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from reward_client.contract import INPUT_IDS, MODEL_NAME, REWARD
-from reward_client.tokens import Tokenizer
+from reward_contract import INPUT_IDS, MODEL_NAME, REWARD
 from reward_export.export import GRAPH_NAME, ExportOptions, export
 from reward_export.parity import open_session
-from reward_train.dialogues import Group
+from reward_text import Tokenizer
+from reward_train.dialogues import LabelledGroup
 from reward_train.evaluate.groups import read_groups
 from reward_train.evaluate.quality import SIZES, Scored, quality
 from reward_train.metrics import calibration_error, roc_auc, sigmoid
@@ -72,7 +72,7 @@ def chance() -> Score:
     return score
 
 
-def judge_groups(groups: Sequence[Group], score: Score) -> dict[str, float]:
+def judge_groups(groups: Sequence[LabelledGroup], score: Score) -> dict[str, float]:
     """How often the real reply comes first among N candidates, and beats a single one."""
     found = quality([Scored(score(one.context, one.candidates), one.best) for one in tqdm(groups)])
     shares = {f"first_of_{n}": one.mean for n, one in found.first_of.items()}

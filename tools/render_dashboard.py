@@ -23,10 +23,10 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from reward_client import AsyncRewardClient, RewardError
-from reward_client.contract import MODEL_NAME
+from reward_contract import MODEL_NAME
+from reward_export.conversations import conversations
 from reward_export.export import ExportOptions, export
 from reward_export.random_checkpoint import random_checkpoint
-from reward_export.sample import conversations
 from reward_serve.server import ServerOptions, TritonServer
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,6 @@ Importing it loads neither torch nor transformers.
 from reward_client.aio import AsyncRewardClient
 from reward_client.client import RewardClient
 from reward_client.connection import TLS, Connection, Retry
-from reward_client.contract import CONTRACT, Contract, Priority
 from reward_client.counters import Counts
 from reward_client.errors import (
     ContractError,
@@ -27,8 +26,10 @@ from reward_client.errors import (
     ServerError,
     UnavailableError,
 )
+from reward_client.options import Priority
 from reward_client.results import RankedCandidate, Ranking, Scores, ServerInfo
-from reward_client.tokens import Tokenizer, Truncation
+from reward_contract import CONTRACT, Contract
+from reward_text import Tokenizer, Truncation
 
 __all__ = [
     "CONTRACT",

@@ -14,13 +14,13 @@ from tritonclient.grpc import service_pb2_grpc
 from reward_client.calls import Calls, Group
 from reward_client.client import CLOSED, IN_FLIGHT
 from reward_client.connection import Connection
-from reward_client.contract import MODEL_NAME, Priority
 from reward_client.counters import Counts
 from reward_client.errors import InternalError, RewardError
-from reward_client.options import Options
+from reward_client.options import Options, Priority
 from reward_client.results import Ranking, Scores, ServerInfo
 from reward_client.steps import Ask, Pause, Step, Steps, T
-from reward_client.tokens import Truncation
+from reward_contract import MODEL_NAME
+from reward_text import Truncation
 
 
 class AsyncRewardClient:

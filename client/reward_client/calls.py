@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from reward_client import wire
-from reward_client.contract import Priority
 from reward_client.counters import Counters
 from reward_client.endpoints import SILENT_REST_S, Endpoint, Endpoints
 from reward_client.errors import (
@@ -29,13 +28,13 @@ from reward_client.errors import (
     ServerError,
     UnavailableError,
 )
+from reward_client.grpc_errors import NO_ANSWER, server_error
 from reward_client.log import LOG
-from reward_client.options import Options, Terms
+from reward_client.options import Options, Priority, Terms
 from reward_client.results import Ranking, Rewards, Scores, ServerInfo
-from reward_client.status import NO_ANSWER, server_error
 from reward_client.steps import Ask, Pause, Steps, T, Together
-from reward_client.tokens import Encoded, Tokenizer
 from reward_client.tracing import Span, span
+from reward_text import Encoded, Tokenizer
 
 RESCORES = 3  # times that parts of a call are scored again because the model was exchanged
 
@@ -196,11 +195,11 @@ class Calls:
             except DeadlineError as error:
                 error.attempts = attempt
                 if error.code == NO_ANSWER:
-                    self.endpoints.is_away(endpoint, SILENT_REST_S)
+                    self.endpoints.mark_away(endpoint, SILENT_REST_S)
                 raise
             except (UnavailableError, ModelNotReadyError) as error:
                 error.attempts = attempt
-                self.endpoints.is_away(endpoint)
+                self.endpoints.mark_away(endpoint)
                 if attempt == attempts:
                     raise
                 LOG.info("%s; attempt %d of %d", error, attempt, attempts)

@@ -13,13 +13,13 @@ from tritonclient.grpc import service_pb2_grpc
 
 from reward_client.calls import Calls, Group
 from reward_client.connection import Connection
-from reward_client.contract import MODEL_NAME, Priority
 from reward_client.counters import Counts
 from reward_client.errors import RewardError
-from reward_client.options import Options
+from reward_client.options import Options, Priority
 from reward_client.results import Ranking, Scores, ServerInfo
 from reward_client.steps import Ask, Pause, Step, Steps, T
-from reward_client.tokens import Truncation
+from reward_contract import MODEL_NAME
+from reward_text import Truncation
 
 IN_FLIGHT = 4  # requests of one large call that are on their way together
 CLOSED = "the client is closed; make a new one"

@@ -3,7 +3,7 @@
 import threading
 from dataclasses import dataclass, replace
 
-from reward_client.tokens import Encoded
+from reward_text import Encoded
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class Endpoints:
                     return endpoint
             return next(self._turn)
 
-    def is_away(self, endpoint: Endpoint, rest_s: float = REST_S) -> None:
+    def mark_away(self, endpoint: Endpoint, rest_s: float = REST_S) -> None:
         """Prefer others for a while; whoever answers there next is held to the contract anew."""
         endpoint.away_until = time.monotonic() + rest_s
         endpoint.info = None

@@ -16,36 +16,22 @@
 Messages hold numbers and remedies, never the text of a conversation.
 """
 
+from reward_contract.errors import ContractError, InvalidInputError, RewardError
 
-class RewardError(Exception):
-    """Root of what this package raises on purpose."""
-
-
-class InvalidInputError(RewardError):
-    """A text or an argument that cannot be scored.
-
-    Attributes:
-        row: index of the offending text in the call's input, or of the candidate in its
-            group; None where no single one is.
-        group: index of the group, in `rank_many`; else None.
-    """
-
-    def __init__(self, message: str, *, row: int | None = None, group: int | None = None) -> None:
-        super().__init__(message)
-        self.row = row
-        self.group = group
-
-
-class ContractError(RewardError):
-    """Client and server do not speak of the same model.
-
-    Attributes:
-        differences: one readable line for each field that differs.
-    """
-
-    def __init__(self, message: str, *, differences: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.differences = differences
+__all__ = [
+    "ContractError",
+    "DeadlineError",
+    "InternalError",
+    "InvalidInputError",
+    "ModelNotFoundError",
+    "ModelNotReadyError",
+    "NonFiniteRewardError",
+    "OverloadedError",
+    "RejectedError",
+    "RewardError",
+    "ServerError",
+    "UnavailableError",
+]
 
 
 class ServerError(RewardError):

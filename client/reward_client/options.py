@@ -3,13 +3,16 @@
 import math
 import time
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, TypeAlias, get_args
 
 from reward_client.connection import Connection
-from reward_client.contract import MODEL_NAME, PRIORITY_LEVELS, Priority
 from reward_client.errors import DeadlineError
-from reward_client.tokens import Truncation
 from reward_client.tracing import Span
+from reward_contract import MODEL_NAME, PRIORITY_LEVELS
+from reward_text import Truncation
+
+Priority: TypeAlias = Literal["interactive", "bulk"]
+"""What a call is for: somebody waits for the answer, or nobody does."""
 
 
 @dataclass(frozen=True, slots=True)

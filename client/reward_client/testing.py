@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from reward_client.contract import CONTRACT, INPUT_IDS, MODEL_NAME, REWARD, TensorSpec
+from reward_contract import CONTRACT, INPUT_IDS, MODEL_NAME, REWARD, TensorSpec
 
 Ids = NDArray[np.int32]
 

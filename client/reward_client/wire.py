@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from reward_client.contract import CONTRACT, INPUT_IDS, REWARD, TensorSpec
 from reward_client.errors import ContractError, NonFiniteRewardError
 from reward_client.results import RankedCandidate, Rewards
+from reward_contract import CONTRACT, INPUT_IDS, REWARD, TensorSpec
 
 MAX_LISTED = 10  # a message stays readable
 

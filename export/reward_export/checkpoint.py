@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Pretrai
 from transformers.models.gpt2 import GPT2Config, GPT2ForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
-from reward_client.contract import CONTRACT
+from reward_contract import CONTRACT
 from reward_export.errors import CheckpointError
 from reward_export.graph import Architecture
 

@@ -7,7 +7,7 @@ RewardError
     └── PublishError        the repository cannot take the version
 """
 
-from reward_client.errors import RewardError
+from reward_contract.errors import RewardError
 
 
 class ExportError(RewardError):

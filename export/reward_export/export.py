@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from reward_export import checkpoint as checkpoints
 from reward_export import parity as parities
-from reward_export import publish as publishing
+from reward_export import repository as repositories
 from reward_export.errors import ParityError
 from reward_export.graph import build
 from reward_export.smooth import smoothed
@@ -74,16 +74,16 @@ def export(options: ExportOptions, say: Say) -> Published:
         ParityError: the graph does not give PyTorch's rewards.
         PublishError: the repository cannot take the version.
     """
-    folder = publishing.model_folder(options.repository)
+    folder = repositories.model_folder(options.repository)
     if options.version is not None:
-        publishing.check_version(folder, options.version, overwrite=options.overwrite)
+        repositories.check_version(folder, options.version, overwrite=options.overwrite)
     say(f"loading {options.checkpoint}")
     checkpoint = checkpoints.load(options.checkpoint, revision=options.revision)
     n_parameters = sum(tensor.numel() for tensor in checkpoint.model.parameters())
     say(f"writing the graph: {checkpoint.architecture.n_layer} layers, {n_parameters:,} weights")
     # a tenth and 8 MB more than the weights: graph, manifest, file system
     needed = int(1.1 * BYTES_A_WEIGHT[options.precision] * n_parameters) + (8 << 20)
-    with publishing.staging(folder, needed_bytes=needed) as staged:
+    with repositories.staging(folder, needed_bytes=needed) as staged:
         graph = staged / GRAPH_NAME
         weights = checkpoint.weights()
         if options.precision == "fp16":
@@ -104,7 +104,7 @@ def export(options: ExportOptions, say: Say) -> Published:
         manifest = _manifest(options, checkpoint, parity, staged)
         manifest["provider"] = session.get_providers()[0]  # what the comparison ran on
         (staged / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
-        path = publishing.publish(
+        path = repositories.publish(
             staged, folder, version=options.version, overwrite=options.overwrite
         )
     return Published(path, parity)

@@ -29,7 +29,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from reward_client.contract import INPUT_IDS, REWARD
+from reward_contract import INPUT_IDS, REWARD
 from reward_export.attention import (
     Attention,
     Batched,

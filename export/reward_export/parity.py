@@ -15,12 +15,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from reward_client.contract import CONTRACT, INPUT_IDS, REWARD
-from reward_client.processor import EXACT_INT8, int8_saturates
-from reward_client.tokens import Tokenizer, pad_rows
+from reward_contract import CONTRACT, INPUT_IDS, REWARD
+from reward_contract.cpu import EXACT_INT8, int8_saturates
+from reward_export.conversations import Conversation, conversations
 from reward_export.errors import ExportError, ParityError
 from reward_export.ranks import spearman
-from reward_export.sample import Conversation, conversations
+from reward_text import Tokenizer, pad_rows
 
 BATCH_EFFECT = 1e-5  # how far a reward may move with its batch mates, in any precision
 CUDA = "CUDAExecutionProvider"

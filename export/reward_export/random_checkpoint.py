@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from reward_client.contract import CONTRACT
+from reward_contract import CONTRACT
 
 
 def random_checkpoint(

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from reward_export.publish import model_folder, withdraw
+from reward_export.repository import model_folder, withdraw
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

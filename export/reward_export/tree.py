@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from reward_client.contract import CONTRACT
+from reward_contract import CONTRACT
 from reward_export.ops import INT32, INT64, Ops
 
 

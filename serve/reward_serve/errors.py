@@ -14,7 +14,7 @@ RewardError
 
 from pathlib import Path
 
-from reward_client.errors import RewardError
+from reward_contract.errors import RewardError
 
 
 class ServeError(RewardError):

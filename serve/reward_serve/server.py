@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from reward_client.contract import MODEL_NAME
+from reward_contract import MODEL_NAME
 from reward_serve.errors import (
     EndedError,
     ModelProcessError,

@@ -29,8 +29,8 @@ from report_server import server_section
 from tritonclient.utils import InferenceServerException
 
 from reward_client import RewardClient
-from reward_client.tokens import Tokenizer
 from reward_serve.server import TritonServer
+from reward_text import Tokenizer
 
 TEXTS = ["Hello there", "How are you today?\nFine, thanks"]
 

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from reward_client.bulk import Job, OutputError
 from reward_client.bulk.identity import Identity
+from reward_client.bulk.lines import Line, Rejection
 from reward_client.bulk.output import Output, Rewarded
-from reward_client.bulk.rows import Rejection, Row
 
 COMMAND = Path(sys.executable).with_name("gpt2-reward")
 SERVER = Path(__file__).with_name("bulk_server.py")
@@ -178,7 +178,7 @@ def write_rest(job: Job, portions: list[list[str]]) -> None:
                     rejections.append(Rejection(number, "blank"))
                 else:
                     is_group = kind == "group"
-                    row = Row(number, "c", ["a"], is_group=is_group, copied={"id": "ä" * number})
+                    row = Line(number, "c", ["a"], is_group=is_group, copied={"id": "ä" * number})
                     rewarded.append(Rewarded(row, [number / 3]))
             output.write(rewarded, rejections, 1 if rewarded else None)
 

@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet as pq
 
 from reward_client import Tokenizer
-from reward_client.bulk import rows
+from reward_client.bulk import lines
 from reward_client.cli import main
 from reward_client.testing import FakeServer
 
@@ -353,9 +353,9 @@ def test_reading_stops_while_no_answer_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_read, codes, answers = [0], [], threading.Event()
-    parse = rows.from_json
+    parse = lines.from_json
 
-    def counted(number: int, line: bytes) -> rows.Item:
+    def counted(number: int, line: bytes) -> lines.Item:
         n_read[0] += 1
         return parse(number, line)
 
@@ -363,7 +363,7 @@ def test_reading_stops_while_no_answer_comes(
         answers.wait(20)
         return ids[:, 0] / 100
 
-    monkeypatch.setattr(rows, "from_json", counted)
+    monkeypatch.setattr(lines, "from_json", counted)
     data = write(tmp_path / "in.jsonl", [{"text": "a"}] * 3000)
     with FakeServer(held) as server:
         arguments = (server, data, tmp_path / "out.jsonl", "--in-flight=2")

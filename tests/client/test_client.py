@@ -30,7 +30,7 @@ from reward_client import (
     ServerInfo,
     Tokenizer,
     UnavailableError,
-    status,
+    grpc_errors,
     wire,
 )
 from reward_client.testing import FakeServer
@@ -185,7 +185,7 @@ def test_every_status_is_an_error_of_its_kind(
 
 
 def test_no_status_of_grpc_is_left_out() -> None:
-    assert status._BY_CODE.keys() == {code.name for code in Code} - {"OK"}
+    assert grpc_errors._BY_CODE.keys() == {code.name for code in Code} - {"OK"}
 
 
 def test_a_server_that_refuses_to_say_who_it_is(fake: FakeServer, connect: Connect) -> None:

@@ -7,7 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from reward_client import InvalidInputError, Tokenizer, tail, tokens
+from reward_client import InvalidInputError, Tokenizer
+from reward_text import cuts, tokens
 
 MEGABYTE = 1_000_000
 PAD = 50256
@@ -35,14 +36,14 @@ def padded(rows: list[list[int]]) -> NDArray[np.int32]:
 @example(text="x<|endoftext|> y")
 @example(text="don't  \n you'll ")
 def test_tokens_on_both_sides_of_a_cut_are_those_of_the_whole(text: str) -> None:
-    for cut in tail._CUT.finditer(text):
+    for cut in cuts._CUT.finditer(text):
         assert whole(text[: cut.start()]) + whole(text[cut.start() :]) == whole(text)
 
 
 def test_every_white_space_of_python_is_one_for_the_cut() -> None:
     blanks = [chr(code) for code in range(0x110000) if chr(code).isspace()]
     assert len(blanks) >= 25
-    assert not [blank for blank in blanks if tail._CUT.search(f"{blank} ")]
+    assert not [blank for blank in blanks if cuts._CUT.search(f"{blank} ")]
 
 
 @settings(max_examples=300, deadline=None)
@@ -80,7 +81,7 @@ def test_hostile_contexts(context: str) -> None:
 
 def reference_shared_context(context: str, candidates: list[str]) -> NDArray[np.int32]:
     """The policy as docs/truncation.md states it, on whole texts."""
-    n_shared = len(whole(context[: tail.last_cut(context)]))
+    n_shared = len(whole(context[: cuts.last_cut(context)]))
     joined = [whole(context + candidate) for candidate in candidates]
     takes_part = [len(row) - n_shared < 256 for row in joined]
     longest = max(

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Tokenizer
 
-from reward_client import tokens
 from reward_client.errors import ContractError, InvalidInputError
-from reward_client.tokens import Tokenizer
+from reward_text import Tokenizer, tokens
 
 PAD = 50256
 
@@ -22,7 +21,7 @@ PAD = 50256
 @pytest.fixture(scope="module")
 def card() -> GPT2Tokenizer:
     """The tokenizer of the model card's snippet, from the same two files."""
-    data = Path(str(resources.files("reward_client") / "data"))
+    data = Path(str(resources.files("reward_text") / "data"))
     tokenizer = GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe"))
     tokenizer.pad_token_id = PAD
     tokenizer.truncation_side = "left"
@@ -115,7 +114,7 @@ def test_a_row_that_is_no_string_is_named(text: object) -> None:
 def test_a_damaged_vocabulary_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    source = resources.files("reward_client") / "data"
+    source = resources.files("reward_text") / "data"
     for name in ("encoder.json", "vocab.bpe"):
         (data / name).write_bytes((source / name).read_bytes())
     merges = (data / "vocab.bpe").read_bytes()

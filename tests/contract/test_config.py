@@ -8,7 +8,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from reward_client.contract import (
+from reward_client.wire import check_config
+from reward_contract import (
     CONTRACT,
     INPUT_IDS,
     MODEL_NAME,
@@ -16,7 +17,6 @@ from reward_client.contract import (
     REWARD,
     Contract,
 )
-from reward_client.wire import check_config
 
 CONFIG = Path(__file__).parents[2] / "model_repository" / MODEL_NAME / "config.pbtxt"
 
@@ -88,7 +88,7 @@ def test_every_field_has_a_comment() -> None:
 
 
 def test_the_contract_names_the_shipped_vocabulary() -> None:
-    data = resources.files("reward_client") / "data"
+    data = resources.files("reward_text") / "data"
     digest = hashlib.sha256()
     for name, original in (
         ("encoder.json", "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),

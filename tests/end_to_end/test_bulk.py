@@ -10,7 +10,7 @@ import numpy as np
 
 from reward_client import Tokenizer
 from reward_export.checkpoint import load
-from reward_export.sample import conversations
+from reward_export.conversations import conversations
 from reward_serve.server import TritonServer
 
 COMMAND = Path(sys.executable).with_name("gpt2-reward")

@@ -15,7 +15,7 @@ import pytest
 
 from reward_client import AsyncRewardClient, RewardClient, Tokenizer
 from reward_export.checkpoint import load
-from reward_export.sample import conversations
+from reward_export.conversations import conversations
 from reward_serve.server import ServerOptions, TritonServer
 
 N_CALLS = 2000

@@ -16,7 +16,7 @@ import pytest
 from running import eventually, metric, pending, stopped_model
 
 from reward_client import AsyncRewardClient, DeadlineError, OverloadedError, RewardClient
-from reward_client.contract import MODEL_NAME
+from reward_contract import MODEL_NAME
 from reward_serve.server import ServerOptions, TritonServer
 
 QUEUE_SIZE = 4

@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from reward_client import ModelNotFoundError, RewardClient, Tokenizer, wire
 from reward_client.cli import main
 from reward_export.checkpoint import Checkpoint, load
-from reward_export.sample import conversations
+from reward_export.conversations import conversations
 from reward_serve.server import TritonServer
 
 

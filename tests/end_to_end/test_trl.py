@@ -8,7 +8,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from reward_client.rl.trl import AsyncTrlReward, TrlReward
-from reward_export.sample import conversations
+from reward_export.conversations import conversations
 from reward_serve.server import TritonServer
 
 DATA = Path(__file__).parents[2] / "client" / "reward_client" / "data"

@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 
 from reward_client.cli import main
-from reward_client.contract import MODEL_NAME
+from reward_contract import MODEL_NAME
 from reward_export import export as exporting
-from reward_export import graph, parity, publish
+from reward_export import graph, parity, repository
 from reward_export.errors import ExportError, ParityError, PublishError
 from reward_export.export import ExportOptions, export
 
@@ -155,7 +155,7 @@ def test_a_disk_that_is_too_small_is_noticed_beforehand(
     empty_repository: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(empty_repository)._replace(free=1_000_000)
-    monkeypatch.setattr(publish.shutil, "disk_usage", lambda _path: usage)
+    monkeypatch.setattr(repository.shutil, "disk_usage", lambda _path: usage)
     with pytest.raises(PublishError, match=r"has 1 MB free; the version needs \d+ MB"):
         export(ExportOptions(str(checkpoint_folder), empty_repository), print)
     assert contents(empty_repository) == ["config.pbtxt"]
@@ -203,9 +203,9 @@ def test_a_version_that_could_not_be_replaced_is_still_there(
     monkeypatch.setattr(Path, "rename", fail_for_staged)
 
     def replace() -> None:
-        with publish.staging(folder, needed_bytes=1) as staged:
+        with repository.staging(folder, needed_bytes=1) as staged:
             (staged / "model.onnx").write_text("new")
-            publish.publish(staged, folder, version=3, overwrite=True)
+            repository.publish(staged, folder, version=3, overwrite=True)
 
     with pytest.raises((KeyboardInterrupt, PublishError)):
         replace()
@@ -215,10 +215,10 @@ def test_a_version_that_could_not_be_replaced_is_still_there(
 
 def test_published_files_can_be_read_by_the_servers_user(empty_repository: Path) -> None:
     folder = empty_repository / MODEL_NAME
-    with publish.staging(folder, needed_bytes=1) as staged:
+    with repository.staging(folder, needed_bytes=1) as staged:
         (staged / "model.onnx").write_text("private")
         (staged / "model.onnx").chmod(0o600)
-        path = publish.publish(staged, folder, version=None, overwrite=False)
+        path = repository.publish(staged, folder, version=None, overwrite=False)
     assert (path / "model.onnx").stat().st_mode & 0o777 == 0o644
 
 
@@ -233,9 +233,9 @@ def test_two_that_publish_at_once_take_two_numbers(empty_repository: Path) -> No
     folder = empty_repository / MODEL_NAME
 
     def publish_one(text: str) -> Path:
-        with publish.staging(folder, needed_bytes=1) as staged:
+        with repository.staging(folder, needed_bytes=1) as staged:
             (staged / "model.onnx").write_text(text)
-            return publish.publish(staged, folder, version=None, overwrite=False)
+            return repository.publish(staged, folder, version=None, overwrite=False)
 
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(publish_one, map(str, range(40))))
@@ -288,16 +288,16 @@ def test_a_withdrawn_version_is_hidden_kept_and_its_number_stays_taken(
     assert (folder / ".withdrawn-3" / "model.onnx").read_text() == "3"
     assert main(["rollback", f"--repository={empty_repository}"]) == 1
     assert "has no version before 1" in capsys.readouterr().err
-    with publish.staging(folder, needed_bytes=1) as staged:
-        assert publish.publish(staged, folder, version=None, overwrite=False).name == "4"
+    with repository.staging(folder, needed_bytes=1) as staged:
+        assert repository.publish(staged, folder, version=None, overwrite=False).name == "4"
 
 
 def test_a_version_is_staged_beside_the_repository_unless_that_is_another_volume(
     empty_repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = empty_repository / MODEL_NAME
-    with publish.staging(folder, needed_bytes=1) as staged:
+    with repository.staging(folder, needed_bytes=1) as staged:
         assert staged.parent == empty_repository.parent
-    monkeypatch.setattr(publish, "_mount_points", lambda: {str(empty_repository)})
-    with publish.staging(folder, needed_bytes=1) as staged:
+    monkeypatch.setattr(repository, "_mount_points", lambda: {str(empty_repository)})
+    with repository.staging(folder, needed_bytes=1) as staged:
         assert staged.parent == folder

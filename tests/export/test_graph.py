@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from reward_client.contract import INPUT_IDS, REWARD
+from reward_contract import INPUT_IDS, REWARD
 from reward_export import graph
 from reward_export.attention import Batched, Looped
 from reward_export.checkpoint import Checkpoint, load

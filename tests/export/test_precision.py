@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from reward_client.processor import EXACT_INT8, int8_saturates
+from reward_contract.cpu import EXACT_INT8, int8_saturates
 from reward_export.checkpoint import Checkpoint, load
 from reward_export.graph import build
 from reward_export.linear import PRECISIONS, quantise
@@ -176,5 +176,5 @@ def test_processors_without_vnni_get_the_same_rewards_from_the_exact_product(
 )
 def test_what_saturates(tmp_path: Path, cpuinfo: str, saturates: bool) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{cpuinfo}\n")
-    assert int8_saturates(tmp_path / "cpuinfo") == saturates
-    assert not int8_saturates(tmp_path / "absent")
+    assert int8_saturates(str(tmp_path / "cpuinfo")) == saturates
+    assert not int8_saturates(str(tmp_path / "absent"))

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from lookup import add_model
 
-from reward_client.processor import EXACT_INT8
+from reward_contract.cpu import EXACT_INT8
 from reward_serve.backend import settings
 from reward_serve.backend.settings import (
     ConfigError,

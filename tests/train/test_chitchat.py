@@ -9,12 +9,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from reward_client.contract import MODEL_NAME
-from reward_client.tokens import Tokenizer
+from reward_contract import MODEL_NAME
 from reward_export.checkpoint import load
+from reward_export.conversations import conversations
 from reward_export.export import GRAPH_NAME, ExportOptions, export
-from reward_export.sample import conversations
-from reward_train.dialogues import Dialogue, Group, groups
+from reward_text import Tokenizer
+from reward_train.dialogues import Dialogue, LabelledGroup, groups
 from reward_train.evaluate.quality import Scored, agreement, quality
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def judging() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def held_out() -> list[Group]:
+def held_out() -> list[LabelledGroup]:
     """Groups of the exporter's conversations, which are none of those trained on."""
     dialogues = [Dialogue(one.id, one.turns) for one in conversations()]
     return list(groups(dialogues, n_candidates=8, a_dialogue=6))
@@ -43,7 +43,7 @@ def held_out() -> list[Group]:
 
 @pytest.fixture(scope="module")
 def scored(
-    judging: ModuleType, held_out: list[Group], tmp_path_factory: pytest.TempPathFactory
+    judging: ModuleType, held_out: list[LabelledGroup], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[Scored]]:
     """The groups in each precision, by the graph that the exporter let through."""
     repository = tmp_path_factory.mktemp("repository")
@@ -71,7 +71,7 @@ def test_it_is_small_and_half_precision() -> None:
 
 
 def test_rewards_are_those_of_transformers(
-    held_out: list[Group], scored: dict[str, list[Scored]]
+    held_out: list[LabelledGroup], scored: dict[str, list[Scored]]
 ) -> None:
     reference = load(str(CHECKPOINT))
     for group, found in list(zip(held_out, scored["fp32"], strict=True))[:20]:
@@ -80,7 +80,7 @@ def test_rewards_are_those_of_transformers(
 
 
 def test_the_real_reply_is_found_more_often_than_by_its_words(
-    judging: ModuleType, held_out: list[Group], scored: dict[str, list[Scored]]
+    judging: ModuleType, held_out: list[LabelledGroup], scored: dict[str, list[Scored]]
 ) -> None:
     words = [Scored(judging.word_overlap(g.context, g.candidates), g.best) for g in held_out]
     ours, theirs = quality(scored["fp32"]), quality(words)

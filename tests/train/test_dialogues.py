@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from reward_export.sample import conversations
+from reward_export.conversations import conversations
 from reward_train import chitchat
 from reward_train.dialogues import (
     Dialogue,

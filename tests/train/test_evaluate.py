@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from reward_client import Tokenizer
 from reward_client.cli import main
-from reward_client.contract import CONTRACT
 from reward_client.testing import FakeServer
+from reward_contract import CONTRACT
 from reward_export.ranks import spearman
 from reward_train.evaluate.quality import Scored, agreement, first_of, quality
 

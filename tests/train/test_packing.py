@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config
 
-from reward_client.contract import CONTRACT
+from reward_contract import CONTRACT
 from reward_train.model import PackedClassifier
 from reward_train.packing import NO_LABEL, PrefixTree, collate, token_labels
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from reward_client.cli import main
-from reward_client.contract import MODEL_NAME
-from reward_client.tokens import Tokenizer
+from reward_contract import MODEL_NAME
 from reward_export.checkpoint import load
 from reward_export.export import ExportOptions, export
+from reward_text import Tokenizer
 from reward_train import chitchat
 from reward_train.errors import StartError, TrainError
 from reward_train.retrieval import retrieval_embeddings

@@ -32,7 +32,7 @@ class Dialogue:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LabelledRow:
     """A labelled candidate.
 
     Attributes:
@@ -51,7 +51,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class LabelledGroup:
     """Candidates of one context, the real reply among them.
 
     Attributes:
@@ -106,7 +106,7 @@ def further_turns(n_turns: int, turn: int) -> int:
     return (n_turns - turn) // 2
 
 
-def rows(dialogues: Sequence[Dialogue], options: RowOptions) -> Iterator[Row]:
+def rows(dialogues: Sequence[Dialogue], options: RowOptions) -> Iterator[LabelledRow]:
     """Rows of dialogues, which should all be of one split: negatives are drawn among them."""
     others = Replies(dialogues, random.Random(options.seed))  # noqa: S311  # no secret
     draw = random.Random(options.seed + 1)  # noqa: S311
@@ -118,17 +118,17 @@ def rows(dialogues: Sequence[Dialogue], options: RowOptions) -> Iterator[Row]:
 
 def _rows_of_turn(
     dialogue: Dialogue, start: int, turn: int, others: "Replies", options: RowOptions
-) -> Iterator[Row]:
+) -> Iterator[LabelledRow]:
     context = as_context(dialogue.turns[start:turn])
     reply, group = dialogue.turns[turn], f"{dialogue.id}:{start}"
     accepted = further_turns(len(dialogue.turns), turn) >= options.continued
-    yield Row(context, reply, int(accepted), "continued" if accepted else "ended", group)
+    yield LabelledRow(context, reply, int(accepted), "continued" if accepted else "ended", group)
     for number in range(options.n_negatives):
         if number % 2:
-            yield Row(context, others.any(dialogue.id, reply), 0, "other", group)
+            yield LabelledRow(context, others.any(dialogue.id, reply), 0, "other", group)
         else:
             like = others.of_like_length(dialogue.id, reply)
-            yield Row(context, like, 0, "other-of-like-length", group)
+            yield LabelledRow(context, like, 0, "other-of-like-length", group)
 
 
 def windows(
@@ -184,7 +184,7 @@ class Replies:
 
 def groups(
     dialogues: Sequence[Dialogue], *, n_candidates: int = 16, a_dialogue: int = 8, seed: int = 0
-) -> Iterator[Group]:
+) -> Iterator[LabelledGroup]:
     """Real replies that the partner went on after, each among replies of other conversations.
 
     The context is the whole conversation so far, as a chat service would send it.
@@ -207,4 +207,4 @@ def groups(
             ]
             best = draw.randrange(n_candidates)
             candidates.insert(best, reply)
-            yield Group(as_context(dialogue.turns[:turn]), tuple(candidates), best)
+            yield LabelledGroup(as_context(dialogue.turns[:turn]), tuple(candidates), best)

@@ -6,7 +6,7 @@ RewardError
     └── StartError     nothing to start from: no such checkpoint, or an impossible shape
 """
 
-from reward_client.errors import RewardError
+from reward_contract.errors import RewardError
 
 
 class TrainError(RewardError):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reward_client.contract import CONTRACT
+from reward_contract import CONTRACT
 
 ROOT = -1
 NO_LABEL = -100.0  # what transformers pads labels with

@@ -13,8 +13,8 @@ import numpy as np
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from reward_client.errors import InvalidInputError
-from reward_client.tokens import Tokenizer
+from reward_contract.errors import InvalidInputError
+from reward_text import Tokenizer
 from reward_train.errors import DataError
 from reward_train.packing import PrefixTree, token_labels
 

@@ -19,7 +19,7 @@ import torch
 from transformers import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention, GPT2Block
 
-from reward_client.contract import CONTRACT
+from reward_contract import CONTRACT
 from reward_train.errors import StartError
 from reward_train.model import PackedClassifier
 

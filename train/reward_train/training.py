@@ -17,7 +17,7 @@ from datasets import Dataset
 from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.models.gpt2 import GPT2ForSequenceClassification
 
-from reward_client.contract import CONTRACT
+from reward_contract import CONTRACT
 from reward_train.errors import StartError, TrainError
 from reward_train.metrics import calibration_error, pairwise_accuracy, roc_auc, sigmoid
 from reward_train.model import PackedClassifier

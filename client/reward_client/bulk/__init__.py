@@ -1,6 +1,6 @@
 """Scoring whole data sets: streamed, many requests in flight, resumable.
 
-    input ──► source ──► rows ──► chunks ──► server, several at once ──► output, in order
+    input ──► source ──► lines ──► chunks ──► server, several at once ──► output, in order
 
 `gpt2-reward score --input FILE --output FILE` is the command; `score_file` is what it calls.
 docs/bulk.md tells what the files hold and what a run that is killed leaves behind.

@@ -1,9 +1,9 @@
-"""Rows in portions that make a request each."""
+"""Lines in portions that make a request each."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from reward_client.bulk.rows import Item, Rejection, Row
+from reward_client.bulk.lines import Item, Line, Rejection
 
 MAX_CHARACTERS = 1 << 20  # of a chunk, so that many long texts do not fill the memory
 MAX_REJECTIONS = 1000  # of a chunk, for the same reason
@@ -14,14 +14,14 @@ class Chunk:
     """Consecutive lines of the input.
 
     Attributes:
-        rows: to score.
+        lines: to score.
         rejections: lines among them that cannot be.
         end: position in the source behind the last one.
         n_rows: texts to score, one for each candidate.
         n_characters: of those texts.
     """
 
-    rows: list[Row] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     end: int = 0
     n_rows: int = 0
@@ -33,7 +33,7 @@ class Chunk:
         if isinstance(item, Rejection):
             self.rejections.append(item)
             return
-        self.rows.append(item)
+        self.lines.append(item)
         self.n_rows += len(item.candidates)
         self.n_characters += item.n_characters
 
@@ -41,7 +41,7 @@ class Chunk:
         """Whether that line belongs into the next chunk."""
         if isinstance(item, Rejection):
             return len(self.rejections) >= MAX_REJECTIONS
-        return bool(self.rows) and (
+        return bool(self.lines) and (
             self.n_rows + len(item.candidates) > max_rows
             or self.n_characters + item.n_characters > MAX_CHARACTERS
         )

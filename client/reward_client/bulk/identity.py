@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reward_client.bulk.errors import OutputError
 from reward_client.bulk.job import Format, Job
-from reward_client.tokens import Truncation
+from reward_text import Truncation
 
 HEAD_BYTES = 1 << 20
 

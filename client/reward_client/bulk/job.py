@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 Format: TypeAlias = Literal["jsonl", "text", "parquet"]
-"""How a file holds its rows."""
+"""How a file holds its lines."""
 
 _FORMATS: dict[str, Format] = {".parquet": "parquet", ".txt": "text"}
 

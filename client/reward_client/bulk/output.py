@@ -18,7 +18,7 @@ from pathlib import Path
 from reward_client.bulk.errors import OutputError
 from reward_client.bulk.identity import Identity
 from reward_client.bulk.job import Job
-from reward_client.bulk.rows import Rejection, Row
+from reward_client.bulk.lines import Line, Rejection
 
 _BLOCK = 1 << 16
 
@@ -27,7 +27,7 @@ _BLOCK = 1 << 16
 class Rewarded:
     """A line with its rewards, one for each candidate."""
 
-    row: Row
+    line: Line
     rewards: Sequence[float]
 
 
@@ -94,7 +94,7 @@ class Output:
                 "on once that is mended"
             ) from error
         if rewarded:
-            self.n_done = rewarded[-1].row.line
+            self.n_done = rewarded[-1].line.number
 
     def close(self) -> None:
         """Let others go on."""
@@ -194,6 +194,6 @@ def _rejection_line(one: Rejection) -> bytes:
 def _reward_line(one: Rewarded, version: int | None) -> bytes:
     # nine digits bring every float32 back as it was
     numbers = [float(f"{reward:.9g}") for reward in one.rewards]
-    answer = {"rewards": numbers} if one.row.is_group else {"reward": numbers[0]}
-    line = {"line": one.row.line, **one.row.copied, **answer, "model_version": version}
+    answer = {"rewards": numbers} if one.line.is_group else {"reward": numbers[0]}
+    line = {"line": one.line.number, **one.line.copied, **answer, "model_version": version}
     return json.dumps(line).encode() + b"\n"

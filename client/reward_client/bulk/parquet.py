@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from reward_client.bulk.errors import OutputError
-from reward_client.bulk.rows import FIELDS, Item, Rejection, from_fields
+from reward_client.bulk.lines import FIELDS, Item, Rejection, from_fields
 from reward_client.errors import InvalidInputError, RewardError
 
 try:
@@ -91,10 +91,10 @@ class ParquetSource:
 
 def _items(batch: pa.RecordBatch, line: int) -> list[Item]:
     try:
-        rows = batch.to_pylist()
+        records = batch.to_pylist()
     except UnicodeDecodeError:  # somewhere; each by itself then
         return [_item(batch.slice(index, 1), line + index) for index in range(batch.num_rows)]
-    return [_from_columns(fields, line + index) for index, fields in enumerate(rows)]
+    return [_from_columns(fields, line + index) for index, fields in enumerate(records)]
 
 
 def _item(batch: pa.RecordBatch, line: int) -> Item:

@@ -14,10 +14,10 @@ from reward_client.bulk.chunks import Chunk, chunks
 from reward_client.bulk.errors import MalformedLineError
 from reward_client.bulk.identity import Identity
 from reward_client.bulk.job import Job, Totals
+from reward_client.bulk.lines import Line, Rejection
 from reward_client.bulk.output import Output, Rewarded
 from reward_client.bulk.patience import Patience
 from reward_client.bulk.progress import Progress
-from reward_client.bulk.rows import Rejection, Row
 from reward_client.bulk.source import Source, open_source
 from reward_client.errors import NonFiniteRewardError
 
@@ -126,30 +126,30 @@ class _Run:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _scored(self, chunk: Chunk) -> _Scored:
-        rows, rejections = chunk.rows, list(chunk.rejections)
-        while rows:
+        lines, rejections = chunk.lines, list(chunk.rejections)
+        while lines:
             try:
-                rewards, version = await self._patience.until_answered(lambda: self._ask(rows))  # noqa: B023  # awaited here
+                rewards, version = await self._patience.until_answered(lambda: self._ask(lines))  # noqa: B023  # awaited here
             except NonFiniteRewardError as error:
-                bad = _lines_of(rows, error.rows)
-                rejections += [Rejection(line, _NOT_FINITE) for line in sorted(bad)]
-                rows = [row for row in rows if row.line not in bad]
+                bad = _numbers_of(lines, error.rows)
+                rejections += [Rejection(number, _NOT_FINITE) for number in sorted(bad)]
+                lines = [line for line in lines if line.number not in bad]
             else:
-                rewarded = [Rewarded(*pair) for pair in zip(rows, rewards, strict=True)]
+                rewarded = [Rewarded(*pair) for pair in zip(lines, rewards, strict=True)]
                 return _Scored(chunk, rewarded, _sorted(rejections), version)
         return _Scored(chunk, [], _sorted(rejections), None)
 
-    async def _ask(self, rows: Sequence[Row]) -> tuple[list[list[float]], int | None]:
-        """The rewards of each row, and the version that gave them."""
-        n_rows = sum(len(row.candidates) for row in rows)  # a group may have any number
+    async def _ask(self, lines: Sequence[Line]) -> tuple[list[list[float]], int | None]:
+        """The rewards of each line, and the version that gave them."""
+        n_rows = sum(len(line.candidates) for line in lines)  # a group may have any number
         timeout_s = self._client.timeout_s * math.ceil(n_rows / MAX_ROWS)
-        if all(row.context is None for row in rows):
-            texts = [row.candidates[0] for row in rows]
+        if all(line.context is None for line in lines):
+            texts = [line.candidates[0] for line in lines]
             scores = await self._client.score(texts, timeout_s=timeout_s)
             return [[reward] for reward in scores.rewards.tolist()], scores.model_version
         # a whole text has the same tokens as a candidate of the empty context
         rankings = await self._client.rank_many(
-            [(row.context or "", row.candidates) for row in rows], timeout_s=timeout_s
+            [(line.context or "", line.candidates) for line in lines], timeout_s=timeout_s
         )
         rewards = [
             [one.reward for one in sorted(ranking, key=lambda one: one.index)]
@@ -167,7 +167,7 @@ class _Run:
         self._progress.at(scored.chunk.end, self._n_rows)
 
     def _stop_before(self, first: Rejection, scored: _Scored) -> None:
-        before = [one for one in scored.rewarded if one.row.line < first.line]
+        before = [one for one in scored.rewarded if one.line.number < first.line]
         self._output.write(before, [], scored.version if before else None)
         raise MalformedLineError(
             f"line {first.line} of {self._job.input}: {first.reason}; the lines before it are "
@@ -176,10 +176,10 @@ class _Run:
         )
 
 
-def _lines_of(rows: Sequence[Row], candidates: Sequence[int]) -> set[int]:
-    """The lines that the candidates, counted through all rows, belong to."""
-    lines = [row.line for row in rows for _ in row.candidates]
-    return {lines[index] for index in candidates}
+def _numbers_of(lines: Sequence[Line], candidates: Sequence[int]) -> set[int]:
+    """Numbers of the lines that the candidates, counted through all of them, belong to."""
+    numbers = [line.number for line in lines for _ in line.candidates]
+    return {numbers[index] for index in candidates}
 
 
 def _sorted(rejections: list[Rejection]) -> list[Rejection]:

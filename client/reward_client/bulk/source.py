@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from reward_client.bulk import rows
+from reward_client.bulk import lines
 from reward_client.bulk.errors import OutputError
 from reward_client.bulk.job import Job
-from reward_client.bulk.rows import Item, Rejection
+from reward_client.bulk.lines import Item, Rejection
 from reward_client.errors import InvalidInputError
 
 MAX_LINE_BYTES = 16 * 1024 * 1024  # a line is held in memory as a whole
@@ -46,7 +46,7 @@ def open_source(job: Job) -> Source:
     """
     if not job.input.is_file():
         raise InvalidInputError(f"cannot read {job.input}: no regular file, which resuming needs")
-    parse = rows.from_text if job.input_format == "text" else rows.from_json
+    parse = lines.from_text if job.input_format == "text" else lines.from_json
     try:
         if job.input_format == "parquet":
             from reward_client.bulk.parquet import (  # noqa: PLC0415  # an extra

@@ -10,9 +10,10 @@ from typing import TypeVar, get_args
 from reward_client.aio import AsyncRewardClient
 from reward_client.client import RewardClient
 from reward_client.connection import TLS, Connection
-from reward_client.contract import PRIORITY_LEVELS, Priority
 from reward_client.errors import InvalidInputError
-from reward_client.tokens import Truncation
+from reward_client.options import Priority
+from reward_contract import PRIORITY_LEVELS
+from reward_text import Truncation
 
 Client = TypeVar("Client", RewardClient, AsyncRewardClient)
 

@@ -13,8 +13,8 @@ from reward_client.errors import (
     OverloadedError,
     RewardError,
 )
-from reward_client.tokens import check_texts
 from reward_client.wire import listed
+from reward_text import check_texts
 
 MAX_ROWS = 128  # of one call
 MAX_CALLS = 4  # on their way together

@@ -15,7 +15,7 @@ from reward_client.calls import Group
 from reward_client.client import RewardClient
 from reward_client.connection import Connection
 from reward_client.rl.text import Messages, in_groups, in_input_order, one_message_a_line
-from reward_client.tokens import Truncation
+from reward_text import Truncation
 
 Texts: TypeAlias = Sequence[str] | Sequence[Messages]
 

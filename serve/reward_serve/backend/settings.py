@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import onnxruntime
 
-from reward_client.processor import EXACT_INT8, int8_saturates
+from reward_contract.cpu import EXACT_INT8, int8_saturates
 
 # a model configuration as Triton hands it over, parsed from JSON
 Config = Mapping[str, Any]  # type: ignore[explicit-any,unused-ignore]

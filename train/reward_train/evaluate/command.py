@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from reward_client.client import RewardClient
 from reward_client.commands.connection import ClientArguments, add_connection, client_arguments
-from reward_client.tokens import Truncation
-from reward_train.dialogues import Group
+from reward_text import Truncation
+from reward_train.dialogues import LabelledGroup
 from reward_train.errors import DataError, TrainError
 from reward_train.evaluate.groups import read_groups
 from reward_train.evaluate.quality import Agreement, Quality, Scored, agreement, quality
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def evaluate(groups: Sequence[Group], given: ClientArguments) -> Found:
+def evaluate(groups: Sequence[LabelledGroup], given: ClientArguments) -> Found:
     """Score all groups with one client.
 
     Raises:

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reward_train.dialogues import Group
+from reward_train.dialogues import LabelledGroup
 from reward_train.errors import DataError
 
 MIN_CANDIDATES = 2  # one alone is always the best
 
 
-def read_groups(file: Path, *, limit: int | None = None) -> list[Group]:
+def read_groups(file: Path, *, limit: int | None = None) -> list[LabelledGroup]:
     """The groups of a file, a JSON object a line: "context", "candidates" and "best", an index.
 
     Args:
@@ -22,7 +22,7 @@ def read_groups(file: Path, *, limit: int | None = None) -> list[Group]:
         DataError: it cannot be read, has no groups, or a line is no group; the message has its
             number.
     """
-    groups: list[Group] = []
+    groups: list[LabelledGroup] = []
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -36,7 +36,7 @@ def read_groups(file: Path, *, limit: int | None = None) -> list[Group]:
     return groups
 
 
-def _group(line: bytes, number: int) -> Group:
+def _group(line: bytes, number: int) -> LabelledGroup:
     try:
         item = json.loads(line)
     except ValueError as error:
@@ -47,7 +47,7 @@ def _group(line: bytes, number: int) -> Group:
             '"best": index of one of them}',
             row=number - 1,
         )
-    return Group(item["context"], tuple(item["candidates"]), item["best"])
+    return LabelledGroup(item["context"], tuple(item["candidates"]), item["best"])
 
 
 def _is_group(item: Any) -> bool:  # noqa: ANN401  # whatever JSON holds

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from reward_client.contract import MODEL_NAME
+from reward_contract import MODEL_NAME
 from reward_export.errors import PublishError
 
 CONFIG_NAME = "config.pbtxt"

@@ -14,18 +14,18 @@ _FORMS = ({"text"}, {"context", "candidate"}, {"context", "candidates"})
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Line:
     """A line to score.
 
     Attributes:
-        line: its number, from 1.
+        number: from 1.
         context: None where the line has one whole text.
         candidates: at least one; the text itself where there is no context.
         is_group: whether the answer is a list.
         copied: what goes into the output as it is: the id, or nothing.
     """
 
-    line: int
+    number: int
     context: str | None = field(repr=False)
     candidates: list[str] = field(repr=False)
     is_group: bool
@@ -50,7 +50,7 @@ class Rejection:
     reason: str
 
 
-Item: TypeAlias = Row | Rejection
+Item: TypeAlias = Line | Rejection
 
 
 class _MalformedError(ValueError):
@@ -68,7 +68,7 @@ def from_text(line: int, data: bytes) -> Item:
         text = _decoded(_without_line_break(data))
     except _MalformedError as error:
         return Rejection(line, str(error))
-    return Row(line, None, [text], is_group=False, copied={})
+    return Line(line, None, [text], is_group=False, copied={})
 
 
 def from_json(line: int, data: bytes) -> Item:
@@ -96,9 +96,9 @@ def from_fields(line: int, fields: Mapping[str, object]) -> Item:
         form = _form(fields)
         context = _string(fields, "context") if "context" in form else None
         if "candidates" in form:
-            return Row(line, context, _strings(fields["candidates"]), is_group=True, copied=copied)
+            return Line(line, context, _strings(fields["candidates"]), is_group=True, copied=copied)
         text = _string(fields, "text" if context is None else "candidate")
-        return Row(line, context, [text], is_group=False, copied=copied)
+        return Line(line, context, [text], is_group=False, copied=copied)
     except _MalformedError as error:
         return Rejection(line, str(error))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reward_client.bulk import Job
 from reward_client.bulk.chunks import chunks
-from reward_client.bulk.rows import Rejection, Row, from_json, from_text
+from reward_client.bulk.lines import Line, Rejection, from_json, from_text
 from reward_client.bulk.source import MAX_LINE_BYTES, open_source
 
 MALFORMED = [
@@ -57,20 +57,23 @@ def test_a_malformed_line_is_told_by_its_reason(data: bytes, reason: str) -> Non
 @pytest.mark.parametrize(
     ("line", "row"),
     [
-        ({"text": "a"}, Row(1, None, ["a"], is_group=False, copied={})),
-        ({"text": "a", "id": 10**400}, Row(1, None, ["a"], is_group=False, copied={"id": 10**400})),
-        ({"text": "", "id": 7}, Row(1, None, [""], is_group=False, copied={"id": 7})),
+        ({"text": "a"}, Line(1, None, ["a"], is_group=False, copied={})),
+        (
+            {"text": "a", "id": 10**400},
+            Line(1, None, ["a"], is_group=False, copied={"id": 10**400}),
+        ),
+        ({"text": "", "id": 7}, Line(1, None, [""], is_group=False, copied={"id": 7})),
         (
             {"context": "a\n", "candidate": "b", "id": None, "label": 1},
-            Row(1, "a\n", ["b"], is_group=False, copied={"id": None}),
+            Line(1, "a\n", ["b"], is_group=False, copied={"id": None}),
         ),
         (
             {"context": "", "candidates": ["b", ""], "id": "x"},
-            Row(1, "", ["b", ""], is_group=True, copied={"id": "x"}),
+            Line(1, "", ["b", ""], is_group=True, copied={"id": "x"}),
         ),
     ],
 )
-def test_rows_of_every_form(line: dict[str, object], row: Row) -> None:
+def test_rows_of_every_form(line: dict[str, object], row: Line) -> None:
     assert from_json(1, json.dumps(line).encode()) == row
 
 
@@ -87,24 +90,24 @@ def test_a_line_that_would_fill_the_memory_is_set_aside(tmp_path: Path) -> None:
     source = open_source(Job(file, tmp_path / "out"))
     items = list(source)
     source.close()
-    assert [type(item) for item, _ in items] == [Row, Rejection, Row]
+    assert [type(item) for item, _ in items] == [Line, Rejection, Line]
     assert items[1][0] == Rejection(2, "longer than 16777216 bytes")
     assert items[-1][1] == source.total == file.stat().st_size
 
 
 LINES = st.one_of(
-    st.integers(1, 9).map(lambda n: Row(1, "c", ["a"] * n, is_group=True, copied={})),
+    st.integers(1, 9).map(lambda n: Line(1, "c", ["a"] * n, is_group=True, copied={})),
     st.just(Rejection(1, "blank")),
 )
 
 
 @given(st.lists(LINES, max_size=60), st.integers(1, 8))
-def test_chunks_hold_every_line_once_and_few_rows(items: list[Row], max_rows: int) -> None:
+def test_chunks_hold_every_line_once_and_few_rows(items: list[Line], max_rows: int) -> None:
     numbered = [(item, end) for end, item in enumerate(items, start=1)]
     found = list(chunks(numbered, max_rows))
-    assert [row for chunk in found for row in chunk.rows] == [
-        item for item in items if isinstance(item, Row)
+    assert [row for chunk in found for row in chunk.lines] == [
+        item for item in items if isinstance(item, Line)
     ]
-    assert sum(len(chunk.rejections) + len(chunk.rows) for chunk in found) == len(items)
-    assert all(chunk.n_rows <= max_rows or len(chunk.rows) == 1 for chunk in found)
+    assert sum(len(chunk.rejections) + len(chunk.lines) for chunk in found) == len(items)
+    assert all(chunk.n_rows <= max_rows or len(chunk.lines) == 1 for chunk in found)
     assert [chunk.end for chunk in found] == sorted({chunk.end for chunk in found})

@@ -21,9 +21,9 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import models, pre_tokenizers
 
-from reward_client.contract import CONTRACT
-from reward_client.errors import ContractError, InvalidInputError
-from reward_client.tail import last_cut, tail_start
+from reward_contract import CONTRACT
+from reward_contract.errors import ContractError, InvalidInputError
+from reward_text.cuts import last_cut, tail_start
 
 Ids: TypeAlias = NDArray[np.int32]
 
@@ -242,7 +242,7 @@ def _is_unicode(text: str) -> bool:
 @cache
 def _bpe() -> tokenizers.Tokenizer:
     """The shipped vocabulary, checked once a process; about 0.2 s."""
-    data = resources.files("reward_client") / "data"
+    data = resources.files("reward_text") / "data"
     vocab, merges = (data / name for name in ("encoder.json", "vocab.bpe"))
     vocab_bytes, merges_bytes = vocab.read_bytes(), merges.read_bytes()
     found = hashlib.sha256(vocab_bytes + merges_bytes).hexdigest()

@@ -5,15 +5,24 @@ keep them together: a test compares `config.pbtxt` with it, the exporter checks 
 graph's inputs and outputs against it, and the client compares the server's
 configuration with it before it sends anything.
 
-Standard library only, so that everybody can afford to import it.
+Plain classes: importing `dataclasses` or `typing` takes longer than all else here together.
 """
 
-from dataclasses import dataclass, fields
-from typing import Literal, TypeAlias
+
+class Frozen:
+    """Attributes that `__init__` sets once, and that nothing changes afterwards."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self.__dict__:
+            raise AttributeError(f"{name} of {type(self).__name__} is set already; make another")
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({fields})"
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(Frozen):
     """One tensor of the served model.
 
     Attributes:
@@ -22,9 +31,10 @@ class TensorSpec:
         dims: sizes without the batch dimension, -1 where any size goes.
     """
 
-    name: str
-    dtype: str
-    dims: tuple[int, ...]
+    def __init__(self, name: str, dtype: str, dims: tuple[int, ...]) -> None:
+        self.name = name
+        self.dtype = dtype
+        self.dims = dims
 
 
 INPUT_IDS = TensorSpec("input_ids", "INT32", (-1,))
@@ -36,15 +46,11 @@ REWARD = TensorSpec("reward", "FP32", (1,))
 MODEL_NAME = "gpt2_reward"
 """Folder under the model repository, and the name that clients ask for."""
 
-Priority: TypeAlias = Literal["interactive", "bulk"]
-"""What a call is for: somebody waits for the answer, or nobody does."""
-
-PRIORITY_LEVELS: dict[Priority, int] = {"interactive": 1, "bulk": 2}
-"""Triton's priority levels; a lower number is served first."""
+PRIORITY_LEVELS = {"interactive": 1, "bulk": 2}
+"""Triton's priority levels by what a call is for; a lower number is served first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
+class Contract(Frozen):
     """The numbers that both ends must agree on, carried as parameters of the served model.
 
     Attributes:
@@ -60,15 +66,24 @@ class Contract:
     (tokenizer, padding, truncation to 256).
     """
 
-    max_tokens: int = 256
-    pad_token_id: int = 50256
-    vocab_size: int = 50257
-    tokenizer_sha256: str = "00f404d36600411e497efb3df08d3b4e094f0820e2595afcb7cbd0c4353d4fcb"
-    scored_position: str = "rightmost_non_pad"
+    def __init__(
+        self,
+        *,
+        max_tokens: int = 256,
+        pad_token_id: int = 50256,
+        vocab_size: int = 50257,
+        tokenizer_sha256: str = "00f404d36600411e497efb3df08d3b4e094f0820e2595afcb7cbd0c4353d4fcb",
+        scored_position: str = "rightmost_non_pad",
+    ) -> None:
+        self.max_tokens = max_tokens
+        self.pad_token_id = pad_token_id
+        self.vocab_size = vocab_size
+        self.tokenizer_sha256 = tokenizer_sha256
+        self.scored_position = scored_position
 
     def as_parameters(self) -> dict[str, str]:
         """The contract as Triton model parameters, name to string value."""
-        return {field.name: str(getattr(self, field.name)) for field in fields(self)}
+        return {name: str(value) for name, value in vars(self).items()}
 
     def differences(self, parameters: dict[str, str]) -> list[str]:
         """What a server's parameters say otherwise, one readable line for each; [] if nothing.

@@ -1,0 +1,24 @@
+"""What every part of this project stands on: the contract, the root of the errors, the processor.
+
+Standard library only, and light: each process that serves the model imports it too.
+"""
+
+from reward_contract.contract import (
+    CONTRACT,
+    INPUT_IDS,
+    MODEL_NAME,
+    PRIORITY_LEVELS,
+    REWARD,
+    Contract,
+    TensorSpec,
+)
+
+__all__ = [
+    "CONTRACT",
+    "INPUT_IDS",
+    "MODEL_NAME",
+    "PRIORITY_LEVELS",
+    "REWARD",
+    "Contract",
+    "TensorSpec",
+]

@@ -1,0 +1,36 @@
+"""The root of what this project raises on purpose, and the errors that more than one part raises.
+
+`reward_client.errors`, `reward_export.errors`, `reward_serve.errors` and `reward_train.errors`
+have the branches. Messages hold numbers and remedies, never the text of a conversation.
+"""
+
+
+class RewardError(Exception):
+    """Root of what this project raises on purpose."""
+
+
+class InvalidInputError(RewardError):
+    """A text or an argument that cannot be scored.
+
+    Attributes:
+        row: index of the offending text in the call's input, or of the candidate in its
+            group; None where no single one is.
+        group: index of the group, in `rank_many`; else None.
+    """
+
+    def __init__(self, message: str, *, row: int | None = None, group: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+        self.group = group
+
+
+class ContractError(RewardError):
+    """Client and server do not speak of the same model, or a part of the package is damaged.
+
+    Attributes:
+        differences: one readable line for each field that differs.
+    """
+
+    def __init__(self, message: str, *, differences: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.differences = differences
