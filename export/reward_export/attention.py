@@ -47,6 +47,20 @@ class Attention(Protocol):
         """
 
 
+class AttentionForm(Protocol):
+    """How attention is computed; planned anew for each set of queries."""
+
+    def __call__(self, op: Ops, rows: Rows, packed: Packed, stretches: "Stretches", /) -> Attention:
+        """The plan.
+
+        Args:
+            op: appends to the graph.
+            rows: the batch.
+            packed: its tokens that differ.
+            stretches: the queries.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Stretches:
     """Runs of queries that belong to one row each; all int64."""
@@ -178,6 +192,11 @@ class Batched:
         masked = MASKED_FLOAT16 if compute == FLOAT16 else MASKED
         bias = causal_bias(op, op.Add(first, step), key_position, masked)  # [A, C, N]
         self._bias = op.Cast(op.Unsqueeze(bias, op.shape(1)), to=compute)  # [A, 1, C, N]
+
+    @classmethod
+    def of_float16(cls, op: Ops, rows: Rows, packed: Packed, stretches: Stretches) -> "Batched":
+        """The same for float16 queries, keys and values."""
+        return cls(op, rows, packed, stretches, FLOAT16)
 
     def __call__(
         self, query: ir.Value, key: ir.Value, value: ir.Value, *, n_head: int, scale: float

@@ -58,7 +58,7 @@ class Checkpoint:
             batches: int32 [B, S] each, to run the model on.
 
         Returns:
-            float32 [K] by the module's name, such as `transformer.h.0.mlp.c_fc`.
+            float32 [I] by the module's name, such as `transformer.h.0.mlp.c_fc`.
         """
         largest: dict[str, NDArray[np.float32]] = {}
 
@@ -89,7 +89,7 @@ class Checkpoint:
         batches: Iterable[NDArray[np.int32]],
         look: Callable[[str, torch.Tensor, torch.Tensor], None],
     ) -> None:
-        """Run the model, and show each linear module's name, input [T, K] and output [T, N].
+        """Run the model, and show each linear module's name, input [T, I] and output [T, O].
 
         T are the tokens up to each row's scored one: what follows is padding.
         """

@@ -30,8 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     # ONNX Runtime reports its use to its makers from 1.32 on, unless told otherwise
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # here, not above: --help must not wait for torch
+    from reward_export.batches import GROUP  # noqa: PLC0415
     from reward_export.export import ExportOptions, export  # noqa: PLC0415
-    from reward_export.parity import GROUP  # noqa: PLC0415
 
     published = export(ExportOptions(**vars(arguments)), _say)
     parity = published.parity

@@ -8,21 +8,17 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from reward_export import checkpoint as checkpoints
 from reward_export import parity as parities
 from reward_export import repository as repositories
-from reward_export.errors import ParityError
-from reward_export.graph import build
-from reward_export.smooth import smoothed
+from reward_export.precision import PRECISIONS
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
 MANIFEST_NAME = "manifest.json"
 LIBRARIES = ("gpt2-reward", "torch", "transformers", "onnx", "onnx-ir", "numpy")
-BYTES_A_WEIGHT = {"fp32": 4, "fp16": 2, "int8": 1}
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # one of the two is installed
 
 Say = Callable[[str], None]
@@ -36,7 +32,7 @@ class ExportOptions:
         checkpoint: hub id or folder.
         repository: the model repository.
         revision: branch, tag or commit on the hub.
-        precision: of weights and arithmetic.
+        precision: of weights and arithmetic, a key of `precision.PRECISIONS`.
         version: version number; the next free one if None.
         overwrite: whether an existing version may be replaced.
     """
@@ -74,6 +70,7 @@ def export(options: ExportOptions, say: Say) -> Published:
         ParityError: the graph does not give PyTorch's rewards.
         PublishError: the repository cannot take the version.
     """
+    precision = PRECISIONS[options.precision]
     folder = repositories.model_folder(options.repository)
     if options.version is not None:
         repositories.check_version(folder, options.version, overwrite=options.overwrite)
@@ -82,25 +79,15 @@ def export(options: ExportOptions, say: Say) -> Published:
     n_parameters = sum(tensor.numel() for tensor in checkpoint.model.parameters())
     say(f"writing the graph: {checkpoint.architecture.n_layer} layers, {n_parameters:,} weights")
     # a tenth and 8 MB more than the weights: graph, manifest, file system
-    needed = int(1.1 * BYTES_A_WEIGHT[options.precision] * n_parameters) + (8 << 20)
+    needed = int(1.1 * precision.bytes_per_weight * n_parameters) + (8 << 20)
     with repositories.staging(folder, needed_bytes=needed) as staged:
         graph = staged / GRAPH_NAME
-        weights = checkpoint.weights()
-        if options.precision == "fp16":
-            check_float16_range(checkpoint.largest_activation(parities.groups_of_candidates()))
-        if options.precision == "int8":
+        if precision.prepare:
             say("measuring activations on real conversations")
-            largest = checkpoint.largest_inputs(parities.calibration_groups())
-            weights = smoothed(weights, largest, checkpoint.architecture.n_layer)
-        model = build(checkpoint.architecture, weights, options.precision)
-        ir.save(model, graph, external_data=DATA_NAME)
-        session = parities.open_session(graph, options.precision)
-        parity = parities.check(
-            session,
-            checkpoint,
-            checkpoint.architecture.n_positions,
-            options.precision,
-        )
+        ir.save(precision.build(checkpoint), graph, external_data=DATA_NAME)
+        session = parities.open_session(graph, precision.providers)
+        n_positions = checkpoint.architecture.n_positions
+        parity = parities.check(session, checkpoint, n_positions, precision.tolerance)
         manifest = _manifest(options, checkpoint, parity, staged)
         manifest["provider"] = session.get_providers()[0]  # what the comparison ran on
         (staged / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
@@ -108,25 +95,6 @@ def export(options: ExportOptions, say: Say) -> Published:
             staged, folder, version=options.version, overwrite=options.overwrite
         )
     return Published(path, parity)
-
-
-def check_float16_range(largest: float) -> None:
-    """Refuse float16 for activations that come near its end, before a GPU answers NaN.
-
-    Args:
-        largest: magnitude seen in what float16 would hold.
-
-    Raises:
-        ParityError: it is more than half of float16's largest number.
-    """
-    limit = float(np.finfo(np.float16).max) / 2
-    if not largest <= limit:
-        raise ParityError(
-            f"activations of this checkpoint reach {largest:.3g}, and float16 ends at "
-            f"{2 * limit:.0f}; nothing was published; try --precision fp32",
-            difference=largest,
-            tolerance=limit,
-        )
 
 
 def _manifest(

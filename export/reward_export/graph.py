@@ -4,7 +4,7 @@ Each step is a function; shapes stand at line ends, in one alphabet:
 
     B rows   S positions as sent   N positions up to the longest row   V vocabulary
     T packed tokens (those that differ)   H hidden   h heads   D hidden per head (H / h)
-    A stretches of queries
+    A stretches of queries   I, O input and output channels of a linear layer
 
 1. `tree.admit`        lengths of the rows; rows that cannot be scored are set aside
 2. `tree.prefix_tree`  for each (row, position) the first row with the same tokens up to here
@@ -30,16 +30,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from reward_contract import INPUT_IDS, REWARD
-from reward_export.attention import (
-    Attention,
-    Batched,
-    Looped,
-    Stretches,
-    fresh_stretches,
-    last_tokens,
-)
+from reward_export.attention import Attention, AttentionForm, fresh_stretches, last_tokens
 from reward_export.fold import without_key_value_biases
-from reward_export.linear import PRECISIONS, Linear
+from reward_export.linear import Linear
 from reward_export.ops import FLOAT, INT64, Ops, tensor_input
 from reward_export.tree import Packed, Rows, admit, pack, prefix_tree
 
@@ -80,12 +73,12 @@ class Layers:
     op: Ops
     architecture: Architecture
     weights: Weights
-    precision: Linear
+    times: Linear
 
     def embed(self, packed: Packed) -> ir.Value:
         """Token plus position embedding of the packed tokens. -> [T, H]."""
         op, table = self.op, self.weights["transformer.wte.weight"]
-        token = self.precision.embed(op, "wte.weight", table, packed.tokens)
+        token = self.times.embed(op, "wte.weight", table, packed.tokens)
         return op.Add(token, op.Gather(self.weight("wpe.weight"), packed.positions))
 
     def norm(self, x: ir.Value, name: str) -> ir.Value:
@@ -97,7 +90,7 @@ class Layers:
     def linear(self, x: ir.Value, name: str) -> ir.Value:
         """`x` times the weight, plus bias; GPT-2 stores weights as [in, out]."""
         weight, bias = (self.weights[f"transformer.{name}.{kind}"] for kind in ("weight", "bias"))
-        return self.precision(self.op, x, name, weight, bias)
+        return self.times(self.op, x, name, weight, bias)
 
     def third(self, x: ir.Value, c_attn: str, part: Literal["query", "key", "value"]) -> ir.Value:
         """`x` times the columns of `c_attn` that make its queries, keys or values. -> [T, H]."""
@@ -107,11 +100,11 @@ class Layers:
         )
         name = f"{c_attn}.{part}"
         own_bias = bias if part == "query" else None  # see `without_key_value_biases`
-        return self.precision(self.op, x, name, np.ascontiguousarray(weight), own_bias)
+        return self.times(self.op, x, name, np.ascontiguousarray(weight), own_bias)
 
     def add(self, hidden: ir.Value, update: ir.Value) -> ir.Value:
         """The residual stream, which is float32 in every precision."""
-        if self.precision.compute != FLOAT:
+        if self.times.compute != FLOAT:
             update = self.op.Cast(update, to=FLOAT)
         return self.op.Add(hidden, update)
 
@@ -163,35 +156,34 @@ class Block:
         return f"h.{self.index}.{part}"
 
 
-def build(architecture: Architecture, weights: Weights, precision: str = "fp32") -> ir.Model:
+def build(
+    architecture: Architecture, weights: Weights, linear: Linear, attention: AttentionForm
+) -> ir.Model:
     """The whole graph: `input_ids` int32 [B, S] to `reward` float32 [B, 1].
 
     Args:
         architecture: sizes and switches.
         weights: float32 arrays under the names of `GPT2ForSequenceClassification`'s
             state dict.
-        precision: a key of `linear.PRECISIONS`.
+        linear: how linear layers are computed.
+        attention: how attention is computed, on what `linear` gives.
     """
-    op, linear = Ops(), PRECISIONS[precision]
+    op = Ops()
     weights = without_key_value_biases(weights, architecture.n_layer)
     ids = tensor_input(INPUT_IDS.name, ir.DataType.INT32, ("batch", "sequence"))
     rows = admit(op, ids, architecture.vocab_size, architecture.n_positions)
     tree = prefix_tree(op, rows)
     packed = pack(op, rows, tree)
 
-    def attention(stretches: Stretches) -> Attention:
-        if linear.compute == FLOAT:
-            return Looped(op, rows, packed, stretches)
-        return Batched(op, rows, packed, stretches, linear.compute)  # float16 is for GPUs
-
     layers = Layers(op, architecture, weights, linear)
     *blocks, last = [Block(layers, index) for index in range(architecture.n_layer)]
     hidden = layers.embed(packed)  # [T, H]
-    over_tree = attention(fresh_stretches(op, rows, tree))
+    over_tree = attention(op, rows, packed, fresh_stretches(op, rows, tree))
     for block in blocks:
         hidden = block(hidden, over_tree)  # [T, H]
     pooled = pooled_tokens(op, rows, packed)
-    hidden = last.last(hidden, pooled, attention(last_tokens(op, rows)))  # [B, H]
+    over_keys = attention(op, rows, packed, last_tokens(op, rows))
+    hidden = last.last(hidden, pooled, over_keys)  # [B, H]
 
     reward = pool(op, layers.norm(hidden, "ln_f"), weights["score.weight"], rows)
     reward.name = REWARD.name

@@ -1,4 +1,4 @@
-"""A linear layer in each precision: [T, K] times [K, N], plus bias.
+"""A linear layer in each precision: [T, I] times [I, O], plus bias.
 
 `float32` is what it says.
 
@@ -27,9 +27,8 @@ TINIEST = float(np.finfo(np.float32).tiny)  # keeps a row of zeros from dividing
 
 
 class Linear(Protocol):
-    """A precision."""
+    """A way to compute linear layers."""
 
-    name: str
     compute: int  # ONNX element type of its results, and of the attention between them
 
     def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
@@ -38,34 +37,42 @@ class Linear(Protocol):
     def __call__(
         self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32 | None
     ) -> ir.Value:
-        """`x` [T, K] times `weight` [K, N] plus `bias` [N], if any. -> [T, N] in `compute`.
+        """`x` [T, I] times `weight` [I, O] plus `bias` [O], if any. -> [T, O] in `compute`.
 
         `name` tells the weight apart from others in the file.
         """
 
 
-class _Float32:
-    name, compute = "fp32", FLOAT
+class Float32Linear:
+    """float32 weights and arithmetic."""
+
+    compute = FLOAT
 
     def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
+        """See `Linear`."""
         return op.Gather(op.weight(name, table), rows)
 
     def __call__(
         self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32 | None
     ) -> ir.Value:
+        """See `Linear`."""
         product = op.MatMul(x, op.weight(f"{name}.weight", weight))
         return product if bias is None else op.Add(product, op.weight(f"{name}.bias", bias))
 
 
-class _Float16:
-    name, compute = "fp16", FLOAT16
+class Float16Linear:
+    """float16 weights and arithmetic; the embedding goes into a float32 stream."""
+
+    compute = FLOAT16
 
     def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
+        """See `Linear`."""
         return op.Cast(op.Gather(op.weight(name, table.astype(np.float16)), rows), to=FLOAT)
 
     def __call__(
         self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32 | None
     ) -> ir.Value:
+        """See `Linear`."""
         x = op.Cast(x, to=FLOAT16)  # nothing where it is that already
         factor = op.weight(f"{name}.weight", weight.astype(np.float16))
         if bias is None:
@@ -73,10 +80,13 @@ class _Float16:
         return op.Gemm(x, factor, op.weight(f"{name}.bias", bias.astype(np.float16)))
 
 
-class _Int8:
-    name, compute = "int8", FLOAT
+class Int8Linear:
+    """int8 weights with a scale for each column, and activations with one for each row."""
+
+    compute = FLOAT
 
     def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
+        """See `Linear`."""
         quantised, scale = quantise(table, axis=1)
         row = op.Cast(op.Gather(op.weight(f"{name}.int8", quantised), rows), to=FLOAT)
         return op.Mul(row, op.Gather(op.weight(f"{name}.scale", scale), rows))
@@ -84,6 +94,7 @@ class _Int8:
     def __call__(
         self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32 | None
     ) -> ir.Value:
+        """See `Linear`."""
         quantised, column_scale = quantise(weight, axis=0)
         highest, lowest = (
             reduce(x, op.shape(1), keepdims=0) for reduce in (op.ReduceMax, op.ReduceMin)
@@ -99,7 +110,7 @@ class _Int8:
             op.weight(f"{name}.scale", column_scale[0]),
             zero,
             op.weight(f"{name}.zero", np.array(0, np.int8)),  # its own: see docs/precision.md
-        )  # [T, N]
+        )  # [T, O]
         scaled = op.Mul(product, op.Unsqueeze(row_scale, op.shape(1)))
         return scaled if bias is None else op.Add(scaled, op.weight(f"{name}.bias", bias))
 
@@ -114,9 +125,3 @@ def quantise(array: Float32, *, axis: int) -> tuple[NDArray[np.int8], Float32]:
     largest = np.abs(array).max(axis=axis, keepdims=True)
     scale = np.maximum(largest / STEPS, TINIEST).astype(np.float32)
     return np.round(array / scale).astype(np.int8), scale
-
-
-PRECISIONS: dict[str, Linear] = {
-    linear.name: linear for linear in (_Float32(), _Float16(), _Int8())
-}
-"""What `--precision` takes."""

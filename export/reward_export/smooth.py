@@ -30,7 +30,7 @@ def smoothed(weights: Weights, largest: Mapping[str, Float32], n_layer: int) -> 
     Args:
         weights: a state dict of `GPT2ForSequenceClassification`.
         largest: for each linear module's name, such as `transformer.h.0.mlp.c_fc`, the
-            largest magnitude seen in each channel of its input. float32 [K].
+            largest magnitude seen in each channel of its input. float32 [I].
         n_layer: blocks.
     """
     result = dict(weights)
@@ -59,7 +59,7 @@ def _smooth_values(weights: dict[str, Float32], largest: Float32, attention: str
 
 
 def _factor(largest: Float32, weight: Float32) -> Float32:
-    """What each input channel's activation is divided by. [K]; a power of two, so exact."""
+    """What each input channel's activation is divided by. [I]; a power of two, so exact."""
     ratio = np.maximum(largest, 1e-5) / np.maximum(np.abs(weight).max(axis=1), 1e-5)
     factor: Float32 = np.exp2(np.round(np.log2(np.sqrt(ratio)))).astype(np.float32)
     return factor

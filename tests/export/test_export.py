@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from reward_export import export as exporting
 from reward_export import graph, parity, repository
 from reward_export.errors import ExportError, ParityError, PublishError
 from reward_export.export import ExportOptions, export
+from reward_export.graph import Weights
+from reward_export.precision import PRECISIONS, Model, check_float16_range
 
 
 @pytest.fixture
@@ -84,16 +87,12 @@ def test_the_command_takes_the_next_free_number(
 def test_a_graph_that_differs_from_pytorch_is_not_published(
     empty_repository: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = graph.build
-
-    def wrong(
-        architecture: graph.Architecture, weights: dict[str, np.ndarray], precision: str
-    ) -> object:
+    def wrong(model: Model) -> Weights:
         key = "transformer.h.1.mlp.c_fc.bias"
-        weights = {**weights, key: weights[key] + np.float32(0.01)}
-        return real(architecture, weights, precision)
+        weights = model.weights()
+        return {**weights, key: weights[key] + np.float32(0.01)}
 
-    monkeypatch.setattr(exporting, "build", wrong)
+    monkeypatch.setitem(PRECISIONS, "fp32", replace(PRECISIONS["fp32"], prepare=wrong))
     with pytest.raises(
         ParityError, match=r"largest difference is .* and has to be at most 0\.0001"
     ) as caught:
@@ -223,10 +222,10 @@ def test_published_files_can_be_read_by_the_servers_user(empty_repository: Path)
 
 
 def test_activations_beyond_float16_are_refused() -> None:
-    exporting.check_float16_range(1000.0)
+    check_float16_range(1000.0)
     for largest in (40_000.0, float("inf"), float("nan")):
         with pytest.raises(ParityError, match="try --precision fp32"):
-            exporting.check_float16_range(largest)
+            check_float16_range(largest)
 
 
 def test_two_that_publish_at_once_take_two_numbers(empty_repository: Path) -> None:
@@ -255,8 +254,8 @@ def test_smaller_precisions_are_published_with_their_fidelity(
     manifest = json.loads((published.path / "manifest.json").read_text())
     assert manifest["precision"] == precision
     assert manifest["provider"] == "CPUExecutionProvider"
-    assert manifest["parity"]["spearman"] >= parity.TOLERANCES[precision].spearman
-    assert manifest["parity"]["best_agreement"] >= parity.TOLERANCES[precision].best_agreement
+    assert manifest["parity"]["spearman"] >= PRECISIONS[precision].tolerance.spearman
+    assert manifest["parity"]["best_agreement"] >= PRECISIONS[precision].tolerance.best_agreement
     assert manifest["parity"]["max_batch_effect"] <= 1e-5
     n_weights = (outlier_folder / "model.safetensors").stat().st_size / 4
     size = (published.path / "model.onnx.data").stat().st_size
@@ -267,8 +266,8 @@ def test_smaller_precisions_are_published_with_their_fidelity(
 def test_a_precision_that_ranks_otherwise_is_not_published(
     empty_repository: Path, outlier_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strict = parity.Tolerance(9.0, in_reward_stds=True, spearman=1.1)
-    monkeypatch.setitem(parity.TOLERANCES, "int8", strict)
+    strict = replace(PRECISIONS["int8"].tolerance, max_difference=9.0, spearman=1.1)
+    monkeypatch.setitem(PRECISIONS, "int8", replace(PRECISIONS["int8"], tolerance=strict))
     with pytest.raises(ParityError, match=r"rank correlation is .* at least 1\.1"):
         export(ExportOptions(str(outlier_folder), empty_repository, precision="int8"), print)
     assert contents(empty_repository) == ["config.pbtxt"]

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reward_contract import INPUT_IDS, REWARD
-from reward_export import graph
-from reward_export.attention import Batched, Looped
+from reward_export.attention import AttentionForm, Batched, Looped
 from reward_export.checkpoint import Checkpoint, load
+from reward_export.graph import build
+from reward_export.linear import Float32Linear
 
 PAD, VOCAB, N_POSITIONS = 50256, 50257, 1024
 Ids = NDArray[np.int32]
@@ -22,9 +23,10 @@ Ids = NDArray[np.int32]
 class Scorer:
     """A checkpoint in PyTorch, and its graph on ONNX Runtime."""
 
-    def __init__(self, checkpoint: Checkpoint, path: Path) -> None:
+    def __init__(self, checkpoint: Checkpoint, attention: AttentionForm, path: Path) -> None:
         self.reference = checkpoint.rewards
-        ir.save(graph.build(checkpoint.architecture, checkpoint.weights()), path)
+        linear = Float32Linear()
+        ir.save(build(checkpoint.architecture, checkpoint.weights(), linear, attention), path)
         self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def rewards(self, ids: Ids) -> NDArray[np.float32]:
@@ -38,10 +40,8 @@ def scorer(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Scorer:
     """With each way of attention."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "Looped", request.param)
-        folder = tmp_path_factory.mktemp("graph")
-        return Scorer(load(str(checkpoint_folder)), folder / "model.onnx")
+    folder = tmp_path_factory.mktemp("graph")
+    return Scorer(load(str(checkpoint_folder)), request.param, folder / "model.onnx")
 
 
 @st.composite

@@ -9,10 +9,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from reward_export.batches import groups_of_candidates
 from reward_export.checkpoint import load
-from reward_export.graph import build
-from reward_export.parity import TOLERANCES, groups_of_candidates
-from reward_export.smooth import smoothed
+from reward_export.precision import PRECISIONS
 
 RUNTIMES = Path(sys.prefix) / "onnxruntimes"
 VERSIONS = ("1.24.4", "1.27.0")  # Triton 26.05 and 26.06, 26.07; the newest is installed anyway
@@ -28,7 +27,7 @@ print(onnxruntime.__version__)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_file_keeps_its_precisions_promise_on_each_runtime(
     outlier_folder: Path, tmp_path: Path, version: str, precision: str
 ) -> None:
@@ -37,12 +36,9 @@ def test_a_file_keeps_its_precisions_promise_on_each_runtime(
     if not runtime.is_dir():
         pytest.skip(f"ONNX Runtime {version} is not in {runtime}; make test puts it there")
     checkpoint = load(str(outlier_folder))
-    weights, batches = checkpoint.weights(), list(groups_of_candidates())
-    if precision == "int8":
-        largest = checkpoint.largest_inputs(batches)
-        weights = smoothed(weights, largest, checkpoint.architecture.n_layer)
+    batches = list(groups_of_candidates())
     graph = tmp_path / "model.onnx"
-    ir.save(build(checkpoint.architecture, weights, precision), graph)
+    ir.save(PRECISIONS[precision].build(checkpoint), graph)
     np.savez(tmp_path / "batches.npz", **{str(i): ids for i, ids in enumerate(batches)})
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(graph), "batches.npz", "rewards.npz"],
@@ -56,7 +52,7 @@ def test_a_file_keeps_its_precisions_promise_on_each_runtime(
     rewards = np.load(tmp_path / "rewards.npz")
     found = np.concatenate([rewards[str(i)] for i in range(len(batches))])
     wanted = np.concatenate([checkpoint.rewards(ids) for ids in batches])
-    tolerance = TOLERANCES[precision]
+    tolerance = PRECISIONS[precision].tolerance
     scale = float(wanted.std()) if tolerance.in_reward_stds else 1.0
     np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance.max_difference * scale)
     ranks = [np.argsort(np.argsort(rewards)) for rewards in (wanted[:, 0], found[:, 0])]

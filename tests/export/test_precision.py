@@ -12,12 +12,12 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from reward_contract.cpu import EXACT_INT8, int8_saturates
+from reward_export.batches import calibration_groups, groups_of_candidates
 from reward_export.checkpoint import Checkpoint, load
 from reward_export.graph import build
-from reward_export.linear import PRECISIONS, quantise
+from reward_export.linear import quantise
 from reward_export.ops import FLOAT, Ops, tensor_input
-from reward_export.parity import calibration_groups, groups_of_candidates
-from reward_export.smooth import smoothed
+from reward_export.precision import PRECISIONS, without_outliers
 
 Ids = NDArray[np.int32]
 
@@ -29,8 +29,15 @@ def checkpoint(outlier_folder: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def smooth_weights(checkpoint: Checkpoint) -> dict[str, NDArray[np.float32]]:
-    largest = checkpoint.largest_inputs(calibration_groups())
-    return smoothed(checkpoint.weights(), largest, checkpoint.architecture.n_layer)
+    return without_outliers(checkpoint)
+
+
+def graph_of(
+    checkpoint: Checkpoint, weights: dict[str, NDArray[np.float32]], precision: str
+) -> ir.Model:
+    """Of these weights, as they are."""
+    chosen = PRECISIONS[precision]
+    return build(checkpoint.architecture, weights, chosen.linear, chosen.attention)
 
 
 def rewards(model: ir.Model, ids: Ids) -> NDArray[np.float32]:
@@ -44,7 +51,7 @@ def linear(precision: str, x: NDArray[np.float32], weight: NDArray, bias: NDArra
     """One layer alone, run by ONNX Runtime, as float32."""
     op = Ops()
     given_x = tensor_input("x", ir.DataType.FLOAT, ("t", x.shape[1]))
-    y = op.Cast(PRECISIONS[precision](op, given_x, "layer", weight, bias), to=FLOAT)
+    y = op.Cast(PRECISIONS[precision].linear(op, given_x, "layer", weight, bias), to=FLOAT)
     y.name, y.type = "y", ir.TensorType(ir.DataType.FLOAT)
     session = onnxruntime.InferenceSession(
         ir.to_proto(op.model([given_x], [y])).SerializeToString(),
@@ -102,12 +109,12 @@ def test_smoothing_gives_the_same_model(
     checkpoint: Checkpoint, smooth_weights: dict[str, NDArray[np.float32]]
 ) -> None:
     ids = next(groups_of_candidates())
-    found = rewards(build(checkpoint.architecture, smooth_weights), ids)
+    found = rewards(graph_of(checkpoint, smooth_weights, "fp32"), ids)
     np.testing.assert_allclose(found, checkpoint.rewards(ids), rtol=0, atol=1e-4)
 
 
 def error(checkpoint: Checkpoint, weights: dict[str, NDArray[np.float32]]) -> float:
-    model = build(checkpoint.architecture, weights, "int8")
+    model = graph_of(checkpoint, weights, "int8")
     session = onnxruntime.InferenceSession(
         ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -128,7 +135,7 @@ def test_smoothing_brings_int8_closer(
 def test_a_reward_does_not_depend_on_batch_mates(
     checkpoint: Checkpoint, smooth_weights: dict[str, NDArray[np.float32]], precision: str
 ) -> None:
-    model = build(checkpoint.architecture, smooth_weights, precision)
+    model = graph_of(checkpoint, smooth_weights, precision)
     ids = np.concatenate([batch[:, :32] for batch in list(groups_of_candidates())[:3]])
     together = rewards(model, ids)
     for row in (0, 5, 11, len(ids) - 1):
@@ -143,17 +150,25 @@ def test_a_residual_stream_beyond_float16_does_not_overflow(checkpoint: Checkpoi
     weights["transformer.wpe.weight"][:, 5] += 1e5
     ids = next(groups_of_candidates())
     wanted, found = (
-        rewards(build(checkpoint.architecture, weights, precision), ids)
-        for precision in ("fp32", "fp16")
+        rewards(graph_of(checkpoint, weights, precision), ids) for precision in ("fp32", "fp16")
     )
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, wanted, rtol=0, atol=0.05 * np.abs(wanted).max())
 
 
-def test_processors_without_vnni_get_the_same_rewards_from_the_exact_product(
+def test_int8_is_built_of_smooth_weights(
     checkpoint: Checkpoint, smooth_weights: dict[str, NDArray[np.float32]]
 ) -> None:
-    model = ir.to_proto(build(checkpoint.architecture, smooth_weights, "int8"))
+    ids = next(groups_of_candidates())
+    found = rewards(PRECISIONS["int8"].build(checkpoint), ids)
+    wanted = rewards(graph_of(checkpoint, smooth_weights, "int8"), ids)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_processors_without_vnni_get_the_same_rewards_from_the_exact_product(
+    checkpoint: Checkpoint,
+) -> None:
+    model = ir.to_proto(PRECISIONS["int8"].build(checkpoint))
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry(*EXACT_INT8)
     session = onnxruntime.InferenceSession(

@@ -13,6 +13,7 @@ from reward_contract import MODEL_NAME
 from reward_export.checkpoint import load
 from reward_export.conversations import conversations
 from reward_export.export import GRAPH_NAME, ExportOptions, export
+from reward_export.precision import PRECISIONS
 from reward_text import Tokenizer
 from reward_train.dialogues import Dialogue, LabelledGroup, groups
 from reward_train.evaluate.quality import Scored, agreement, quality
@@ -20,7 +21,6 @@ from reward_train.evaluate.quality import Scored, agreement, quality
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "checkpoints" / "chitchat"
 CONFIG = ROOT / "model_repository" / MODEL_NAME / "config.pbtxt"
-PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @pytest.fixture(scope="module")
