@@ -1,60 +1,47 @@
 """The command `gpt2-reward`.
 
-Each subcommand lives in a module with two functions, `add_arguments(parser)` and
-`run(arguments) -> int`, imported only when it is called: the bare install has the
-client alone, and `export` or `serve` say which extra they miss.
+A subcommand is a module `commands/NAME.py` of one of this project's packages. It has
+
+    a docstring      whose first line says in `gpt2-reward --help` what the command does
+    EXTRA            the extra that brings what it needs beyond the bare install, or None
+    add_arguments    (parser) -> None
+    run              (arguments) -> int, the exit code
+
+and can be imported in a bare install: what an extra brings, it imports when it runs.
 """
 
 import argparse
 import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
+from types import ModuleType
 
-from reward_client.errors import RewardError
+from reward_contract.errors import RewardError
 
-
-@dataclass(frozen=True, slots=True)
-class Subcommand:
-    """Where a subcommand lives, and which extra brings what it imports."""
-
-    module: str
-    help: str
-    extra: str | None = None
-
-
-SUBCOMMANDS = {
-    "score": Subcommand("reward_client.commands.score", "rewards of texts, one a line"),
-    "rank": Subcommand("reward_client.commands.rank", "candidates of a context, best first"),
-    "http": Subcommand("reward_client.commands.http", "rewards for OpenRLHF over HTTP", "http"),
-    "export": Subcommand("reward_export.command", "publish a checkpoint as ONNX", "export"),
-    "rollback": Subcommand("reward_export.rollback", "take the newest version out of service"),
-    "rows": Subcommand("reward_train.build", "dialogues as labelled rows", "train"),
-    "train": Subcommand("reward_train.command", "fine-tune a checkpoint on rows", "train"),
-    "evaluate": Subcommand(
-        "reward_train.evaluate.command", "how often the best candidate is chosen", "evaluate"
-    ),
-    "serve": Subcommand("reward_serve.command", "run tritonserver on the repository", "serve"),
-}
+PACKAGES = ("reward_client", "reward_export", "reward_serve", "reward_train")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code.
 
     Returns:
-        0 when it did what was asked; 1 after an error, which stands on standard error
-        in one line; 2 for wrong usage; 130 after Ctrl-C.
+        0 when it did what was asked; 1 after an error, which is told on standard error in
+        one line; 2 for wrong usage; 130 after Ctrl-C. A subcommand may have others.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if not arguments or arguments[0] not in SUBCOMMANDS:
-        _top_parser().parse_args(arguments)  # answers --help and --version, refuses other words
-        _top_parser().print_help(sys.stderr)
+    modules = command_modules()
+    if not arguments or arguments[0] not in modules:
+        parser = _top_parser(modules)
+        parser.parse_args(arguments)  # answers --help and --version, refuses other words
+        parser.print_help(sys.stderr)
         return 2
     name = arguments[0]
     try:
-        return _run(name, arguments[1:])
+        return _run(name, importlib.import_module(modules[name]), arguments[1:])
     except RewardError as error:
         print(f"gpt2-reward {name}: {error}", file=sys.stderr)
         return 1
@@ -66,26 +53,53 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _run(name: str, arguments: list[str]) -> int:
-    subcommand = SUBCOMMANDS[name]
+def command_modules() -> dict[str, str]:
+    """The module of each subcommand by the subcommand's name, none of them imported."""
+    found = {}
+    for package in PACKAGES:
+        spec = find_spec(f"{package}.commands")
+        folders = spec.submodule_search_locations if spec else None
+        for module in pkgutil.iter_modules(folders or []):
+            found[module.name] = f"{package}.commands.{module.name}"
+    return found
+
+
+def command_parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
+    """The parser of a subcommand."""
+    parser = argparse.ArgumentParser(
+        prog=f"gpt2-reward {name}", description=module.__doc__, formatter_class=_Help
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Says the default of every option that has one, in one way."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, default = action.help or "", action.default
+        is_unset = default is None or default is False or default in ([], argparse.SUPPRESS)
+        if is_unset or not action.option_strings or "Default:" in text:
+            return text
+        return f"{text} Default: %(default)s."
+
+
+def _run(name: str, module: ModuleType, arguments: list[str]) -> int:
     try:
-        module = importlib.import_module(subcommand.module)
-        parser = argparse.ArgumentParser(prog=f"gpt2-reward {name}", description=module.__doc__)
-        module.add_arguments(parser)
-        return int(module.run(parser.parse_args(arguments)))
+        return int(module.run(command_parser(name, module).parse_args(arguments)))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if subcommand.extra is None or package.startswith("reward_"):
+        if module.EXTRA is None or package in PACKAGES:
             raise
         raise RewardError(
             f"needs the package '{package}'; install it with "
-            f"pip install 'gpt2-reward[{subcommand.extra}]'"
+            f"pip install 'gpt2-reward[{module.EXTRA}]'"
         ) from error
 
 
-def _top_parser() -> argparse.ArgumentParser:
-    width = max(map(len, SUBCOMMANDS))
-    lines = [f"  {name:<{width}}  {command.help}" for name, command in SUBCOMMANDS.items()]
+def _top_parser(modules: dict[str, str]) -> argparse.ArgumentParser:
+    width = max(map(len, modules))
+    lines = [f"  {name:<{width}}  {_summary(module)}" for name, module in modules.items()]
     parser = argparse.ArgumentParser(
         prog="gpt2-reward",
         usage="gpt2-reward COMMAND [options]",
@@ -94,5 +108,10 @@ def _top_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('gpt2-reward')}")
-    parser.add_argument("command", nargs="?", choices=list(SUBCOMMANDS), help=argparse.SUPPRESS)
+    parser.add_argument("command", nargs="?", choices=list(modules), help=argparse.SUPPRESS)
     return parser
+
+
+def _summary(module: str) -> str:
+    """The first line of a module's docstring."""
+    return (importlib.import_module(module).__doc__ or "").partition("\n")[0]

@@ -115,7 +115,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(data: Path, tmp_path: Path) -
         process.send_signal(signal.SIGINT)
         errors = process.communicate()[1]
     assert process.returncode == 130
-    assert errors == "interrupted; the same command goes on from here\n"
+    assert errors == "interrupted; the same command continues from here\n"
     with server(delay_s=0.01) as url:
         done = subprocess.run(
             command(url, data, output), check=True, capture_output=True, text=True

@@ -228,7 +228,7 @@ def test_a_server_that_stays_away_is_given_up(
     url = "--url=127.0.0.1:1"
     arguments = ["score", url, f"--input={data}", f"--output={tmp_path / 'out'}", "--patience=0.2"]
     assert main(arguments) == 75
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "the same command continues from here" in capsys.readouterr().err
 
 
 def test_parquet_in_and_out(fake: FakeServer, tmp_path: Path) -> None:

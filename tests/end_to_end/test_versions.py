@@ -18,7 +18,7 @@ from reward_client import Connection, Retry, RewardClient, Scores
 from reward_client.cli import main
 from reward_contract import MODEL_NAME, REWARD
 from reward_export import repository
-from reward_serve.command import polling
+from reward_serve.commands.serve import polling
 from reward_serve.errors import StartError
 from reward_serve.server import ServerOptions, TritonServer
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from running import eventually
 
-from reward_serve.command import add_arguments, polling
+from reward_serve.commands.serve import add_arguments, polling
 from reward_serve.model_process import Watch, children
 
 PARENT = """

@@ -1,1 +1,1 @@
-"""The client's subcommands; `reward_client.cli` runs them."""
+"""Subcommands of `gpt2-reward`: `reward_client.cli` says what one is made of."""

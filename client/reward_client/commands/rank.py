@@ -5,20 +5,23 @@ import json
 import textwrap
 from collections.abc import Iterable
 
-from reward_client.commands.connection import add_connection, open_client
+from reward_client.arguments import add_connection, open_client
 from reward_client.results import RankedCandidate
+
+EXTRA = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt2-reward rank` takes."""
-    parser.add_argument("--context", required=True, help="the conversation so far")
+    parser.add_argument("--context", required=True, help="The conversation so far.")
     parser.add_argument(
         "candidates",
         nargs="+",
         metavar="CANDIDATE",
-        help="joined to the context as it is: begin it with a space or line break if one belongs",
+        help="A reply to rank. It is joined to the context as it is: begin it with a space or a "
+        "line break if one belongs there.",
     )
-    parser.add_argument("--json", action="store_true", help="a JSON list, for programs")
+    parser.add_argument("--json", action="store_true", help="Print a JSON list, for programs.")
     add_connection(parser)
 
 

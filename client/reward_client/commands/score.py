@@ -1,49 +1,66 @@
-"""Score texts, one reward a line in the order of the input, and nothing else on output.
+"""Score texts, one reward per line in the order of the input, or whole data sets.
 
 A line of a text file is a text, blank lines included. A line of a JSONL file is an object
 whose field "text" is scored; use it for texts that hold line breaks.
 
-With --input and --output, whole data sets are scored from file to file: docs/bulk.md.
+Rewards are all that is printed. With --input and --output, whole data sets are scored from file
+to file: docs/bulk.md.
 """
 
 import argparse
+import asyncio
 import contextlib
 import io
-import json
+import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-from reward_client.bulk.command import TIMEOUT_S, add_bulk_arguments, run_bulk
-from reward_client.commands.connection import add_connection, open_client
-from reward_client.errors import InvalidInputError, NonFiniteRewardError
-from reward_client.wire import listed
+from reward_client.aio import AsyncRewardClient
+from reward_client.arguments import ClientArguments, add_connection, client_arguments, open_client
+from reward_client.bulk.job import Format, Job, Totals
+from reward_client.bulk.patience import PASSING
+from reward_client.bulk.pipeline import score_file
+from reward_client.errors import InvalidInputError, ServerError
+from reward_client.reading import line_numbers, read_texts
 
+EXTRA = None
 INTERACTIVE_TIMEOUT_S = 60.0
+BULK_TIMEOUT_S = 600.0  # a request of 64 long texts takes minutes on a small CPU
+TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 ROWS_A_CALL = 256  # enough to fill a server's batch, little enough to stream
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt2-reward score` takes."""
-    parser.add_argument("file", nargs="?", metavar="FILE", help="default: -, for stdin")
+    parser.add_argument(
+        "file", nargs="?", metavar="FILE", help="The file to score. Default: -, standard input."
+    )
     parser.add_argument(
         "--format",
         choices=("text", "jsonl", "parquet"),
-        help="default: by the file's name, and else text, or with --input jsonl",
+        help="Read the file as this. Default: by its name; if that does not tell, text, or jsonl "
+        "with --input.",
     )
-    add_bulk_arguments(parser)
-    add_connection(parser)
-    parser.set_defaults(timeout=None)  # 60 to a terminal, longer where nobody waits
+    _add_bulk(
+        parser.add_argument_group(
+            "data sets",
+            "Score a whole file into another. After any end, the same command continues.",
+        )
+    )
+    add_connection(parser, timeout="60, or 600 with --input")
+    parser.set_defaults(timeout=None)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print one reward a line, or score a file into a file."""
     if arguments.input or arguments.output:
         _check_bulk(arguments)
-        arguments.timeout = arguments.timeout or TIMEOUT_S
-        return run_bulk(arguments)
+        arguments.timeout = arguments.timeout or BULK_TIMEOUT_S
+        return _score_file(arguments)
     if arguments.format == "parquet":
         raise InvalidInputError("Parquet is read with --input, and needs --output")
     if arguments.truncation != "left":
@@ -69,76 +86,12 @@ def _print_rewards(arguments: argparse.Namespace) -> int:
         texts = read_texts(file, jsonl=is_jsonl)
         first = 1
         while chunk := list(islice(texts, ROWS_A_CALL)):
-            with _line_numbers(first):
+            with line_numbers(first):
                 rewards = client.score(chunk).rewards
             # nine digits bring every float32 back as it was
             print("\n".join(f"{reward:.9g}" for reward in rewards), flush=True)
             first += len(chunk)
     return 0
-
-
-def read_texts(lines: Iterable[bytes], *, jsonl: bool) -> Iterator[str]:
-    """The texts of a file's lines, as they come.
-
-    Args:
-        lines: each with its line break, as a file gives them.
-        jsonl: whether a line is a JSON object with a field "text".
-
-    Raises:
-        InvalidInputError: a line is no UTF-8 or no such object; the message has its number.
-    """
-    for number, line in enumerate(lines, start=1):
-        try:
-            text = _without_line_break(line).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InvalidInputError(
-                f"line {number} is not UTF-8 (byte {error.start + 1}); convert the file first",
-                row=number - 1,
-            ) from error
-        yield _text_field(text, number) if jsonl else text
-
-
-def _without_line_break(line: bytes) -> bytes:
-    """A CR belongs to the text unless a LF follows it."""
-    return line.removesuffix(b"\r\n") if line.endswith(b"\r\n") else line.removesuffix(b"\n")
-
-
-def _text_field(line: str, number: int) -> str:
-    try:
-        item = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InvalidInputError(
-            f"line {number} is not JSON: {error.msg} at column {error.colno}", row=number - 1
-        ) from error
-    except (ValueError, RecursionError) as error:  # huge numbers, thousands of brackets
-        raise InvalidInputError(
-            f"line {number} is no JSON we read: {error}", row=number - 1
-        ) from error
-    if not isinstance(item, dict) or not isinstance(item.get("text"), str):
-        raise InvalidInputError(
-            f'line {number} is no object with a string "text"; for plain text use --format text',
-            row=number - 1,
-        )
-    return str(item["text"])
-
-
-@contextlib.contextmanager
-def _line_numbers(first: int) -> Iterator[None]:
-    """Rows of a call are lines of a file, `first` the first."""
-    try:
-        yield
-    except InvalidInputError as error:
-        if error.row is None:
-            raise
-        line = first + error.row
-        reason = str(error).removeprefix(f"row {error.row} ")
-        raise InvalidInputError(f"line {line} {reason}", row=line - 1) from error
-    except NonFiniteRewardError as error:
-        lines = [first + row for row in error.rows]
-        raise NonFiniteRewardError(
-            f"lines {listed(lines)} could not be scored (NaN or infinity)",
-            rows=tuple(line - 1 for line in lines),
-        ) from error
 
 
 @contextlib.contextmanager
@@ -152,3 +105,102 @@ def _open(name: str) -> Iterator[BinaryIO]:
         raise InvalidInputError(f"cannot read {name}: {error.strerror}") from error
     with file:
         yield file
+
+
+def _add_bulk(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--input",
+        type=Path,
+        metavar="FILE",
+        help="Score this file: JSONL, Parquet or text. It needs --output.",
+    )
+    group.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="Write the rewards into this file: JSONL, or Parquet if it is named *.parquet.",
+    )
+    group.add_argument(
+        "--strict", action="store_true", help="Stop at the first line that cannot be scored."
+    )
+    group.add_argument(
+        "--in-flight",
+        type=_count,
+        default=8,
+        metavar="N",
+        help="Have at most N requests on their way at once.",
+    )
+    group.add_argument(
+        "--patience",
+        type=_seconds,
+        default=600.0,
+        metavar="SECONDS",
+        help="Give the server up after this many seconds without any answer.",
+    )
+    group.add_argument(
+        "--trust-input",
+        action="store_true",
+        help="Continue although the input was changed after the lines that are scored.",
+    )
+
+
+def _score_file(arguments: argparse.Namespace) -> int:
+    """0 when all is done; 75 when no server answered and a later run may do better."""
+    job = Job(
+        arguments.input,
+        arguments.output,
+        format=cast("Format | None", arguments.format),
+        strict=arguments.strict,
+        trust_input=arguments.trust_input,
+        in_flight=arguments.in_flight,
+        patience_s=arguments.patience,
+    )
+    try:
+        totals = asyncio.run(_score(job, client_arguments(arguments)))
+    except PASSING as error:
+        return _try_later(error)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from here", file=sys.stderr)
+        raise
+    print(_summary(job, totals), file=sys.stderr)
+    return 0
+
+
+async def _score(job: Job, given: ClientArguments) -> Totals:
+    client = replace(given, priority=given.priority or "bulk").client(AsyncRewardClient)
+    try:
+        return await score_file(job, client, quiet=False)
+    finally:
+        await client.close()
+
+
+def _try_later(error: ServerError) -> int:
+    print(
+        f"gpt2-reward score: given up waiting: {error}\nthe same command continues from here",
+        file=sys.stderr,
+    )
+    return TRY_LATER
+
+
+def _summary(job: Job, totals: Totals) -> str:
+    speed = totals.rows / max(totals.seconds, 1e-9)
+    before = f" after the first {totals.resumed_at:,}" if totals.resumed_at else ""
+    rejected = f"; {totals.rejected:,} set aside in {job.rejected}" if totals.rejected else ""
+    return (
+        f"{totals.lines:,} lines{before} scored into {job.output}, {totals.rows:,} rows at "
+        f"{speed:,.0f} rows/s{rejected}"
+    )
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"must be at least 0 and finite, not {text}")
+    return value

@@ -1,4 +1,4 @@
-"""Arguments of every command that talks to a server."""
+"""What every command that talks to a server takes on the command line."""
 
 import argparse
 import math
@@ -58,7 +58,11 @@ class ClientArguments:
 
 
 def add_connection(
-    parser: argparse.ArgumentParser, *, groups: bool = True, priority: Priority | None = None
+    parser: argparse.ArgumentParser,
+    *,
+    groups: bool = True,
+    priority: Priority | None = None,
+    timeout: str = "60",
 ) -> None:
     """Add the options that say which server is asked, and how.
 
@@ -66,44 +70,75 @@ def add_connection(
         parser: of the command.
         groups: whether it scores candidates in groups, where truncation has a choice.
         priority: of its calls unless told; the server's default if None.
+        timeout: what the help says of its default.
     """
     group = parser.add_argument_group("server")
     group.add_argument(
         "--url",
         action="append",
         metavar="HOST:PORT",
-        help="gRPC address; given several times, they are used in turn; default: localhost:8001",
+        help="Ask the server at this gRPC address. Given several times, servers are asked in turn. "
+        "Default: localhost:8001.",
     )
     group.add_argument(
         "--timeout",
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="for a call; default: 60, or 600 for bulk",
+        help=f"Give up a call after this many seconds. Default: {timeout}.",
     )
     group.add_argument(
-        "--model-version", type=int, metavar="N", help="default: the server's choice"
+        "--model-version",
+        type=int,
+        metavar="N",
+        help="Ask this version of the model. Default: the one that the server chooses.",
     )
     group.add_argument(
         "--priority",
         choices=PRIORITY_LEVELS,
         default=priority,
-        help=f"default: {priority or 'the server decides'}",
+        help="Have the server answer these calls before (interactive) or after (bulk) others."
+        + ("" if priority else " Default: what the server is configured to take."),
     )
     if groups:
-        group.add_argument("--truncation", choices=get_args(Truncation), help="default: left")
-    parser.set_defaults(truncation="left")
-    group.add_argument("--tls", action="store_true", help="encrypt; implied by the files below")
-    group.add_argument("--tls-roots", type=Path, metavar="PEM", help="whom to trust")
-    group.add_argument("--tls-certificate", type=Path, metavar="PEM", help="of this client")
-    group.add_argument("--tls-key", type=Path, metavar="PEM", help="of that certificate")
+        group.add_argument(
+            "--truncation",
+            choices=get_args(Truncation),
+            default="left",
+            help="Cut texts that are too long on the left each, or the context once for all "
+            "candidates (docs/truncation.md).",
+        )
+    else:
+        parser.set_defaults(truncation="left")
+    _add_security(group)
+
+
+def _add_security(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--tls", action="store_true", help="Encrypt the connection. The files below imply it."
+    )
+    group.add_argument(
+        "--tls-roots",
+        type=Path,
+        metavar="PEM",
+        help="Trust servers with a certificate of these authorities. Default: the public ones.",
+    )
+    group.add_argument(
+        "--tls-certificate",
+        type=Path,
+        metavar="PEM",
+        help="Show this certificate to servers that ask for one.",
+    )
+    group.add_argument(
+        "--tls-key", type=Path, metavar="PEM", help="Use this private key of --tls-certificate."
+    )
     group.add_argument(
         "--header-env",
         action="append",
         default=[],
         metavar="NAME=VARIABLE",
-        help="send a header whose value stands in an environment variable, where process lists "
-        "do not show it: --header-env authorization=TOKEN",
+        help="Send the header NAME with the value of an environment variable, which process lists "
+        "do not show. Example: --header-env authorization=TOKEN.",
     )
 
 

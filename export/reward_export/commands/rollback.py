@@ -1,4 +1,4 @@
-"""Take the newest version out of service; the one before it answers again.
+"""Take the newest version of the model out of service, so that the one before it answers.
 
 A server that polls the repository follows by itself, without a failed call; any other does
 at its next start.
@@ -10,11 +10,17 @@ from pathlib import Path
 
 from reward_export.repository import model_folder, withdraw
 
+EXTRA = None
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt2-reward rollback` takes."""
     parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="default: %(default)s"
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="FOLDER",
+        help="Withdraw from this model repository.",
     )
 
 

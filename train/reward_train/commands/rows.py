@@ -16,19 +16,42 @@ from reward_train import chitchat
 from reward_train.dialogues import Dialogue, RowOptions, Split, groups, rows, split_of
 from reward_train.errors import DataError
 
+EXTRA = "train"
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt2-reward rows` takes."""
-    parser.add_argument("output", type=Path, metavar="FOLDER", help="where the files go")
+    parser.add_argument(
+        "output", type=Path, metavar="FOLDER", help="Write the files into this folder."
+    )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--dialogues", type=Path, metavar="FILE", help="JSONL")
-    source.add_argument("--chitchat", action="store_true", help="real people's, MIT")
-    parser.add_argument("--continued", type=int, default=1, help="further turns of the partner")
-    parser.add_argument("--negatives", type=int, default=3, help="for each reply")
-    parser.add_argument("--candidates", type=int, default=16, help="of a group")
-    parser.add_argument("--seed", type=int, default=0)
+    source.add_argument(
+        "--dialogues", type=Path, metavar="FILE", help="Read the dialogues of this JSONL file."
+    )
+    source.add_argument(
+        "--chitchat",
+        action="store_true",
+        help="Take the dialogues of the package chitchat-dataset: volunteers', MIT licence.",
+    )
+    parser.add_argument(
+        "--continued",
+        type=int,
+        default=1,
+        metavar="N",
+        help="Label a reply as accepted if its partner sent at least N further turns.",
+    )
+    parser.add_argument(
+        "--negatives",
+        type=int,
+        default=3,
+        metavar="N",
+        help="Add N replies of other conversations for each real one.",
+    )
+    parser.add_argument(
+        "--candidates", type=int, default=16, metavar="N", help="Put N candidates into a group."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Start random draws from this seed.")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,37 +15,54 @@ from reward_serve.errors import ModelProcessError, SecurityError, ServerLogError
 from reward_serve.security import Security
 from reward_serve.server import ServerOptions, TritonServer
 
+EXTRA = "serve"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt2-reward serve` takes."""
     parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="default: %(default)s"
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="FOLDER",
+        help="Serve this model repository.",
     )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; default: %(default)s, this machine alone. Triton knows no "
-        "users: see docs/security.md before you open it to a network",
+        help="Listen on this address; the default is for this machine alone. Triton has no "
+        "authentication: read docs/security.md before you open it to a network.",
     )
-    parser.add_argument("--grpc-port", type=int, default=8001, help="0: a free one; %(default)s")
-    parser.add_argument("--http-port", type=int, default=8000, help="likewise; %(default)s")
-    parser.add_argument("--metrics-port", type=int, default=8002, help="likewise; %(default)s")
+    for service, port in (("gRPC", 8001), ("HTTP", 8000), ("metrics", 8002)):
+        parser.add_argument(
+            f"--{service.lower()}-port",
+            type=int,
+            default=port,
+            metavar="PORT",
+            help=f"Serve {service} on this port; 0 takes a free one.",
+        )
     parser.add_argument(
-        "--ready-timeout", type=float, default=300.0, metavar="SECONDS", help="%(default)s"
+        "--ready-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="Give up if the models are not loaded within this many seconds.",
     )
     parser.add_argument(
         "--poll",
         type=_whole_seconds,
         metavar="SECONDS",
-        help="look for new, withdrawn and mended versions this often, and exchange them without "
-        "a failed call; default: what is there at the start is served",
+        help="Look for new, withdrawn and changed versions every so many seconds, and exchange "
+        "them without a failed call. Default: serve what is there at the start.",
     )
     parser.add_argument(
-        "--verbose", action="store_true", help="show the server's log, which goes to a file anyway"
+        "--verbose",
+        action="store_true",
+        help="Show the server's log, which goes to a file in any case.",
     )
     add_security(parser)
     parser.add_argument(
-        "triton_options", nargs="*", metavar="-- TRITON_OPTION", help="passed to tritonserver"
+        "triton_options", nargs="*", metavar="-- TRITON_OPTION", help="Options for tritonserver."
     )
 
 
@@ -100,19 +117,23 @@ def run(arguments: argparse.Namespace) -> int:
 def add_security(parser: argparse.ArgumentParser) -> None:
     """Add the options that say who may do what."""
     group = parser.add_argument_group("security")
-    group.add_argument("--tls-certificate", type=Path, metavar="PEM", help="of the gRPC port")
-    group.add_argument("--tls-key", type=Path, metavar="PEM", help="of that certificate")
+    group.add_argument(
+        "--tls-certificate", type=Path, metavar="PEM", help="Encrypt gRPC with this certificate."
+    )
+    group.add_argument(
+        "--tls-key", type=Path, metavar="PEM", help="Use this private key of --tls-certificate."
+    )
     group.add_argument(
         "--tls-client-roots",
         type=Path,
         metavar="PEM",
-        help="ask clients for a certificate of these",
+        help="Answer only clients with a certificate of these authorities.",
     )
     group.add_argument(
         "--control-key-env",
         metavar="VARIABLE",
-        help="environment variable with a key that opens the control protocols (model repository, "
-        "shared memory, trace, logging) to callers who send it; default: closed to all",
+        help="Open the control protocols (model repository, shared memory, trace, logging) to "
+        "callers that send the key in this environment variable. Default: closed to all.",
     )
 
 

@@ -5,24 +5,41 @@ import os
 import sys
 from pathlib import Path
 
-PRECISIONS = ("fp32", "fp16", "int8")
+EXTRA = "export"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt2-reward export` takes."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="hub id or folder")
+    from reward_export.precision import PRECISIONS  # noqa: PLC0415  # an extra
+
     parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="default: %(default)s"
+        "checkpoint", metavar="CHECKPOINT", help="The checkpoint: a hub id or a folder."
     )
-    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="FOLDER",
+        help="Publish into this model repository.",
+    )
+    parser.add_argument(
+        "--revision", help="Take this branch, tag or commit on the hub. Default: its main branch."
+    )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="fp16 for GPUs, int8 for CPUs; default: %(default)s",
+        help="Compute in this precision: fp32 for exact rewards, int8 for CPUs, fp16 for GPUs.",
     )
-    parser.add_argument("--version", type=int, help="default: the next free number")
-    parser.add_argument("--overwrite", action="store_true", help="replace the version if it exists")
+    parser.add_argument(
+        "--version",
+        type=int,
+        metavar="N",
+        help="Publish as this version. Default: the next free number.",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="Replace the version if it exists."
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,115 @@
+"""Fine-tune a GPT-2 classifier on labelled rows, as the model card did.
+
+A row holds "context", "candidate" and "label" (1 accepted, 0 not), or "retry" and
+"remaining_user_messages" instead of the label: docs/training.md.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+EXTRA = "train"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `gpt2-reward train` takes."""
+    parser.add_argument(
+        "rows", metavar="ROWS", help="The labelled rows: a .jsonl or .parquet file, or a hub id."
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="Save the checkpoint into this folder.",
+    )
+    parser.add_argument(
+        "--validation",
+        metavar="ROWS",
+        help="Evaluate on these rows, which are not trained on. Default: no evaluation.",
+    )
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument(
+        "--base", metavar="CHECKPOINT", help="Start from this GPT-2: a hub id or a folder."
+    )
+    start.add_argument(
+        "--from-scratch",
+        metavar="LAYERS,HEADS,HIDDEN",
+        help="Start from a new model of this shape, such as 4,4,128.",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="Continue a run that was stopped before its end."
+    )
+    parser.add_argument(
+        "--save-dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="Save the weights in this type.",
+    )
+    _add_rules(parser.add_argument_group("rows"))
+    _add_hyper_parameters(parser.add_argument_group("training"))
+
+
+def _add_rules(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--min-remaining",
+        type=int,
+        default=1,
+        metavar="N",
+        help="Label a row as accepted if there was no retry and the user sent at least N further "
+        "messages; rows with a label keep theirs.",
+    )
+    group.add_argument(
+        "--pack",
+        type=int,
+        default=0,
+        metavar="TOKENS",
+        help='Compute what neighbouring rows of one "group" share once, in items of at most this '
+        "many tokens, which --batch-size then counts; 0 makes each row an item.",
+    )
+
+
+def _add_hyper_parameters(group: "argparse._ArgumentGroup") -> None:
+    for name, kind, default, text in (
+        ("learning-rate", float, 1e-5, "Begin with this learning rate."),
+        ("scheduler", str, "linear", "Change the learning rate by this schedule of transformers."),
+        ("warmup", float, 0.0, "Warm the learning rate up over this share of the steps."),
+        ("weight-decay", float, 0.0, "Decay weights by this factor of AdamW."),
+        ("batch-size", int, 16, "Compute this many items on each device in a step."),
+        ("accumulation", int, 1, "Add up the gradients of this many steps before an update."),
+        ("epochs", float, 2.0, "Train for this many passes over the rows."),
+        ("token-loss", float, 0.0, "Add the loss of every candidate token with this weight."),
+        ("embedding-epochs", int, 3, "Train embeddings for this many passes (--from-scratch)."),
+        ("seed", int, 0, "Start random draws from this seed."),
+        ("eval-steps", int, 1000, "Evaluate and save after every so many steps."),
+    ):
+        group.add_argument(f"--{name}", type=kind, default=default, help=text)
+    group.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="Compute in this precision; weights stay float32 while they are trained.",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train; figures on standard error, the folder on output."""
+    # here, not above: --help must not wait for torch
+    from reward_train.rows import RowRules  # noqa: PLC0415
+    from reward_train.scratch import Scratch, Shape  # noqa: PLC0415
+    from reward_train.training import TrainOptions, train  # noqa: PLC0415
+
+    given = vars(arguments)
+    shape = given.pop("from_scratch")
+    rules = RowRules(given.pop("min_remaining"), given.pop("pack"))
+    scratch = Scratch(Shape.parse(shape), arguments.seed) if shape else None
+    found = train(TrainOptions(**given, scratch=scratch, rules=rules), _say)
+    if found is not None:
+        for name, value in found.items():
+            _say(f"{name}: {value:.4f}")
+        print(arguments.output)
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
