@@ -36,7 +36,7 @@ def write(folder: Path, rows: list[dict[str, object]]) -> str:
 def test_accepted_is_no_retry_and_enough_further_messages(
     row: dict[str, object], label: float
 ) -> None:
-    assert label_of(row, RowRules(min_remaining=2)) == label
+    assert label_of(row, RowRules()) == label
 
 
 def test_each_row_is_an_item_unless_packed(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Labelled rows from JSONL, Parquet or the hub, as a trainer takes them: tokens, packed.
 
-A row holds `context`, `candidate` and either `label` (1 accepted, 0 not) or what the card
-derives it from: `retry` and `remaining_user_messages`.
+A row holds `context`, `candidate` and either `label` (1 accepted, 0 not) or what Chai derived it
+from: `retry` and `remaining_user_messages`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,12 +27,14 @@ class RowRules:
 
     Attributes:
         min_remaining: a reply is accepted if there was no retry and the user sent at least so
-            many further messages; for rows without a label.
+            many further messages; for rows without a label. Two is what Chai's script for its
+            retry models has (`v0_retry_accept/train.py` of chai-research/lmgym); the model card
+            names no number.
         pack: rows that stand together and carry the same `group` become one item, whose shared
             tokens are computed once, of at most so many tokens; 0 for items of one row.
     """
 
-    min_remaining: int = 1
+    min_remaining: int = 2
     pack: int = 0
 
 
@@ -67,9 +69,9 @@ def read_rows(source: str, *, split: str = "train") -> Dataset:
 
 
 def label_of(row: Mapping[str, Any], rules: RowRules) -> float:
-    """1 accepted, 0 not: the row's own, or by the card's rule.
+    """1 accepted, 0 not: the row's own, or by Chai's rule.
 
-    >>> label_of({"retry": False, "remaining_user_messages": 2}, RowRules(min_remaining=2))
+    >>> label_of({"retry": False, "remaining_user_messages": 2}, RowRules())
     1.0
 
     Raises:

@@ -54,7 +54,7 @@ def _add_rules(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--min-remaining",
         type=int,
-        default=1,
+        default=2,
         metavar="N",
         help="Label a row as accepted if there was no retry and the user sent at least N further "
         "messages; rows with a label keep theirs.",
