@@ -22,7 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fp16 for GPUs, int8 for CPUs; default: %(default)s",
     )
     parser.add_argument("--version", type=int, help="default: the next free number")
-    parser.add_argument("--overwrite", action="store_true", help="replace the version if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:
