@@ -95,18 +95,16 @@ class ModelFolder:
         config = self.path / CONFIG_NAME
         if config.is_file():
             return None
+        content = configuration()
         try:
             for folder in (self.repository, self.path):
                 if not folder.is_dir():
                     folder.mkdir(exist_ok=True)
                     folder.chmod(0o755)  # whatever the umask: another user may serve it
-            descriptor, part = tempfile.mkstemp(prefix=f".{CONFIG_NAME}-", dir=self.path)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(configuration())
-            Path(part).chmod(0o644)
-            return Path(part).rename(config)
+            _write(config, content)
         except OSError as error:
             raise PublishError(f"cannot write {config}: {error.strerror}") from error
+        return config
 
     @contextlib.contextmanager
     def staging(self, *, needed_bytes: int) -> Iterator[Path]:
@@ -223,6 +221,19 @@ def _mount_points() -> set[str]:
     if not table.is_file():
         return set()
     return {line.split()[4] for line in table.read_text().splitlines()}
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Whole or not at all: a server that polls may read it at any time."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(content)
+        part.chmod(0o644)
+        part.rename(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The model's folder in a repository: versions appear whole, are never replaced, and withdrawn."""
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -53,6 +54,20 @@ def test_a_missing_configuration_is_written_and_one_that_is_there_is_kept(tmp_pa
     (folder.path / "config.pbtxt").write_text("theirs")
     assert folder.configure() is None
     assert (folder.path / "config.pbtxt").read_text() == "theirs"
+
+
+def test_a_configuration_that_cannot_be_written_leaves_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_path: Path, _mode: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = ModelFolder(tmp_path)
+    folder.path.mkdir()
+    monkeypatch.setattr(Path, "chmod", full)
+    with pytest.raises(PublishError, match=r"config\.pbtxt: No space left on device"):
+        folder.configure()
+    assert contents(folder) == []
 
 
 def test_the_export_makes_a_missing_repository_and_says_so(
