@@ -20,7 +20,7 @@ from reward_client.commands.rank import table
 from reward_export.checkpoint import revision_of
 from reward_export.conversations import conversations
 from reward_export.export import MANIFEST_NAME, ExportOptions, export
-from reward_export.repository import model_folder, published_versions
+from reward_export.repository import ModelFolder
 from reward_serve.server import ServerOptions, TritonServer
 
 ROOT = Path(__file__).parent.parent
@@ -60,9 +60,9 @@ def groups() -> Iterator[Scene]:
 
 def publish(checkpoint: str, repository: Path) -> None:
     """Export the checkpoint, unless the newest version is it already."""
-    folder = model_folder(repository)
-    newest = max(published_versions(folder), default=None)
-    if newest is not None and is_from(folder / str(newest), checkpoint):
+    folder = ModelFolder(repository)
+    newest = max(folder.versions(), default=None)
+    if newest is not None and is_from(folder.path / str(newest), checkpoint):
         say(f"version {newest} in {repository} is {checkpoint} already")
         return
     published = export(ExportOptions(checkpoint, repository), say)

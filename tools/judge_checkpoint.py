@@ -10,7 +10,6 @@ import argparse
 import json
 import random
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from reward_contract import INPUT_IDS, MODEL_NAME, REWARD
+from reward_contract import INPUT_IDS, REWARD
 from reward_export.export import GRAPH_NAME, ExportOptions, export
 from reward_export.parity import open_session
 from reward_text import Tokenizer
@@ -31,7 +30,6 @@ from reward_train.evaluate.groups import read_groups
 from reward_train.evaluate.quality import SIZES, Scored, quality
 from reward_train.metrics import calibration_error, roc_auc, sigmoid
 
-CONFIG = Path(__file__).parents[1] / "model_repository" / MODEL_NAME / "config.pbtxt"
 BATCH = 128
 BEGIN, END = "<!-- figures: tools/judge_checkpoint.py -->", "<!-- end of figures -->"
 WORD = re.compile(r"[a-z']+")
@@ -147,10 +145,7 @@ def main() -> int:
     arguments = parser.parse_args()
     groups = read_groups(arguments.rows / "test-groups.jsonl")
     with TemporaryDirectory() as folder:
-        repository = Path(folder)
-        (repository / MODEL_NAME).mkdir()
-        shutil.copy2(CONFIG, repository / MODEL_NAME)
-        options = ExportOptions(str(arguments.checkpoint), repository)
+        options = ExportOptions(str(arguments.checkpoint), Path(folder))
         published = export(options, lambda line: print(line, file=sys.stderr))
         rewards_of = model_score(published.path / GRAPH_NAME)
 

@@ -9,7 +9,6 @@ expressions, and draws what it answers. Not Grafana's own rendering: its panels 
 
 import asyncio
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,6 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from reward_client import AsyncRewardClient, RewardError
-from reward_contract import MODEL_NAME
 from reward_export.conversations import conversations
 from reward_export.export import ExportOptions, export
 from reward_export.random_checkpoint import random_checkpoint
@@ -51,8 +49,6 @@ def main() -> None:
 def publish(folder: Path) -> Path:
     """A repository with one version."""
     repository = folder / "repository"
-    (repository / MODEL_NAME).mkdir(parents=True)
-    shutil.copy(ROOT / "model_repository" / MODEL_NAME / "config.pbtxt", repository / MODEL_NAME)
     checkpoint = random_checkpoint(folder / "checkpoint", n_layer=6, n_head=6, n_embd=384)
     export(ExportOptions(str(checkpoint), repository), print)
     return repository

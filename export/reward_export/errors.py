@@ -5,6 +5,7 @@ RewardError
     ├── CheckpointError     not a checkpoint that can be served, or not to be found
     ├── ParityError         the graph does not give PyTorch's rewards
     └── PublishError        the repository cannot take the version
+        └── VersionTakenError   its number belongs to another one
 """
 
 from reward_contract.errors import RewardError
@@ -34,3 +35,7 @@ class ParityError(ExportError):
 
 class PublishError(ExportError):
     """The repository cannot take the version."""
+
+
+class VersionTakenError(PublishError):
+    """Another version has the number, or had it and was withdrawn."""

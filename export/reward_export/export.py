@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from reward_export import checkpoint as checkpoints
 from reward_export import parity as parities
-from reward_export import repository as repositories
 from reward_export.precision import PRECISIONS
+from reward_export.repository import ModelFolder
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
@@ -30,11 +30,10 @@ class ExportOptions:
 
     Attributes:
         checkpoint: hub id or folder.
-        repository: the model repository.
+        repository: the model repository; made if only its last folder is missing.
         revision: branch, tag or commit on the hub.
         precision: of weights and arithmetic, a key of `precision.PRECISIONS`.
         version: version number; the next free one if None.
-        overwrite: whether an existing version may be replaced.
     """
 
     checkpoint: str
@@ -42,7 +41,6 @@ class ExportOptions:
     revision: str | None = None
     precision: str = "fp32"
     version: int | None = None
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +69,17 @@ def export(options: ExportOptions, say: Say) -> Published:
         PublishError: the repository cannot take the version.
     """
     precision = PRECISIONS[options.precision]
-    folder = repositories.model_folder(options.repository)
-    if options.version is not None:
-        repositories.check_version(folder, options.version, overwrite=options.overwrite)
+    folder = ModelFolder(options.repository)
+    folder.check(options.version)
     say(f"loading {options.checkpoint}")
     checkpoint = checkpoints.load(options.checkpoint, revision=options.revision)
     n_parameters = sum(tensor.numel() for tensor in checkpoint.model.parameters())
     say(f"writing the graph: {checkpoint.architecture.n_layer} layers, {n_parameters:,} weights")
     # a tenth and 8 MB more than the weights: graph, manifest, file system
     needed = int(1.1 * precision.bytes_per_weight * n_parameters) + (8 << 20)
-    with repositories.staging(folder, needed_bytes=needed) as staged:
+    if written := folder.configure():
+        say(f"wrote {written}, which was missing")
+    with folder.staging(needed_bytes=needed) as staged:
         graph = staged / GRAPH_NAME
         if precision.prepare:
             say("measuring activations on real conversations")
@@ -91,9 +90,7 @@ def export(options: ExportOptions, say: Say) -> Published:
         manifest = _manifest(options, checkpoint, parity, staged)
         manifest["provider"] = session.get_providers()[0]  # what the comparison ran on
         (staged / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
-        path = repositories.publish(
-            staged, folder, version=options.version, overwrite=options.overwrite
-        )
+        path = folder.publish(staged, options.version)
     return Published(path, parity)
 
 

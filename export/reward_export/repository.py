@@ -1,10 +1,14 @@
-"""Puts a version into the model repository, whole or not at all.
+"""The reward model's folder in a Triton repository.
 
-Everything is written into a hidden folder, flushed to disk, and renamed into place in one
-step. The hidden folder stands beside the repository: inside the model's, a server that polls
-would load the version it serves again whenever something is written; inside the repository, it
-would take the folder for a model. Where the repository is a volume of its own, only the model's
-folder is left.
+A version is put there whole or not at all: everything is written into a hidden folder, flushed
+to disk, and renamed into place in one step. The hidden folder is made beside the repository:
+inside the model's, a server that polls would load the version it serves again whenever
+something is written; inside the repository, it would take the folder for a model. If the
+repository is a volume of its own, only the model's folder is left.
+
+No version is ever replaced. Clients pin a version, and files of rewards name the version that
+gave them, so that one number has to mean one model for good; and a folder that is exchanged
+under a reader gives it the graph of one model and the weights of another.
 """
 
 import contextlib
@@ -13,109 +17,192 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 from reward_contract import MODEL_NAME
-from reward_export.errors import PublishError
+from reward_export.errors import PublishError, VersionTakenError
+from reward_export.staging import staged_in, sweep
 
 CONFIG_NAME = "config.pbtxt"
 _WITHDRAWN = ".withdrawn-"  # hidden from Triton, which reads numbers only
 
 
-def model_folder(repository: Path) -> Path:
-    """The folder of the reward model in a repository.
-
-    Raises:
-        PublishError: the repository is not there, or does not configure the model.
-    """
-    if not repository.is_dir():
-        raise PublishError(f"there is no model repository at {repository}")
-    folder = repository / MODEL_NAME
-    if not (folder / CONFIG_NAME).is_file():
-        raise PublishError(
-            f"{repository} has no {MODEL_NAME}/{CONFIG_NAME}; copy the project's "
-            f"model_repository/{MODEL_NAME}/{CONFIG_NAME} there first"
-        )
-    return folder
+def configuration() -> bytes:
+    """The model's `config.pbtxt`, as the project serves it."""
+    packaged = resources.files("reward_export") / "data" / CONFIG_NAME
+    if packaged.is_file():
+        return packaged.read_bytes()
+    # an editable install is the checkout, which has the file where Triton looks for it
+    return (Path(__file__).parents[2] / "model_repository" / MODEL_NAME / CONFIG_NAME).read_bytes()
 
 
-def published_versions(folder: Path) -> list[int]:
-    """Version numbers in a model's folder, ascending."""
-    return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.is_dir() and path.name.isdecimal() and not path.name.startswith("0")
-    )
-
-
-def withdraw(folder: Path) -> tuple[Path, Path]:
-    """Hide the newest version from Triton, in one step, and keep its files.
-
-    Its number is not given out again: clients have seen it answer.
-
-    Returns:
-        where the withdrawn version is now, and the version that is the newest now.
-
-    Raises:
-        PublishError: there is none before it, or the folder cannot be written.
-    """
-    *earlier, newest = published_versions(folder) or [0]
-    if not earlier:
-        raise PublishError(
-            f"{folder} has no version before {newest or 'the first'}; publish one to go back to"
-        )
-    withdrawn = folder / f"{_WITHDRAWN}{newest}"
-    try:
-        (folder / str(newest)).rename(withdrawn)
-        _flush_folder(folder)
-    except OSError as error:
-        raise PublishError(
-            f"cannot rename {folder / str(newest)} to {withdrawn.name}: {error.strerror}"
-        ) from error
-    return withdrawn, folder / str(earlier[-1])
-
-
-def check_version(folder: Path, version: int, *, overwrite: bool) -> None:
-    """Refuse a version number that cannot be taken.
-
-    Raises:
-        PublishError: it is below 1, or exists and `overwrite` is False.
-    """
-    if version < 1:
-        raise PublishError(f"version {version} is not served by Triton; versions begin at 1")
-    if not overwrite and (folder / str(version)).exists():
-        raise PublishError(
-            f"version {version} exists in {folder}; leave --version out for the next free "
-            "number, or ask for --overwrite"
-        )
-
-
-@contextlib.contextmanager
-def staging(folder: Path, *, needed_bytes: int) -> Iterator[Path]:
-    """An empty hidden folder on the versions' disk, gone at the end unless published.
+class ModelFolder:
+    """The versions of the reward model in a repository, and its configuration.
 
     Args:
-        folder: the model's folder.
-        needed_bytes: what will be written, checked against the free space beforehand.
+        repository: the model repository, which may be still to make.
 
-    Raises:
-        PublishError: the disk is or runs full, or the folder cannot be written.
+    Attributes:
+        repository: as given.
+        path: the model's folder in it.
     """
-    free = shutil.disk_usage(folder).free
-    if free < needed_bytes:
-        raise PublishError(
-            f"{folder} has {free / 1e6:.0f} MB free; the version needs {needed_bytes / 1e6:.0f} MB"
+
+    def __init__(self, repository: Path) -> None:
+        self.repository = repository
+        self.path = repository / MODEL_NAME
+
+    def versions(self) -> list[int]:
+        """Numbers that Triton can serve, ascending."""
+        return sorted(
+            int(path.name)
+            for path in self.path.glob("[1-9]*")
+            if path.is_dir() and path.name.isdecimal()
         )
-    path: Path | None = None
-    try:
-        path = Path(tempfile.mkdtemp(prefix=".staging-", dir=_room_for_staging(folder)))
-        path.chmod(0o755)  # mkdtemp hides it from the server's user
-        yield path
-    except OSError as error:
-        raise PublishError(f"cannot write to {folder}: {error.strerror or error}") from error
-    finally:
-        if path is not None:
-            shutil.rmtree(path, ignore_errors=True)
+
+    def check(self, version: int | None = None) -> None:
+        """Refuse what cannot be published, before the work.
+
+        Args:
+            version: the number that is wanted; None for the next free one.
+
+        Raises:
+            PublishError: there is no place for the repository, or Triton does not serve the number.
+            VersionTakenError: another version has the number, or had it.
+        """
+        parent = self.repository.parent
+        if not parent.is_dir():
+            raise PublishError(
+                f"there is no folder {parent} to make the model repository "
+                f"{self.repository.name} in; make it, or name another with --repository"
+            )
+        if version is None:
+            return
+        if version < 1:
+            raise PublishError(f"version {version} is not served by Triton; versions begin at 1")
+        if (self.path / str(version)).exists() or version in self._withdrawn():
+            raise self._taken(version)
+
+    def configure(self) -> Path | None:
+        """Write the model's configuration if there is none, and make the folders for it.
+
+        Returns:
+            the file that was written, or None: an existing one is left as it is.
+
+        Raises:
+            PublishError: it cannot be written.
+        """
+        config = self.path / CONFIG_NAME
+        if config.is_file():
+            return None
+        content = configuration()
+        try:
+            for folder in (self.repository, self.path):
+                if not folder.is_dir():
+                    folder.mkdir(exist_ok=True)
+                    folder.chmod(0o755)  # whatever the umask: another user may serve it
+            _write(config, content)
+        except OSError as error:
+            raise PublishError(f"cannot write {config}: {error.strerror}") from error
+        return config
+
+    @contextlib.contextmanager
+    def staging(self, *, needed_bytes: int) -> Iterator[Path]:
+        """An empty hidden folder on the versions' disk, gone at the end unless published.
+
+        What killed exports have left there is removed first.
+
+        Args:
+            needed_bytes: what will be written, checked against the free space beforehand.
+
+        Raises:
+            PublishError: the disk is or runs full, or the folder cannot be written.
+        """
+        try:
+            room = _room_for_staging(self.path)
+            sweep(room)
+            free = shutil.disk_usage(room).free
+            if free < needed_bytes:
+                raise PublishError(
+                    f"{self.path} has {free / 1e6:.0f} MB free; the version needs "
+                    f"{needed_bytes / 1e6:.0f} MB"
+                )
+            with staged_in(room) as path:
+                yield path
+        except OSError as error:
+            raise PublishError(f"cannot write to {self.path}: {error.strerror or error}") from error
+
+    def publish(self, staged: Path, version: int | None = None) -> Path:
+        """Rename a staged folder into its version, and return where it is now.
+
+        Args:
+            staged: the folder that `staging` gave, complete.
+            version: the number; the next free one if None.
+
+        Raises:
+            VersionTakenError: another version has the number, or had it.
+        """
+        for path in staged.iterdir():
+            path.chmod(0o644)  # whatever the umask: another user may serve it
+            _flush(path)
+        _flush(staged)
+        target = self._rename_to_next(staged) if version is None else self._rename(staged, version)
+        _flush(self.path)
+        return target
+
+    def withdraw(self) -> tuple[Path, Path]:
+        """Hide the newest version from Triton, in one step, and keep its files.
+
+        Its number is not given out again: clients have seen it answer.
+
+        Returns:
+            where the withdrawn version is now, and the version that is the newest now.
+
+        Raises:
+            PublishError: there is none before it, or the folder cannot be written.
+        """
+        *earlier, newest = self.versions() or [0]
+        if not earlier:
+            raise PublishError(
+                f"{self.path} has no version before {newest or 'the first'}; publish one to go "
+                "back to"
+            )
+        withdrawn = self.path / f"{_WITHDRAWN}{newest}"
+        try:
+            (self.path / str(newest)).rename(withdrawn)
+            _flush(self.path)
+        except OSError as error:
+            raise PublishError(
+                f"cannot rename {self.path / str(newest)} to {withdrawn.name}: {error.strerror}"
+            ) from error
+        return withdrawn, self.path / str(earlier[-1])
+
+    def _rename_to_next(self, staged: Path) -> Path:
+        """Others may publish at the same time: whoever renames first has the number."""
+        while True:
+            with contextlib.suppress(VersionTakenError):
+                taken = [*self.versions(), *self._withdrawn()]
+                return self._rename(staged, max(taken, default=0) + 1)
+
+    def _rename(self, staged: Path, version: int) -> Path:
+        self.check(version)
+        try:
+            return staged.rename(self.path / str(version))
+        except OSError as error:
+            if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
+                raise self._taken(version) from error
+            raise
+
+    def _withdrawn(self) -> list[int]:
+        hidden = (path.name.removeprefix(_WITHDRAWN) for path in self.path.glob(f"{_WITHDRAWN}*"))
+        return [int(name) for name in hidden if name.isdecimal()]
+
+    def _taken(self, version: int) -> VersionTakenError:
+        what = "was withdrawn from" if version in self._withdrawn() else "exists in"
+        return VersionTakenError(
+            f"version {version} {what} {self.path}, and a number means one model for good; leave "
+            "--version out for the next free number"
+        )
 
 
 def _room_for_staging(folder: Path) -> Path:
@@ -136,72 +223,22 @@ def _mount_points() -> set[str]:
     return {line.split()[4] for line in table.read_text().splitlines()}
 
 
-def publish(staged: Path, folder: Path, *, version: int | None, overwrite: bool) -> Path:
-    """Rename a staged folder into its version, and return where it is now.
-
-    Args:
-        staged: the folder that `staging` gave, complete.
-        folder: the model's folder.
-        version: the number; the next free one if None.
-        overwrite: whether an existing version may be replaced.
-
-    Raises:
-        PublishError: the version exists and `overwrite` is False.
-    """
-    for path in staged.iterdir():
-        path.chmod(0o644)  # whatever the umask: another user may serve it
-    _flush(staged)
-    if version is None:
-        target = _rename_to_next(staged, folder)
-    else:
-        check_version(folder, version, overwrite=overwrite)
-        target = folder / str(version)
-        if target.exists():
-            _replace(staged, target)
-        else:
-            staged.rename(target)
-    _flush_folder(folder)
-    return target
-
-
-def _rename_to_next(staged: Path, folder: Path) -> Path:
-    """Others may publish at the same time: whoever renames first has the number."""
-    while True:
-        target = folder / str(max(_numbers_taken(folder), default=0) + 1)
-        try:
-            return staged.rename(target)
-        except OSError as error:
-            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
-                raise
-
-
-def _numbers_taken(folder: Path) -> list[int]:
-    hidden = (path.name.removeprefix(_WITHDRAWN) for path in folder.glob(f"{_WITHDRAWN}*"))
-    return [*published_versions(folder), *(int(name) for name in hidden if name.isdecimal())]
-
-
-def _replace(staged: Path, target: Path) -> None:
-    """Two renames: between them, for some microseconds, the version is not there."""
-    old = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent)) / target.name
-    target.rename(old)
+def _write(file: Path, content: bytes) -> None:
+    """Whole or not at all: a server that polls may read it at any time."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    part = Path(name)
     try:
-        staged.rename(target)
-    except BaseException:  # Ctrl-C as well
-        old.rename(target)
-        old.parent.rmdir()
-        raise
-    shutil.rmtree(old.parent, ignore_errors=True)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(content)
+        part.chmod(0o644)
+        part.rename(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def _flush(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Of a file its data, of a folder its names."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

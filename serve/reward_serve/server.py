@@ -292,7 +292,10 @@ def check_repository(repository: Path) -> None:
         RepositoryError: it is not there, or no model in it has a version.
     """
     if not repository.is_dir():
-        raise RepositoryError(f"there is no model repository at {repository}")
+        raise RepositoryError(
+            f"there is no model repository at {repository}; make one and publish to it: "
+            f"gpt2-reward export CHECKPOINT --repository {repository}"
+        )
     if not any(path.name.isdecimal() and path.is_dir() for path in repository.glob("*/*")):
         raise RepositoryError(
             f"{repository} has no version of any model yet; publish one of {MODEL_NAME} first: "

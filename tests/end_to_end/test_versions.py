@@ -17,7 +17,7 @@ from running import eventually
 from reward_client import Connection, Retry, RewardClient, Scores
 from reward_client.cli import main
 from reward_contract import MODEL_NAME, REWARD
-from reward_export import repository
+from reward_export.repository import ModelFolder
 from reward_serve.commands.serve import polling
 from reward_serve.errors import StartError
 from reward_serve.server import ServerOptions, TritonServer
@@ -56,9 +56,10 @@ def write_doubled(models: Path, to: Path) -> None:
 
 def publish_doubled(models: Path) -> Path:
     """As the exporter does it."""
-    with repository.staging(models, needed_bytes=0) as staged:
+    folder = ModelFolder(models.parent)
+    with folder.staging(needed_bytes=0) as staged:
         write_doubled(models, staged)
-        return repository.publish(staged, models, version=None, overwrite=False)
+        return folder.publish(staged)
 
 
 @dataclass
@@ -144,7 +145,7 @@ def test_a_half_copied_version_leaves_the_old_one_serving_until_it_is_whole(
 def test_what_is_being_written_does_not_make_the_server_load_again(
     models: Path, polling_server: TritonServer
 ) -> None:
-    with repository.staging(models, needed_bytes=0) as staged:
+    with ModelFolder(models.parent).staging(needed_bytes=0) as staged:
         (staged / "part").write_text("x")
         time.sleep(2.5)  # two polls
     assert log(polling_server).count("loading: gpt2_reward:1") == 1

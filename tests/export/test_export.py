@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,39 +116,6 @@ def test_a_graph_that_scores_bad_ids_is_not_published(
     assert contents(empty_repository) == ["config.pbtxt"]
 
 
-def test_an_existing_version_is_only_replaced_when_asked(
-    empty_repository: Path, checkpoint_folder: Path
-) -> None:
-    version = empty_repository / MODEL_NAME / "3"
-    version.mkdir()
-    (version / "theirs").write_text("precious")
-    options = ExportOptions(str(checkpoint_folder), empty_repository, version=3)
-    with pytest.raises(PublishError, match="version 3 exists"):
-        export(options, print)
-    assert (version / "theirs").read_text() == "precious"
-    export(ExportOptions(**{**_fields(options), "overwrite": True}), print)
-    assert not (version / "theirs").exists()
-    assert (version / "manifest.json").exists()
-    assert contents(empty_repository) == ["3", "config.pbtxt"]
-
-
-def _fields(options: ExportOptions) -> dict[str, object]:
-    return {name: getattr(options, name) for name in options.__dataclass_fields__}
-
-
-@pytest.mark.parametrize("version", [0, -1])
-def test_versions_begin_at_1(empty_repository: Path, version: int) -> None:
-    with pytest.raises(PublishError, match="versions begin at 1"):
-        export(ExportOptions("unread", empty_repository, version=version), print)
-
-
-def test_a_repository_has_to_be_there_and_configured(tmp_path: Path) -> None:
-    with pytest.raises(PublishError, match="there is no model repository"):
-        export(ExportOptions("unread", tmp_path / "nowhere"), print)
-    with pytest.raises(PublishError, match=r"copy the project's model_repository"):
-        export(ExportOptions("unread", tmp_path), print)
-
-
 def test_a_disk_that_is_too_small_is_noticed_beforehand(
     empty_repository: Path, checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,61 +151,11 @@ def test_an_interrupted_export_leaves_nothing(
     assert contents(empty_repository) == ["config.pbtxt"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_a_version_that_could_not_be_replaced_is_still_there(
-    empty_repository: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
-) -> None:
-    folder = empty_repository / MODEL_NAME
-    (folder / "3").mkdir()
-    (folder / "3" / "model.onnx").write_text("old")
-    rename = Path.rename
-
-    def fail_for_staged(path: Path, target: Path) -> Path:
-        if path.name.startswith(".staging-"):
-            raise error
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", fail_for_staged)
-
-    def replace() -> None:
-        with repository.staging(folder, needed_bytes=1) as staged:
-            (staged / "model.onnx").write_text("new")
-            repository.publish(staged, folder, version=3, overwrite=True)
-
-    with pytest.raises((KeyboardInterrupt, PublishError)):
-        replace()
-    assert (folder / "3" / "model.onnx").read_text() == "old"
-    assert contents(empty_repository) == ["3", "config.pbtxt"]
-
-
-def test_published_files_can_be_read_by_the_servers_user(empty_repository: Path) -> None:
-    folder = empty_repository / MODEL_NAME
-    with repository.staging(folder, needed_bytes=1) as staged:
-        (staged / "model.onnx").write_text("private")
-        (staged / "model.onnx").chmod(0o600)
-        path = repository.publish(staged, folder, version=None, overwrite=False)
-    assert (path / "model.onnx").stat().st_mode & 0o777 == 0o644
-
-
 def test_activations_beyond_float16_are_refused() -> None:
     check_float16_range(1000.0)
     for largest in (40_000.0, float("inf"), float("nan")):
         with pytest.raises(ParityError, match="try --precision fp32"):
             check_float16_range(largest)
-
-
-def test_two_that_publish_at_once_take_two_numbers(empty_repository: Path) -> None:
-    folder = empty_repository / MODEL_NAME
-
-    def publish_one(text: str) -> Path:
-        with repository.staging(folder, needed_bytes=1) as staged:
-            (staged / "model.onnx").write_text(text)
-            return repository.publish(staged, folder, version=None, overwrite=False)
-
-    with ThreadPoolExecutor(8) as pool:
-        paths = list(pool.map(publish_one, map(str, range(40))))
-    assert sorted(int(path.name) for path in paths) == list(range(1, 41))
-    assert [(path / "model.onnx").read_text() for path in paths] == list(map(str, range(40)))
 
 
 @pytest.mark.parametrize(
@@ -271,32 +187,3 @@ def test_a_precision_that_ranks_otherwise_is_not_published(
     with pytest.raises(ParityError, match=r"rank correlation is .* at least 1\.1"):
         export(ExportOptions(str(outlier_folder), empty_repository, precision="int8"), print)
     assert contents(empty_repository) == ["config.pbtxt"]
-
-
-def test_a_withdrawn_version_is_hidden_kept_and_its_number_stays_taken(
-    empty_repository: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = empty_repository / MODEL_NAME
-    for number in ("1", "3"):
-        (folder / number).mkdir()
-        (folder / number / "model.onnx").write_text(number)
-    assert main(["rollback", f"--repository={empty_repository}"]) == 0
-    captured = capsys.readouterr()
-    assert captured.out == f"{folder / '1'}\n"
-    assert f"to undo it: mv {folder / '.withdrawn-3'} {folder / '3'}" in captured.err
-    assert (folder / ".withdrawn-3" / "model.onnx").read_text() == "3"
-    assert main(["rollback", f"--repository={empty_repository}"]) == 1
-    assert "has no version before 1" in capsys.readouterr().err
-    with repository.staging(folder, needed_bytes=1) as staged:
-        assert repository.publish(staged, folder, version=None, overwrite=False).name == "4"
-
-
-def test_a_version_is_staged_beside_the_repository_unless_that_is_another_volume(
-    empty_repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = empty_repository / MODEL_NAME
-    with repository.staging(folder, needed_bytes=1) as staged:
-        assert staged.parent == empty_repository.parent
-    monkeypatch.setattr(repository, "_mount_points", lambda: {str(empty_repository)})
-    with repository.staging(folder, needed_bytes=1) as staged:
-        assert staged.parent == folder

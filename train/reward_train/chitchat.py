@@ -7,6 +7,7 @@ import json
 from importlib import resources
 
 from reward_train.dialogues import Dialogue
+from reward_train.errors import DataError
 
 MIN_TURNS = 2  # a conversation without a reply teaches nothing
 
@@ -16,8 +17,17 @@ def dialogues() -> list[Dialogue]:
 
     Messages that one side sent in a row are one turn, joined with spaces; turns without text
     are left out.
+
+    Raises:
+        DataError: the package is not installed.
     """
-    text = (resources.files("chitchat_dataset") / "dataset.json").read_text("utf-8")
+    try:
+        package = resources.files("chitchat_dataset")
+    except ModuleNotFoundError as error:
+        raise DataError(
+            "the package chitchat-dataset is not installed; pip install 'gpt2-reward[chitchat]'"
+        ) from error
+    text = (package / "dataset.json").read_text("utf-8")
     found = [Dialogue(key, _turns(item["messages"])) for key, item in json.loads(text).items()]
     return [dialogue for dialogue in found if len(dialogue.turns) >= MIN_TURNS]
 

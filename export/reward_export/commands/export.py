@@ -37,9 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="Publish as this version. Default: the next free number.",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="Replace the version if it exists."
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from reward_export.repository import model_folder, withdraw
+from reward_export.repository import ModelFolder
 
 EXTRA = None
 
@@ -26,12 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Withdraw, and say how to undo it; the path of the version that serves now on output."""
-    folder = model_folder(arguments.repository)
-    withdrawn, serving = withdraw(folder)
+    withdrawn, serving = ModelFolder(arguments.repository).withdraw()
     number = withdrawn.name.rpartition("-")[2]
     print(
         f"version {number} is withdrawn, {serving.name} is the newest; "
-        f"to undo it: mv {withdrawn} {folder / number}",
+        f"to undo it: mv {withdrawn} {withdrawn.with_name(number)}",
         file=sys.stderr,
     )
     print(serving)

@@ -16,7 +16,7 @@ from reward_train import chitchat
 from reward_train.dialogues import Dialogue, RowOptions, Split, groups, rows, split_of
 from reward_train.errors import DataError
 
-EXTRA = "train"
+EXTRA = None
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
