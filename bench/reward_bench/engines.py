@@ -54,6 +54,9 @@ class Engine:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(BrokenPipeError):  # a question that it did not live to read
+                cast("IO[str]", stream).close()
 
 
 class EngineEndedError(RuntimeError):
@@ -82,15 +85,17 @@ def start(spec: Spec, file: Path, threads: int) -> Engine:
     environment["BENCH_DEVICE"] = spec.device
     if spec.kind.startswith("vllm") and spec.device == "cpu":
         environment |= vllm_environment(Path(spec.python))
-    process = subprocess.Popen(
-        [spec.python, str(WORKER), spec.kind, str(spec.model), str(file)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log.open("w"),
-        text=True,
-        env=environment,
-        start_new_session=True,  # vLLM has processes of its own, which would go on spinning
-    )
+    command = [spec.python, str(WORKER), spec.kind, str(spec.model), str(file)]
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+            start_new_session=True,  # vLLM has processes of its own, which would go on spinning
+        )
     return Engine(spec.name, process, log)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+ROOMS = ("client", "export", "serve", "train", "bench")
 FRAMEWORKS = {"torch", "transformers", "datasets", "onnx", "onnx_ir", "onnxruntime", "pytriton"}
 
 # of this project's packages
@@ -20,6 +21,9 @@ MAY_IMPORT = {
     "serve/reward_serve": {"reward_contract"},
     "train/reward_train": {"reward_contract", "reward_text", "reward_export"},
     "train/reward_train/evaluate": {"reward_client"},  # besides what its parent may
+    "bench/reward_bench": {
+        *("reward_contract", "reward_text", "reward_client", "reward_export", "reward_serve")
+    },
 }
 
 
@@ -40,7 +44,7 @@ def allowed(module: Path) -> set[str]:
 
 
 def modules() -> list[Path]:
-    return [path for room in ("client", "export", "serve", "train") for path in python(room)]
+    return [path for room in ROOMS for path in python(room)]
 
 
 def python(room: str) -> list[Path]:

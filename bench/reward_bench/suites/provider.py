@@ -23,7 +23,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from reward_bench.serving import publish
-from reward_bench.suite import Report, Setting, Suite, option
+from reward_bench.suite import Report, Setting, Suite, option, say
 from reward_bench.workloads import workloads
 from reward_contract import MODEL_NAME
 from reward_text import pad_rows
@@ -67,14 +67,18 @@ def run(setting: Setting, own: Options) -> Report:
         session = open_session(graph, providers)
         if session.get_providers()[0] != name:
             raise RuntimeError(f"ONNX Runtime could not start {name}")
-        return {
-            "threads": os.cpu_count() or 1,
-            "provider": name,
-            "manifest": json.loads((version / "manifest.json").read_text()),
+        found = {
             "max_difference_from_cpu": parity(session, open_session(graph, [(CPU, {})])),
             "ms_by_provider_and_operator": placement(graph, providers),
             "rows_per_s": throughput(session, setting.rounds),
             "memory": many_shapes(session, name, own.batches),
+        }
+        say("\n".join(f"{part}: {figures}" for part, figures in found.items()))
+        return {
+            "threads": os.cpu_count() or 1,
+            "provider": name,
+            "manifest": json.loads((version / "manifest.json").read_text()),
+            **found,
         }
 
 
