@@ -52,9 +52,11 @@ def run(name: str, setting: Setting, own: object, file: Path) -> None:
         found = suite.run(setting, own)
     except KeyboardInterrupt:
         sys.exit(130)
+    # a checkpoint has a shape of its own
+    heeded = suite.takes - ({"shape"} if setting.checkpoint else set())
     report = {
         **describe(setting.threads if "threads" in suite.takes else 1),
-        **{field: getattr(setting, field) for field in DESCRIBED if field in suite.takes},
+        **{field: getattr(setting, field) for field in DESCRIBED if field in heeded},
         "load_average_before": load_before,
         "took_s": round(time.perf_counter() - start),
         **found,
