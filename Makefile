@@ -43,7 +43,7 @@ $(VENV)/onnxruntimes/%: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime==$*
 
 bench: $(INSTALLED) ## graph, server, overload and client on a tiny model, minutes; SUITES and OPTIONS choose others
-	$(BIN)/python bench/run.py $(or $(SUITES),graph client server overload) $(or $(OPTIONS),--quick)
+	$(BIN)/python -m reward_bench $(or $(SUITES),graph client server overload) $(or $(OPTIONS),--quick)
 
 CHITCHAT := .checkpoints/chitchat
 train-chitchat: $(INSTALLED) ## train checkpoints/chitchat anew into .checkpoints/, within an hour

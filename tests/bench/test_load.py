@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import plots
 import pytest
-from load import (
+from tritonclient.utils import InferenceServerException
+
+from reward_bench.load import (
     Call,
     Load,
     Outcome,
@@ -25,9 +26,8 @@ from load import (
     steady_rows_a_second,
     summary,
 )
-from report_server import server_section
-from tritonclient.utils import InferenceServerException
-
+from reward_bench.report import plots
+from reward_bench.report import server as server_report
 from reward_client import RewardClient
 from reward_serve.server import TritonServer
 from reward_text import Tokenizer
@@ -162,10 +162,9 @@ def test_a_model_that_is_not_there_fails_the_calls(server: TritonServer, request
 
 
 def test_the_server_suite_runs(tmp_path: Path) -> None:
-    script = Path(__file__).parents[2] / "bench" / "run.py"
     options = ["--quick", "--seconds=0.02", "--rounds=1", f"--output={tmp_path}"]
     done = subprocess.run(
-        [sys.executable, str(script), "server", *options],
+        [sys.executable, "-m", "reward_bench", "server", *options],
         capture_output=True,
         text=True,
         check=False,
@@ -177,6 +176,6 @@ def test_the_server_suite_runs(tmp_path: Path) -> None:
     assert found["precision"] == "fp32"
     assert found["efficiency"]["rows_an_execution"] > 8
     assert set(found["sharing"]) == {"0.0", "0.25", "0.5", "0.75", "0.9"}
-    assert "## The server" in server_section(found)
+    assert "## The server" in server_report.section(found)
     for plot in (plots.concurrency, plots.latency, plots.sharing, plots.batch):
         assert plots.draw(plot, found) == plots.draw(plot, found), "the same bytes each time"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+ROOMS = ("client", "export", "serve", "train", "bench")
 FRAMEWORKS = {"torch", "transformers", "datasets", "onnx", "onnx_ir", "onnxruntime", "pytriton"}
 
 # of this project's packages
@@ -22,6 +23,9 @@ MAY_IMPORT = {
     # besides what their parent may
     "train/reward_train/commands": {"reward_client"},
     "train/reward_train/evaluate": {"reward_client"},
+    "bench/reward_bench": {
+        *("reward_contract", "reward_text", "reward_client", "reward_export", "reward_serve")
+    },
 }
 
 
@@ -42,7 +46,7 @@ def allowed(module: Path) -> set[str]:
 
 
 def modules() -> list[Path]:
-    return [path for room in ("client", "export", "serve", "train") for path in python(room)]
+    return [path for room in ROOMS for path in python(room)]
 
 
 def python(room: str) -> list[Path]:

@@ -13,10 +13,8 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 
 
 def test_benchmarks_are_those_of_the_result_files() -> None:
-    script = ROOT / "bench" / "report.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "reward_bench.report", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,0 +1,50 @@
+"""Where it was measured, for result files, and whether anything else runs there."""
+
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from reward_bench.processes import TICKS_A_SECOND
+
+LIBRARIES = ("gpt2-reward", "onnxruntime", "onnxruntime-gpu", "torch", "transformers", "numpy")
+IDLE_PROCESSORS = 0.2  # that may be busy while the machine counts as idle
+
+
+def describe(threads: int) -> dict[str, object]:
+    """Processor, threads and versions."""
+    return {
+        "cpu": cpu_model(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "versions": {name: found for name in LIBRARIES if (found := _version(name))},
+    }
+
+
+def cpu_model() -> str:
+    """As Linux names it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "?")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def wait_until_idle(at_most_s: float = 2.0, step_s: float = 0.1) -> None:
+    """Return when hardly a processor works: what ran before has stopped spinning."""
+    end = time.monotonic() + at_most_s
+    while time.monotonic() < end:
+        before = _busy_s()
+        time.sleep(step_s)
+        if _busy_s() - before <= IDLE_PROCESSORS * step_s:
+            return
+
+
+def _busy_s() -> float:
+    """Processor seconds since the machine's start: /proc/stat's but for idling and waiting."""
+    counts = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(counts) - counts[3] - counts[4]) / TICKS_A_SECOND

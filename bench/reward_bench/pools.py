@@ -1,0 +1,49 @@
+"""Token ids that the load generator sends: real chats, bulk work, and known shares of prefix."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reward_bench.texts import N_CANDIDATES, bulk_texts, long_groups, short_groups
+from reward_client import CONTRACT, Tokenizer
+
+Ids = NDArray[np.int32]
+SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+
+DESCRIPTIONS = {
+    "short": "best-of-8 behind six turns of a real chat; rows padded to 256 as the client does",
+    "long": "best-of-8 behind a real chat beyond 256 tokens, cut on the left: nothing shared",
+    "bulk": "16 real texts a request, unlike each other",
+}
+
+
+def chat_pools(n_requests: int, seed: int) -> dict[str, list[Ids]]:
+    """Requests of int32 ids [B, 256] by regime, the same for the same seed."""
+    tokenizer = Tokenizer()
+    long = [tokenizer.encode_group(*group).ids for group in long_groups(n_requests, seed)]
+    return {
+        "short": [tokenizer.encode_group(*group).ids for group in short_groups(n_requests, seed)],
+        "long": long,
+        "bulk": [tokenizer.encode_rows(texts) for texts in bulk_texts(n_requests, seed)],
+    }
+
+
+def sharing_pool(share: float, n_requests: int, seed: int) -> list[Ids]:
+    """Groups of full rows whose first tokens, this share of them, are the group's own prefix."""
+    rng = np.random.default_rng(seed)
+    n_shared = round(share * CONTRACT.max_tokens)
+    requests = []
+    for _ in range(n_requests):
+        ids = rng.integers(0, CONTRACT.pad_token_id, (N_CANDIDATES, CONTRACT.max_tokens))
+        ids[:, :n_shared] = ids[0, :n_shared]
+        requests.append(ids.astype(np.int32))
+    return requests
+
+
+def rows_pool(n_rows: int, n_requests: int, seed: int) -> list[Ids]:
+    """Requests of this many full rows, nothing shared."""
+    rng = np.random.default_rng(seed)
+    shape = (n_rows, CONTRACT.max_tokens)
+    return [
+        rng.integers(0, CONTRACT.pad_token_id, shape).astype(np.int32) for _ in range(n_requests)
+    ]

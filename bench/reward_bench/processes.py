@@ -1,0 +1,30 @@
+"""What processes use, as Linux tells."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """Processor time that these have used, in user and kernel."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS_A_SECOND
+
+
+def resident_mb(pids: Sequence[int]) -> float:
+    """Memory that these hold; what they share counts for each, and one that has ended holds 0."""
+    return sum(map(_resident_mb, pids))
+
+
+def _resident_mb(pid: int) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    found = status.partition("VmRSS:")[2].split()
+    return int(found[0]) / 1024 if found else 0.0

@@ -1,0 +1,106 @@
+"""Writes docs/benchmarks.md and its plots from the result files, so that they cannot drift apart.
+
+python -m reward_bench.report            write them
+python -m reward_bench.report --check    fail if they are not what would be written
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from reward_bench.report import (
+    analyzer,
+    client,
+    graph,
+    linear,
+    overload,
+    plots,
+    server,
+    truncation,
+)
+from reward_bench.report.cells import Report
+from reward_bench.suite import ROOT
+
+RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "benchmarks.md"
+PLOTS = PAGE.parent / "plots"
+
+Section = Callable[[Report], str]
+Plot = Callable[[Axes, Report], None]
+# result file -> its section, and its plots by name, in the order of the page
+SECTIONS: dict[str, tuple[Section, dict[str, Plot]]] = {
+    "graph-small.json": (graph.section, {"graph-small": plots.graph}),
+    "graph-medium.json": (graph.section, {"graph-medium": plots.graph}),
+    "server-small.json": (
+        server.section,
+        {
+            "concurrency": plots.concurrency,
+            "latency": plots.latency,
+            "sharing": plots.sharing,
+            "batch": plots.batch,
+        },
+    ),
+    "overload-small.json": (overload.section, {"overload": plots.overload}),
+    "analyzer-small.json": (analyzer.section, {}),
+    "linear.json": (linear.section, {}),
+    "client.json": (client.section, {}),
+    "truncation.json": (truncation.section, {}),
+}
+
+INTRODUCTION = """\
+# Benchmarks
+
+Written by `python -m reward_bench.report` from `bench/results/`; do not edit.
+
+Milliseconds, the minimum over the rounds, and in brackets how many times faster than the plain
+padded ONNX export in the same run. Every engine has a process of its own and is called in turn,
+twice, once the machine is idle; the second call counts. All get the same token ids and as many
+threads; every answer of every call is compared with the plain export's. Random weights: the time
+does not depend on them. Ratios travel better between machines than milliseconds do, and neither
+travels far.
+
+- *plain*: `torch.onnx.export` of the checkpoint, rows padded to the batch's longest
+- *ours*, *ours-int8*: `gpt2-reward export`, `--precision int8`
+- *torch-eager*, *torch-sdpa*: the model card's snippet
+- *optimum*: optimum-onnx's export and its `ORTModelForSequenceClassification`
+- *vllm*: vLLM for CPUs as a pooling runner, prefix cache on and cold, blocks of 32, raw logits,
+  token ids as input, tcmalloc and Intel's OpenMP preloaded; *-nocache* without prefix cache
+
+To rerun: `make bench` is a quick pass on a tiny model; `python -m reward_bench --help` names the
+suites and their options, such as `python -m reward_bench graph server overload --shape small`.
+`--vllm` takes the interpreter of an environment that has vLLM; `peers --peers-make` makes one, and
+one with optimum-onnx. Two rivals cannot do the job: CTranslate2 cannot serve the classifier, and
+Infinity refuses classifiers of one label. `--device cuda` is for GPUs; none was measured so far.
+
+What this means for choosing hardware: a call costs the tokens that differ, so count those of your
+chats, not their rows. Candidates behind a shared context are cheap, and long chats cut on the left
+are not, unless the truncation policy shares them. The work is matrix products, at the share of the
+machine's own that stands in the column *peak*: compare processors by those.
+"""
+
+
+def written() -> dict[Path, str]:
+    """The page and its plots, by file."""
+    sections, drawn = [INTRODUCTION], dict[Path, str]()
+    for name, (section, by_name) in SECTIONS.items():
+        report = json.loads((RESULTS / name).read_text())
+        sections.append(section(report))
+        drawn |= {PLOTS / f"{n}.svg": plots.draw(plot, report) for n, plot in by_name.items()}
+    return {PAGE: "\n".join(sections).rstrip() + "\n", **drawn}
+
+
+def main() -> None:
+    """Write or check."""
+    wanted = written()
+    if "--check" in sys.argv:
+        differ = [str(f) for f, text in wanted.items() if not f.exists() or f.read_text() != text]
+        sys.exit(f"not what the results say: {', '.join(differ)}" if differ else None)
+    PLOTS.mkdir(exist_ok=True)
+    for file, text in wanted.items():
+        file.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Cells of tables and turns of phrase that several sections have."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Report = Mapping[str, Any]
+
+
+def machine(report: Report) -> str:
+    """Threads, and what else the machine did before."""
+    return (
+        f"{report['threads']} threads, {report['device']}, seed {report['seed']}, load average "
+        f"{report['load_average_before']:.1f} before"
+    )
+
+
+def span(by: Mapping[str, float] | None, digits: int = 0) -> str:
+    """Median, and the range of the rounds in brackets; a dash for nothing."""
+    if by is None:
+        return "-"
+    return f"{by['median']:.{digits}f} ({by['min']:.{digits}f} to {by['max']:.{digits}f})"
+
+
+def quantiles(by: Mapping[str, float], *names: str) -> str:
+    """Cells of a table; a dash where there was nothing to measure."""
+    return " | ".join(f"{by[name]:.0f}" if name in by else "-" for name in names)
+
+
+def outcomes(by: Mapping[str, int]) -> str:
+    """How many ended in which way."""
+    return ", ".join(f"{n} {name}" for name, n in sorted(by.items(), key=_count, reverse=True))
+
+
+def _count(item: tuple[str, int]) -> int:
+    return item[1]

@@ -1,0 +1,117 @@
+"""Bulk scoring of many rows: resident memory and rows a second, by the number of rows.
+
+The command runs as users run it, against a `FakeServer` in another process, so that the figures
+are the command's own and not a model's. Its output is checked against the input.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet as pq
+
+from reward_bench.fake_server import fake_server
+from reward_bench.processes import resident_mb
+from reward_bench.suite import Report, Setting, Suite, option, say
+from reward_export.conversations import conversations
+
+LOOK_EVERY_S = 0.05
+FORMATS = ("jsonl", "parquet")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How many rows, in which files."""
+
+    rows: tuple[int, ...] = option(
+        (100_000, 1_000_000), "numbers of rows to score", quick=(2_000,), kind=int
+    )
+    formats: tuple[str, ...] = option(FORMATS, "formats of input and output", choices=FORMATS)
+
+
+def run(_setting: Setting, own: Options) -> Report:
+    """Every number of rows in every format."""
+    report: Report = {}
+    with tempfile.TemporaryDirectory() as folder, fake_server() as url:
+        for form in own.formats:
+            for n_rows in own.rows:
+                source = Path(folder) / f"input-{n_rows}.{form}"
+                write_input(source, n_rows)
+                report[f"{form} {n_rows}"] = found = score(url, source, n_rows)
+                say(f"{form}, {n_rows} rows: {found}")
+                source.unlink()
+    return report
+
+
+def lines() -> Iterator[dict[str, object]]:
+    """Turns of real conversations behind what was said before, without end."""
+    dialogues = conversations()
+    number = 0
+    while True:
+        for dialogue in dialogues:
+            for i, turn in enumerate(dialogue.turns[1:6], start=1):
+                number += 1
+                context = "\n".join(dialogue.turns[:i]) + "\n"
+                yield {"id": number, "context": context, "candidate": turn}
+
+
+def write_input(path: Path, n_rows: int) -> None:
+    """The first lines, as the path's name says."""
+    if path.suffix == ".jsonl":
+        with path.open("w") as file:
+            file.writelines(json.dumps(line) + "\n" for line in islice(lines(), n_rows))
+        return
+    rows, schema = lines(), pa.Table.from_pylist(list(islice(lines(), 1))).schema
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, n_rows, 65_536):
+            group = list(islice(rows, min(65_536, n_rows - start)))
+            writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+def score(url: str, source: Path, n_rows: int) -> dict[str, float]:
+    """Score a file with the command, and look at its memory meanwhile."""
+    output = source.with_name(f"rewards-{n_rows}{source.suffix}")
+    command = Path(sys.executable).with_name("gpt2-reward")
+    arguments = ["score", f"--url={url}", f"--input={source}", f"--output={output}"]
+    start, sizes = time.perf_counter(), [0.0]
+    with subprocess.Popen([command, *arguments]) as process:
+        while process.poll() is None:
+            sizes.append(max(sizes[-1], resident_mb([process.pid])))
+            time.sleep(LOOK_EVERY_S)
+    seconds = time.perf_counter() - start
+    if process.returncode or _n_scored(output) != n_rows:
+        raise SystemExit(f"{output} has not the {n_rows} rows that were scored")
+    # the largest that it was seen with, and the largest in the first quarter of its time
+    return {
+        "rss_mb": sizes[-1],
+        "rss_mb_first_quarter": sizes[len(sizes) // 4],
+        "seconds": seconds,
+        "rows_a_second": n_rows / seconds,
+    }
+
+
+def _n_scored(output: Path) -> int:
+    """Lines of the output; each has to be the next one."""
+    if output.suffix == ".parquet":
+        numbers = pq.read_table(output, columns=["line"])["line"].to_pylist()
+    else:
+        with output.open() as file:
+            numbers = [json.loads(line)["line"] for line in file]
+    return len(numbers) if numbers == list(range(1, len(numbers) + 1)) else -1
+
+
+SUITE = Suite(
+    name="bulk",
+    about="scoring many rows with the command: memory and rows per second",
+    file="bulk.json",
+    takes=frozenset(),
+    options=Options,
+    run=run,
+)

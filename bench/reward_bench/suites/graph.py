@@ -1,0 +1,35 @@
+"""The graph in process against a plain export, PyTorch and, where there are any, rivals.
+
+python -m reward_bench graph --shape small --rounds 6 --vllm /path/to/python-with-vllm
+"""
+
+from dataclasses import dataclass
+
+from reward_bench.contest import TAKES, Rivals, contest
+from reward_bench.suite import Report, Setting, Suite, option
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which engines."""
+
+    engines: tuple[str, ...] = option(
+        (), "names of the engines to run, plain always among them; all but vLLM without its cache"
+    )
+
+
+def run(setting: Setting, own: Options) -> Report:
+    """Our engines and those rivals whose interpreters were given."""
+    given = {"vllm": setting.vllm, "optimum": setting.optimum}
+    pythons = {name: python for name, python in given.items() if python}
+    return contest(setting, Rivals(pythons, own.engines))
+
+
+SUITE = Suite(
+    name="graph",
+    about="in process, against other engines",
+    file="graph-{shape}.json",
+    takes=TAKES,
+    options=Options,
+    run=run,
+)

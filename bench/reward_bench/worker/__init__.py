@@ -1,0 +1,1 @@
+"""Standalone: a rival's interpreter runs this folder, and can import nothing else from here."""

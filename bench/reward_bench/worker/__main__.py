@@ -1,0 +1,150 @@
+"""One engine in a process of its own: reads a workload's name a line, answers a JSON line.
+
+    python bench/reward_bench/worker/__main__.py ENGINE MODEL WORKLOADS.npz
+
+Standalone on purpose: vLLM runs it in an environment that has none of this project. That is why
+it is a folder of its own, which a Python puts first on its path: nothing else is to be found there.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Score = Callable[[Array, Array], Array]  # padded ids, lengths -> rewards [B]
+THREADS = int(os.environ.get("BENCH_THREADS", "2"))
+DEVICE = os.environ.get("BENCH_DEVICE", "cpu")
+
+
+def onnx(model: str, providers: list[Any]) -> Score:
+    """Any graph with the contract's tensors."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    if providers[0] != "CPUExecutionProvider" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA that came with pip is on no library path
+    session = onnxruntime.InferenceSession(model, options, providers=providers)
+    if session.get_providers()[0] != providers[0]:  # ONNX Runtime only warns
+        raise RuntimeError(f"ONNX Runtime could not start {providers[0]}")
+    return lambda ids, _lengths: session.run(None, {"input_ids": ids})[0][:, 0]
+
+
+def torch(model: str, attention: str) -> Score:
+    """The model card's snippet."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    torch.set_num_threads(THREADS)
+    loaded = AutoModelForSequenceClassification.from_pretrained(
+        model, attn_implementation=attention
+    ).eval()
+    loaded = loaded.to(DEVICE, torch.float16 if DEVICE == "cuda" else torch.float32)
+
+    def score(ids: Array, lengths: Array) -> Array:
+        mask = torch.from_numpy((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64))
+        with torch.inference_mode():
+            tokens = torch.from_numpy(ids.astype(np.int64)).to(DEVICE)
+            logits = loaded(input_ids=tokens, attention_mask=mask.to(DEVICE)).logits
+            rewards: Array = logits[:, 0].float().cpu().numpy()
+            return rewards
+
+    return score
+
+
+def optimum(model: str) -> Score:
+    """optimum-onnx: its own export, its own session."""
+    import onnxruntime
+    import torch
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    loaded = ORTModelForSequenceClassification.from_pretrained(
+        model, export=True, session_options=options
+    )
+
+    def score(ids: Array, lengths: Array) -> Array:
+        mask = torch.from_numpy((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64))
+        tokens = torch.from_numpy(ids.astype(np.int64))
+        rewards: Array = loaded(input_ids=tokens, attention_mask=mask).logits[:, 0].numpy()
+        return rewards
+
+    return score
+
+
+def vllm(model: str, dtype: str, *, cached: bool = True) -> Score:
+    """VLLM at the settings at which it was fastest: prefix cache on, blocks of 32, cold cache."""
+    from vllm import LLM, PoolingParams
+
+    engine = LLM(
+        model=model,
+        runner="pooling",
+        dtype=dtype,
+        block_size=32,
+        enable_prefix_caching=cached,
+        max_model_len=1024,
+        disable_log_stats=True,
+    )
+    raw = PoolingParams(use_activation=False, task="classify")
+
+    def score(ids: Array, lengths: Array) -> Array:
+        prompts = [
+            {"prompt_token_ids": row[:length].tolist()}
+            for row, length in zip(ids, lengths, strict=True)
+        ]
+        outputs = engine.classify(prompts, pooling_params=raw, use_tqdm=False)
+        return np.array([output.outputs.probs[0] for output in outputs], np.float32)
+
+    def cold(ids: Array, lengths: Array) -> Array:
+        engine.reset_prefix_cache()
+        return score(ids, lengths)
+
+    return cold if cached else score
+
+
+ENGINES: dict[str, Callable[[str], Score]] = {
+    "onnx": lambda model: onnx(model, ["CPUExecutionProvider"]),
+    "onnx-cuda": lambda model: onnx(model, ["CUDAExecutionProvider", "CPUExecutionProvider"]),
+    "torch-eager": lambda model: torch(model, "eager"),
+    "torch-sdpa": lambda model: torch(model, "sdpa"),
+    "optimum": optimum,
+    **{
+        f"vllm-{dtype}{way}": partial(vllm, dtype=dtype, cached=not way)
+        for dtype in ("float32", "bfloat16", "float16")
+        for way in ("", "-nocache")
+    },
+}
+
+
+def main() -> None:
+    """Serve runs until the input ends."""
+    engine, model, file = sys.argv[1:]
+    answers = os.fdopen(os.dup(1), "w")  # libraries print to 1, and must not be taken for answers
+    os.dup2(2, 1)
+    arrays = np.load(file)
+    score = ENGINES[engine](model)
+
+    def answer(said: object) -> None:
+        answers.write(json.dumps(said) + "\n")
+        answers.flush()
+
+    answer({"ready": engine})
+    for line in sys.stdin:
+        name = line.strip()
+        ids, lengths = arrays[f"{name}.ids"], arrays[f"{name}.lengths"]
+        start = time.perf_counter()
+        rewards = score(ids, lengths)
+        seconds = time.perf_counter() - start
+        answer({"seconds": seconds, "rewards": [float(reward) for reward in rewards]})
+
+
+if __name__ == "__main__":
+    main()
