@@ -11,7 +11,7 @@ RUNTIMES := $(addprefix $(VENV)/onnxruntimes/,1.24.4 1.27.0)
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types install bench train-chitchat clean
+.PHONY: help demo test test-client lint types install bench train-chitchat clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
@@ -21,6 +21,18 @@ demo: $(INSTALLED) ## set up, export a checkpoint, serve it, rank real conversat
 
 test: lint types $(RUNTIMES) ## lint, types and all tests
 	$(BIN)/pytest
+
+# the client alone, with the newest releases of what it needs and with the oldest that it allows
+CLIENTS := $(addprefix $(VENV)/client-,newest oldest)
+test-client: $(addsuffix /.installed,$(CLIENTS)) ## the client's tests in bare installs of it
+	for client in $(CLIENTS); do $$client/bin/python -m pytest -q tests/client tests/contract || exit 1; done
+
+$(VENV)/client-%/.installed: pyproject.toml tools/oldest.py
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	if [ $* = oldest ]; then $(PYTHON) tools/oldest.py; fi > $(@D)/constraints.txt
+	$(@D)/bin/pip install --quiet --constraint $(@D)/constraints.txt --editable . pytest hypothesis trustme
+	@touch $@
 
 lint: $(INSTALLED) ## ruff, style and format
 	$(BIN)/ruff check .

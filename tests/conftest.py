@@ -1,53 +1,40 @@
+"""Fixtures of several folders. What needs an extra is imported by the fixtures that use it."""
+
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from reward_contract import MODEL_NAME
-from reward_export.checkpoint import load
-from reward_export.export import ExportOptions, export
-from reward_export.random_checkpoint import random_checkpoint
 from reward_serve.server import ServerOptions, TritonServer
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "model_repository" / MODEL_NAME / "config.pbtxt"
 
 
+def export_package(module: str) -> Any:
+    """A module of the exporter; what asks for it is skipped in a bare install of the client."""
+    return pytest.importorskip(f"reward_export.{module}", reason="needs gpt2-reward[export]")
+
+
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two layers, 64 wide, the real vocabulary and positions."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    return random_checkpoint(folder, n_layer=2, n_head=4, n_embd=64)
-
-
-@pytest.fixture(scope="session")
-def outlier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three layers, 128 wide, with a few channels tens of times larger, as in real GPT-2."""
-    source = random_checkpoint(
-        tmp_path_factory.mktemp("benign"), n_layer=3, n_head=4, n_embd=128, seed=1
-    )
-    model = load(str(source)).model
-    rng = np.random.default_rng(1)
-    with torch.no_grad():
-        for block in model.transformer.h:
-            for norm in (block.ln_1, block.ln_2):
-                norm.weight[rng.choice(128, 3, replace=False)] *= 30
-            block.attn.c_attn.weight[:, 256 + rng.choice(128, 3, replace=False)] *= 20
-    folder = tmp_path_factory.mktemp("outliers")
-    model.save_pretrained(folder)
-    return folder
+    make = export_package("random_checkpoint").random_checkpoint
+    return make(folder, n_layer=2, n_head=4, n_embd=64)
 
 
 @pytest.fixture(scope="session")
 def repository(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checked-in repository with the checkpoint published as version 1."""
+    exporter = export_package("export")
     folder = tmp_path_factory.mktemp("repository")
     (folder / MODEL_NAME).mkdir()
     shutil.copy2(CONFIG, folder / MODEL_NAME)
-    export(ExportOptions(str(checkpoint_folder), folder), say=print)
+    exporter.export(exporter.ExportOptions(str(checkpoint_folder), folder), say=print)
     return folder
 
 

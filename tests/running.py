@@ -1,14 +1,66 @@
-"""Looking into a running tritonserver, and stopping its model for a moment."""
+"""Looking into a running tritonserver, and holding its model's executions up."""
 
 import contextlib
-import os
-import signal
-import time
+import fcntl
+import json
+import shutil
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
+from reward_contract import MODEL_NAME
 from reward_serve.model_process import children
 from reward_serve.server import TritonServer
+from reward_text import Tokenizer
+
+GATED_MODEL = Path(__file__).with_name("gated_model.py")
+
+
+class Gate:
+    """Where the executions of a gated model wait.
+
+    Args:
+        repository: of the gated model.
+    """
+
+    def __init__(self, repository: Path) -> None:
+        self.repository = repository
+        model = repository / MODEL_NAME
+        self._gate = model / "gate"
+        self._executions = model / "executions"
+        self._gate.touch()
+        self._executions.touch()
+
+    @contextlib.contextmanager
+    def closed(self) -> Iterator[None]:
+        """Nothing is executed meanwhile: what has begun waits at the gate."""
+        with self._gate.open("a") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            self._executions.write_text("")
+            yield
+
+    def n_executions(self) -> int:
+        """Executions that have reached the gate since it was last closed."""
+        return self._executions.read_text().count("\n")
+
+    def order(self, *texts: str) -> list[str]:
+        """Those of `texts` that have reached the gate since it was last closed, in turn."""
+        names = {tuple(Tokenizer().encode_rows([text])[0].tolist()): text for text in texts}
+        executions = map(json.loads, self._executions.read_text().splitlines())
+        rows = [tuple(row) for requests in executions for ids in requests for row in ids]
+        return [names[row] for row in rows if row in names]
+
+
+def gated(repository: Path, copy: Path) -> Gate:
+    """A copy of `repository` whose model waits at a gate before each execution."""
+    shutil.copytree(repository, copy)
+    model = copy / MODEL_NAME
+    shutil.copy2(GATED_MODEL, model / "1" / "model.py")
+    config = model / "config.pbtxt"
+    text = config.read_text()
+    assert 'backend: "onnxruntime"' in text
+    config.write_text(text.replace('backend: "onnxruntime"', 'backend: "python"'))
+    return Gate(copy)
 
 
 def model_processes(server: TritonServer) -> list[int]:
@@ -16,19 +68,6 @@ def model_processes(server: TritonServer) -> list[int]:
     pids = list(children(server.pid))
     assert pids
     return pids
-
-
-@contextlib.contextmanager
-def stopped_model(server: TritonServer) -> Iterator[None]:
-    """Nothing is executed meanwhile; at most for some seconds, or Triton thinks it dead."""
-    pids = model_processes(server)
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 def metric(server: TritonServer, name: str, **labels: str) -> float:
@@ -43,12 +82,3 @@ def metric(server: TritonServer, name: str, **labels: str) -> float:
 
 def pending(server: TritonServer) -> float:
     return metric(server, "nv_inference_pending_request_count")
-
-
-def eventually(holds: Callable[[], bool], *, within_s: float = 20.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True

@@ -1,6 +1,5 @@
 """Files scored against a server in this process: forms, refusals, waiting."""
 
-import json
 import sys
 import threading
 import time
@@ -8,47 +7,12 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-import pyarrow as pa
 import pytest
-from pyarrow import parquet as pq
+from bulk_files import LINES, read, rewards, score, wanted, write
 
-from reward_client import Tokenizer
 from reward_client.bulk import lines
 from reward_client.cli import main
 from reward_client.testing import FakeServer
-
-LINES: list[dict[str, object]] = [
-    {"text": "Hi", "id": "a"},
-    {"context": "How are you?\n", "candidate": "Fine.", "id": "b"},
-    {"context": "", "candidates": ["Hello", "Hi", ""], "id": "c"},
-    {"text": ""},
-]
-
-
-def texts_of(line: dict[str, object]) -> list[str]:
-    candidates = line.get("candidates") or [line.get("candidate", line.get("text"))]
-    return [str(line.get("context", "")) + str(text) for text in candidates]
-
-
-def wanted(line: dict[str, object]) -> list[float]:
-    return [float(x) for x in Tokenizer().encode_rows(texts_of(line))[:, 0] / np.float32(100)]
-
-
-def write(path: Path, lines: list[dict[str, object]]) -> Path:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-def read(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def rewards(items: list[dict[str, object]]) -> list[list[float]]:
-    return [item["rewards"] if "rewards" in item else [item["reward"]] for item in items]
-
-
-def score(server: FakeServer, data: Path, output: Path, *options: str) -> int:
-    return main(["score", f"--url={server.url}", f"--input={data}", f"--output={output}", *options])
 
 
 def test_each_form_gets_its_rewards_id_line_and_version(fake: FakeServer, tmp_path: Path) -> None:
@@ -70,19 +34,6 @@ def test_a_group_of_many_requests_has_the_time_of_as_many(tmp_path: Path) -> Non
         server.delay_s = 0.2  # 20 requests, 4 at a time: 1 s
         assert score(server, data, tmp_path / "out.jsonl", "--timeout=0.5", "--patience=2") == 0
     assert len(read(tmp_path / "out.jsonl")[0]["rewards"]) == 640
-
-
-def test_a_parquet_file_that_is_damaged_is_said(
-    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = tmp_path / "in.parquet"
-    texts = [f"hello {number * 7919} world" for number in range(5000)]
-    pq.write_table(pa.table({"text": texts}), data)
-    raw = bytearray(data.read_bytes())
-    raw[40:3000] = bytes(byte ^ 0x5A for byte in raw[40:3000])
-    data.write_bytes(raw)
-    assert score(fake, data, tmp_path / "out.jsonl") == 1
-    assert f"cannot read {data} after row" in capsys.readouterr().err
 
 
 def test_rewards_come_back_as_every_bit_of_float32(tmp_path: Path) -> None:
@@ -231,64 +182,6 @@ def test_a_server_that_stays_away_is_given_up(
     assert "the same command continues from here" in capsys.readouterr().err
 
 
-def test_parquet_in_and_out(fake: FakeServer, tmp_path: Path) -> None:
-    data, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
-    table = pa.Table.from_pylist(
-        [*LINES, {"id": "e"}],
-        schema=pa.schema(
-            [
-                ("id", pa.string()),
-                ("text", pa.string()),
-                ("context", pa.string()),
-                ("candidate", pa.string()),
-                ("candidates", pa.list_(pa.string())),
-            ]
-        ),
-    )
-    pq.write_table(table, data, row_group_size=2)
-    assert score(fake, data, output) == 0
-    items = pq.read_table(output).to_pylist()
-    assert [item["line"] for item in items] == [1, 2, 3, 4]
-    assert [item["id"] for item in items] == ["a", "b", "c", None]
-    found = [item["rewards"] or [item["reward"]] for item in items]
-    assert found == [pytest.approx(wanted(line), rel=1e-6) for line in LINES]
-    assert read(tmp_path / "out.parquet.rejected.jsonl")[0]["line"] == 5
-    kept = output.read_bytes()
-    assert score(fake, data, output) == 0  # nothing is left to do
-    assert output.read_bytes() == kept
-    assert not (tmp_path / "out.parquet.jsonl").exists()
-
-
-@pytest.mark.parametrize("n_done", range(8))
-def test_parquet_is_gone_on_with_from_any_row(
-    fake: FakeServer, tmp_path: Path, n_done: int
-) -> None:
-    data, output = tmp_path / "in.parquet", tmp_path / "out.jsonl"
-    pq.write_table(pa.table({"text": [str(i) for i in range(7)]}), data, row_group_size=3)
-    assert score(fake, data, output) == 0
-    whole = output.read_bytes()
-    output.write_bytes(b"".join(whole.splitlines(keepends=True)[:n_done]))
-    assert score(fake, data, output) == 0
-    assert output.read_bytes() == whole
-
-
-@pytest.mark.parametrize(
-    ("ids", "found"),
-    [
-        ([1, 2], [1, 2]),
-        ([0.5, 2.5], [0.5, 2.5]),
-        (["1", None], ["1", None]),
-        ([1, "a"], ["1", '"a"']),
-    ],
-)
-def test_ids_keep_their_type_in_parquet_where_they_have_one(
-    fake: FakeServer, tmp_path: Path, ids: list[object], found: list[object]
-) -> None:
-    data = write(tmp_path / "in.jsonl", [{"text": "a", "id": one} for one in ids])
-    assert score(fake, data, tmp_path / "out.parquet") == 0
-    assert pq.read_table(tmp_path / "out.parquet")["id"].to_pylist() == found
-
-
 def test_parquet_says_which_extra_it_misses(
     fake: FakeServer,
     tmp_path: Path,
@@ -311,7 +204,6 @@ def test_parquet_says_which_extra_it_misses(
         (["in.jsonl", "--input=in.jsonl", "--output=out.jsonl"], "either FILE, or"),
         (["--input=nowhere.jsonl", "--output=out.jsonl"], "cannot read nowhere.jsonl"),
         (["--input=in.jsonl", "--output=no/where.jsonl"], "cannot write no/where.jsonl"),
-        (["--input=in.jsonl", "--format=parquet", "--output=out.jsonl"], "as Parquet"),
         (["--format=parquet", "in.jsonl"], "needs --output"),
     ],
 )

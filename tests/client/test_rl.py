@@ -3,53 +3,33 @@
 import asyncio
 import importlib.util
 import pickle
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
-import grpc
-import httpx
 import numpy as np
 import pytest
-import uvicorn
+from last_token import last_token, wanted
 
 from reward_client import (
     AsyncRewardClient,
-    Connection,
     DeadlineError,
     InvalidInputError,
     NonFiniteRewardError,
     OverloadedError,
-    Retry,
     Tokenizer,
 )
 from reward_client.rl import batcher as batching
-from reward_client.rl import http, verl
+from reward_client.rl import verl
 from reward_client.rl.batcher import Batcher
-from reward_client.rl.http import create_app
 from reward_client.rl.text import in_groups, one_message_a_line
 from reward_client.rl.trl import AsyncTrlReward, TrlReward
 from reward_client.testing import FakeServer
-
-
-def last_token(ids: np.ndarray) -> np.ndarray:
-    """A reward that a test can foretell: NaN for texts that end in "!"."""
-    lengths = (ids != 50256).sum(axis=1)
-    last = ids[np.arange(len(ids)), np.maximum(lengths - 1, 0)]
-    return np.where(last == 0, np.nan, last)  # token 0 is "!"
 
 
 @pytest.fixture
 def fake() -> Iterator[FakeServer]:
     with FakeServer(last_token, max_batch_rows=8) as server:
         yield server
-
-
-def wanted(*texts: str) -> list[float]:
-    return [float(Tokenizer().encode(text)[-1]) for text in texts]
 
 
 PROMPTS, COMPLETIONS = ["Hi", "Hi", "Hello", "Hi"], [" you", " there", " all", " again"]
@@ -205,91 +185,3 @@ def test_many_small_items_make_few_calls(fake: FakeServer) -> None:
 
     assert asyncio.run(score()) == [wanted(f"n{i}") for i in range(200)]
     assert len(fake.requests) <= 4 + 200 // 8
-
-
-@pytest.fixture
-def service(fake: FakeServer) -> Iterator[str]:
-    """The HTTP service on a real uvicorn. -> its address."""
-
-    def make_client() -> AsyncRewardClient:
-        retry = Retry(attempts=1)
-        return AsyncRewardClient(
-            fake.url, priority="bulk", timeout_s=2, connection=Connection(retry=retry)
-        )
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(create_app(make_client), log_level="warning")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
-
-
-def test_openrlhfs_workers_are_answered(fake: FakeServer, service: str) -> None:
-    async def one(session: aiohttp.ClientSession, text: str) -> dict:
-        # the payload of SingleTurnAgentExecutor._fetch_rewards_via_http
-        payload = {"query": [text], "prompts": ["Hi"], "labels": [None]}
-        async with session.post(f"{service}/get_reward", json=payload) as response:
-            response.raise_for_status()
-            return await response.json()
-
-    async def workers() -> list[dict]:
-        async with aiohttp.ClientSession() as session:
-            return await asyncio.gather(*(one(session, f"Hi n{i}") for i in range(64)))
-
-    for i, answer in enumerate(asyncio.run(workers())):
-        (reward,) = wanted(f"Hi n{i}")
-        assert answer == {"rewards": [reward], "scores": [reward], "extra_logs": {}}
-    assert len(fake.requests) < 64
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "kind"),
-    [
-        (b"no json", 422, "InvalidInputError"),
-        (b"[" * 100_000, 422, "InvalidInputError"),
-        (b"[]", 422, "InvalidInputError"),
-        (b'{"query": "one text"}', 422, "InvalidInputError"),
-        (b'{"query": ["a", 1]}', 422, "InvalidInputError"),
-        (b'{"query": ["a\\ud800"]}', 422, "InvalidInputError"),
-        (b'{"query": ["secret words!"]}', 422, "NonFiniteRewardError"),
-    ],
-)
-def test_a_bad_body_says_why(service: str, body: bytes, status: int, kind: str) -> None:
-    answer = httpx.post(f"{service}/get_reward", content=body)
-    assert (answer.status_code, answer.json()["error"]) == (status, kind)
-    assert "secret" not in answer.text
-    assert httpx.post(f"{service}/get_reward", json={"query": []}).json()["rewards"] == []
-
-
-def test_a_body_without_end_is_not_read_to_its_end(
-    service: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "MAX_BODY_BYTES", 1000)
-    pieces = iter([b"x" * 600] * 4)  # chunked: no length beforehand
-    answer = httpx.post(f"{service}/get_reward", content=pieces)
-    assert (answer.status_code, answer.json()["error"]) == (413, "HTTPException")
-    assert httpx.get(f"{service}/nowhere").json()["message"] == "Not Found"
-
-
-@pytest.mark.parametrize(
-    ("code", "words", "status", "kind"),
-    [
-        (grpc.StatusCode.UNAVAILABLE, "gone", 503, "UnavailableError"),
-        (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size", 503, OverloadedError.__name__),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, "late", 504, "DeadlineError"),
-        (grpc.StatusCode.INTERNAL, "broken", 502, "InternalError"),
-    ],
-)
-def test_the_servers_failures_have_a_status(
-    fake: FakeServer, service: str, code: grpc.StatusCode, words: str, status: int, kind: str
-) -> None:
-    assert httpx.get(f"{service}/health").json() == {"model_version": 1}
-    fake.fail_with = (code, words)
-    answer = httpx.post(f"{service}/get_reward", json={"query": ["Hi"]})
-    assert (answer.status_code, answer.json()["error"]) == (status, kind)
-    assert httpx.get(f"{service}/health").status_code == status

@@ -4,25 +4,31 @@ import json
 from importlib import resources
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hostile import HOSTILE, PIECES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Tokenizer
 
 from reward_client.errors import ContractError, InvalidInputError
 from reward_text import Tokenizer, tokens
+
+if TYPE_CHECKING:
+    from transformers import GPT2Tokenizer
 
 PAD = 50256
 
 
 @pytest.fixture(scope="module")
-def card() -> GPT2Tokenizer:
+def card() -> "GPT2Tokenizer":
     """The tokenizer of the model card's snippet, from the same two files."""
+    transformers = pytest.importorskip("transformers", reason="its tokenizer is the reference")
     data = Path(str(resources.files("reward_text") / "data"))
-    tokenizer = GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe"))
+    tokenizer = transformers.GPT2Tokenizer(
+        vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe")
+    )
     tokenizer.pad_token_id = PAD
     tokenizer.truncation_side = "left"
     tokenizer.padding_side = "right"
@@ -39,20 +45,20 @@ def dialogues() -> list[list[str]]:
     ]
 
 
-def assert_same(card: GPT2Tokenizer, texts: list[str]) -> None:
+def assert_same(card: "GPT2Tokenizer", texts: list[str]) -> None:
     wanted = card(texts, padding="max_length", truncation=True, max_length=256)["input_ids"]
     found = Tokenizer().encode_rows(texts)
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found, np.array(wanted).reshape(len(texts), 256))
 
 
-def test_real_utterances(card: GPT2Tokenizer, dialogues: list[list[str]]) -> None:
+def test_real_utterances(card: "GPT2Tokenizer", dialogues: list[list[str]]) -> None:
     utterances = [turn for dialogue in dialogues for turn in dialogue]
     assert len(utterances) > 5000
     assert_same(card, utterances)
 
 
-def test_joined_conversations(card: GPT2Tokenizer, dialogues: list[list[str]]) -> None:
+def test_joined_conversations(card: "GPT2Tokenizer", dialogues: list[list[str]]) -> None:
     joined = [
         text for dialogue in dialogues[:150] for text in accumulate(dialogue, "{}\n{}".format)
     ]
@@ -61,18 +67,18 @@ def test_joined_conversations(card: GPT2Tokenizer, dialogues: list[list[str]]) -
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_texts(card: GPT2Tokenizer, text: str) -> None:
+def test_hostile_texts(card: "GPT2Tokenizer", text: str) -> None:
     assert_same(card, [text, f"{text}!", f"Hi {text}"])
 
 
-def test_a_megabyte_without_a_space(card: GPT2Tokenizer) -> None:
+def test_a_megabyte_without_a_space(card: "GPT2Tokenizer") -> None:
     rng = np.random.default_rng(0)
     assert_same(card, ["".join(rng.choice(list("abcdefg"), 1_000_000))])
 
 
 @settings(max_examples=300, deadline=None)
 @given(texts=st.lists(st.lists(PIECES, max_size=8).map("".join), max_size=4))
-def test_any_text(card: GPT2Tokenizer, texts: list[str]) -> None:
+def test_any_text(card: "GPT2Tokenizer", texts: list[str]) -> None:
     unicode_texts = [
         text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts
     ]
@@ -87,7 +93,7 @@ def test_rows_are_padded_to_the_same_width_whatever_is_in_them() -> None:
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udc80b", "fine \udfff"])
-def test_a_lone_surrogate_is_refused_by_row(card: GPT2Tokenizer, text: str) -> None:
+def test_a_lone_surrogate_is_refused_by_row(card: "GPT2Tokenizer", text: str) -> None:
     with pytest.raises(TypeError):  # what the card's snippet says to it
         card([text])
     with pytest.raises(InvalidInputError, match="row 1 holds a lone surrogate") as caught:

@@ -6,13 +6,17 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from reward_client import AsyncRewardClient, RejectedError, RewardClient
 from reward_client.testing import FakeServer
+
+pytest.importorskip("opentelemetry.sdk", reason="needs opentelemetry-sdk")
+from opentelemetry import trace  # now that it is known to be there
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
+    InMemorySpanExporter,
+)
 
 EXPORTER = InMemorySpanExporter()
 

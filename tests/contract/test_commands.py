@@ -16,7 +16,11 @@ COMMANDS = command_modules()
 
 def options() -> Iterator[tuple[str, argparse.Action]]:
     for name, module in COMMANDS.items():
-        for action in command_parser(name, importlib.import_module(module))._actions:
+        try:
+            parser = command_parser(name, importlib.import_module(module))
+        except ModuleNotFoundError:  # a bare install of the client: the full one has them all
+            continue
+        for action in parser._actions:
             if not isinstance(action, argparse._HelpAction):
                 yield name, action
 

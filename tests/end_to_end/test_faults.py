@@ -12,8 +12,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from running import eventually, metric, model_processes, pending, stopped_model
+from running import Gate, gated, model_processes, pending
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from waiting import HUNG_S, eventually
 
 from reward_client import Connection, InternalError, Retry, RewardClient, Tokenizer, wire
 from reward_serve.model_process import children
@@ -86,13 +87,13 @@ def malformed() -> dict[str, service_pb2.ModelInferRequest]:
 @pytest.mark.usefixtures("rewards")
 def test_malformed_requests_are_refused(stub: Stub, fault: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        stub.ModelInfer(malformed()[fault], timeout=20)
+        stub.ModelInfer(malformed()[fault], timeout=HUNG_S)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.usefixtures("rewards")
 def test_rows_without_tokens_get_the_empty_texts_reward(client: RewardClient, stub: Stub) -> None:
-    answer = stub.ModelInfer(request(np.zeros((2, 0), np.int32)), timeout=20)
+    answer = stub.ModelInfer(request(np.zeros((2, 0), np.int32)), timeout=HUNG_S)
     (empty,) = client.score([""]).rewards
     np.testing.assert_allclose(wire.rewards_of(answer, 2), [empty] * 2, rtol=0, atol=1e-5)
 
@@ -100,7 +101,7 @@ def test_rows_without_tokens_get_the_empty_texts_reward(client: RewardClient, st
 def test_a_priority_that_does_not_exist_is_the_default(stub: Stub, rewards: np.ndarray) -> None:
     ids = Tokenizer().encode_rows(TEXTS)
     unknown = wire.request_of(ids, model="gpt2_reward", version="", priority_level=9)
-    found = wire.rewards_of(stub.ModelInfer(unknown, timeout=20), len(TEXTS))
+    found = wire.rewards_of(stub.ModelInfer(unknown, timeout=HUNG_S), len(TEXTS))
     np.testing.assert_allclose(found, rewards, rtol=0, atol=1e-5)
 
 
@@ -108,48 +109,68 @@ def test_a_priority_that_does_not_exist_is_the_default(stub: Stub, rewards: np.n
 @pytest.mark.parametrize("n_rows", [1, 128])
 def test_64_mb_in_one_message_answer_nan(own_server: TritonServer, stub: Stub, n_rows: int) -> None:
     ids = np.ones((n_rows, 16 * 2**20 // n_rows), np.int32)
-    answer = wire.rewards_of(stub.ModelInfer(request(ids), timeout=120), n_rows)
+    answer = wire.rewards_of(stub.ModelInfer(request(ids), timeout=HUNG_S), n_rows)
     assert np.isnan(answer).all()
     for pid in model_processes(own_server):
         (peak_kb,) = re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
         assert int(peak_kb) < 2_000_000, "rows x rows x positions, if they were compared, is more"
 
 
+@pytest.fixture
+def gate(repository: Path, tmp_path: Path) -> Gate:
+    return gated(repository, tmp_path / "repository")
+
+
+@pytest.fixture
+def gated_server(gate: Gate) -> Iterator[TritonServer]:
+    options = ServerOptions(gate.repository, grpc_port=0, http_port=0, metrics_port=0)
+    with TritonServer(options) as server:
+        yield server
+
+
 def test_poisoned_rows_leave_callers_in_the_same_execution_alone(
-    own_server: TritonServer, client: RewardClient, stub: Stub, rewards: np.ndarray
+    gate: Gate, gated_server: TritonServer
 ) -> None:
     poison = np.full((3, 256), 50257, np.int32)
     poison[1] = -(2**31)
     poison[2] = 2**31 - 1
-    before = metric(own_server, "nv_inference_exec_count")
-    with ThreadPoolExecutor(16) as pool:
-        with stopped_model(own_server):
+    with (
+        grpc.insecure_channel(gated_server.grpc_url) as channel,
+        RewardClient(gated_server.grpc_url, timeout_s=HUNG_S) as client,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        rewards = client.score(TEXTS).rewards
+        with gate.closed():
             first = pool.submit(client.score, TEXTS)
-            assert eventually(lambda: pending(own_server) == 0)
-            poisoned = [pool.submit(stub.ModelInfer, request(poison)) for _ in range(4)]
+            assert eventually(lambda: gate.n_executions() == 1)
+            poisoned = [pool.submit(Stub(channel).ModelInfer, request(poison)) for _ in range(4)]
             sound = [pool.submit(client.score, TEXTS) for _ in range(8)]
-            assert eventually(lambda: pending(own_server) == 12)
+            assert eventually(lambda: pending(gated_server) == 12)
         for one in (first, *sound):
             np.testing.assert_allclose(one.result().rewards, rewards, rtol=0, atol=1e-5)
         for one in poisoned:
             assert np.isnan(wire.rewards_of(one.result(), 3)).all()
-    assert metric(own_server, "nv_inference_exec_count") - before < 13
+    assert gate.n_executions() < 13
 
 
-@pytest.mark.usefixtures("rewards")
-def test_clients_that_are_killed_leave_nothing_behind(own_server: TritonServer) -> None:
+def test_clients_that_are_killed_leave_nothing_behind(
+    gate: Gate, gated_server: TritonServer
+) -> None:
     code = (
         "import sys; from concurrent.futures import ThreadPoolExecutor as Pool\n"
         "from reward_client import RewardClient\n"
         "client = RewardClient(sys.argv[1]); client.connect()\n"
         "with Pool(8) as pool: list(pool.map(lambda i: client.score([str(i)]), range(8)))\n"
     )
-    with stopped_model(own_server):
-        gone = subprocess.Popen([sys.executable, "-c", code, own_server.grpc_url])
-        assert eventually(lambda: pending(own_server) > 0)
-        gone.kill()
-        gone.wait()
-    assert eventually(lambda: pending(own_server) == 0)
+    with RewardClient(gated_server.grpc_url, timeout_s=HUNG_S) as client:
+        before = client.score(TEXTS).rewards
+        with gate.closed():
+            gone = subprocess.Popen([sys.executable, "-c", code, gated_server.grpc_url])
+            assert eventually(lambda: pending(gated_server) > 0)
+            gone.kill()
+            gone.wait()
+        assert eventually(lambda: pending(gated_server) == 0)
+        np.testing.assert_allclose(client.score(TEXTS).rewards, before, rtol=0, atol=1e-5)
 
 
 def overflowing() -> service_pb2.ModelInferRequest:
@@ -175,10 +196,10 @@ def test_a_model_process_that_dies_is_started_again(
     command: tuple[subprocess.Popen, str, Path],
 ) -> None:
     process, url, printed = command
-    patient = Connection(retry=Retry(attempts=50, longest_pause_s=0.5))
+    patient = Connection(retry=Retry(attempts=1000, longest_pause_s=0.5))
     with (
         grpc.insecure_channel(url, options=LARGE) as channel,
-        RewardClient(url, timeout_s=60, connection=patient) as client,
+        RewardClient(url, timeout_s=HUNG_S, connection=patient) as client,
     ):
         wanted = client.score(TEXTS).rewards
 
@@ -199,12 +220,12 @@ def test_a_model_process_that_dies_is_started_again(
                 np.testing.assert_allclose(one.result().rewards, wanted, rtol=0, atol=1e-5)
             else:
                 assert isinstance(one.exception(), InternalError)
-        assert eventually(lambda: answers_again(2), within_s=60)
+        assert eventually(lambda: answers_again(2))
         with pytest.raises(grpc.RpcError, match=r"is not healthy|UNAVAILABLE"):
-            Stub(channel).ModelInfer(overflowing(), timeout=20, wait_for_ready=True)
-        assert eventually(lambda: answers_again(3), within_s=60)
+            Stub(channel).ModelInfer(overflowing(), timeout=HUNG_S, wait_for_ready=True)
+        assert eventually(lambda: answers_again(3))
     process.terminate()
-    assert process.wait(40) == 0
+    assert process.wait(HUNG_S) == 0
     kept = re.findall(
         r"the process of a model has died:.*?full log: (\S+)", printed.read_text(), re.DOTALL
     )
@@ -213,18 +234,19 @@ def test_a_model_process_that_dies_is_started_again(
         Path(log).unlink()
 
 
-def test_sigterm_answers_what_is_in_flight_and_in_the_queue(repository: Path) -> None:
-    options = ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0)
-    with TritonServer(options) as server, RewardClient(server.grpc_url) as client:
+def test_sigterm_answers_what_is_in_flight_and_in_the_queue(
+    gate: Gate, gated_server: TritonServer
+) -> None:
+    with RewardClient(gated_server.grpc_url, timeout_s=HUNG_S) as client:
         wanted = client.score(TEXTS).rewards
         with ThreadPoolExecutor(16) as pool:
-            with stopped_model(server):
+            with gate.closed():
                 first = pool.submit(client.score, TEXTS)
-                assert eventually(lambda: pending(server) == 0)
+                assert eventually(lambda: gate.n_executions() == 1)
                 waiting = [pool.submit(client.score, TEXTS) for _ in range(8)]
-                assert eventually(lambda: pending(server) == 8)
-                server.interrupt()
-                assert eventually(lambda: "Waiting for in-flight" in server.log.read_text())
+                assert eventually(lambda: pending(gated_server) == 8)
+                gated_server.interrupt()
+                assert eventually(lambda: "Waiting for in-flight" in gated_server.log.read_text())
             for one in (first, *waiting):
                 np.testing.assert_allclose(one.result().rewards, wanted, rtol=0, atol=1e-5)
-        server.wait()
+        gated_server.wait()

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from running import eventually
+from waiting import eventually
 
 from reward_client import Connection, Retry, RewardClient, Scores
 from reward_client.cli import main

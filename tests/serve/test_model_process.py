@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from running import eventually
+from waiting import eventually
 
 from reward_serve.commands.serve import add_arguments, polling
 from reward_serve.model_process import Watch, children

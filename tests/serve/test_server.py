@@ -5,13 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lookup import add_model, free_ports
+from waiting import HUNG_S, eventually
 
 from reward_serve.errors import EndedError, HostError, PortError, RepositoryError, StartError
 from reward_serve.ports import Ports, choose_ports
@@ -39,15 +39,6 @@ def group_members(leader: int) -> list[int]:
         if int(group) == leader and state != "Z":
             members.append(int(stat.parent.name))
     return members
-
-
-def eventually(holds: Callable[[], bool], *, within_s: float = 20.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def regions(server: TritonServer) -> list[Path]:
@@ -113,7 +104,7 @@ def test_the_command_serves_until_it_is_told_to_stop(
     assert "passed-on" in log.read_text()
     assert not (log.parent.parent / ".ses").exists()  # ONNX Runtime's telemetry leaves it
     command.send_signal(signum)
-    assert command.wait(30) == 0
+    assert command.wait(HUNG_S) == 0
     assert group_members(pid) == []
 
 
@@ -126,7 +117,7 @@ def test_a_killed_command_takes_the_server_along(command: subprocess.Popen[str])
 def test_a_server_that_dies_is_an_error_with_its_log(command: subprocess.Popen[str]) -> None:
     pid, _addresses = started(command)
     os.kill(pid, signal.SIGKILL)
-    _out, told = command.communicate(timeout=30)
+    _out, told = command.communicate(timeout=HUNG_S)
     assert command.returncode == 1
     assert "gpt2-reward serve: tritonserver ended by itself (SIGKILL)" in told
     log = Path(told.rpartition("its full log: ")[2].strip())
@@ -147,7 +138,7 @@ def test_the_command_stops_while_it_starts(lookup_repository: Path) -> None:
     assert process.stderr is not None
     assert "pinned_memory" in process.stderr.readline()  # the server's first line: it is starting
     process.send_signal(signal.SIGINT)
-    _out, told = process.communicate(timeout=30)
+    _out, told = process.communicate(timeout=HUNG_S)
     assert process.returncode == 0
     assert told.endswith("stopped\n")
     assert list(folder.glob("gpt2-reward-*")) == []

@@ -1,0 +1,150 @@
+"""What a call does about servers that are not there and callers that leave, and what it gives."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2
+from waiting import HUNG_S, eventually
+
+from reward_client import (
+    AsyncRewardClient,
+    Connection,
+    InternalError,
+    ModelNotFoundError,
+    Retry,
+    RewardClient,
+    UnavailableError,
+    wire,
+)
+from reward_client.testing import FakeServer
+
+Connect = Callable[..., RewardClient]
+AWAY = (grpc.StatusCode.UNAVAILABLE, "gone")
+
+
+@pytest.mark.parametrize("n_servers", [1, 2, 3])
+def test_other_servers_do_not_count_as_attempts_until_each_has_been_tried(
+    connect: Connect, n_servers: int
+) -> None:
+    servers = [FakeServer(lambda ids: ids[:, 0]) for _ in range(n_servers)]
+    retry = Retry(attempts=2, first_pause_s=0.0)
+    for server in servers:
+        server.__enter__()
+    try:
+        client = connect([one.url for one in servers], connection=Connection(retry=retry))
+        for _ in servers:
+            client.score(["Hi"])
+        for server in servers:
+            server.fail_with = AWAY
+            server.headers.clear()
+        with pytest.raises(UnavailableError) as caught:
+            client.score(["Hi"])
+        assert caught.value.attempts == 2 + n_servers - 1
+        assert sum(len(server.headers) for server in servers) == 2 + n_servers - 1
+        assert all(server.headers for server in servers)
+        assert client.counts.retries == 2 + n_servers - 2
+    finally:
+        for server in servers:
+            server.__exit__(None, None, None)
+
+
+def test_a_model_without_a_version_is_not_served(connect: Connect) -> None:
+    class Empty(FakeServer):
+        def ModelMetadata(  # noqa: N802  # the protocol's name
+            self, request: service_pb2.ModelMetadataRequest, context: grpc.ServicerContext
+        ) -> service_pb2.ModelMetadataResponse:
+            response = super().ModelMetadata(request, context)
+            del response.versions[:]
+            return response
+
+    with Empty(lambda ids: ids[:, 0]) as fake:
+        client = connect(fake.url)
+        with pytest.raises(ModelNotFoundError, match="has no version of gpt2_reward") as caught:
+            client.score(["Hi"])
+        assert caught.value.url == fake.url
+        assert fake.requests == []
+
+
+def test_the_servers_time_is_whole_microseconds_and_never_none(connect: Connect) -> None:
+    """0 would be no limit at all to Triton."""
+    with FakeServer(lambda ids: ids[:, 0]) as fake:
+        request = service_pb2.ModelInferRequest()
+        for seconds, microseconds in ((2.5, 2_500_000), (1e-7, 1), (0.0, 1)):
+            wire.set_time_left(request, seconds)
+            assert request.parameters["timeout"].int64_param == microseconds
+        connect(fake.url, timeout_s=HUNG_S).score(["Hi"])
+        assert 0 < fake.parameters[0]["timeout"] <= HUNG_S * 1e6
+
+
+def test_rewards_belong_to_the_caller(connect: Connect) -> None:
+    with FakeServer(lambda ids: ids[:, 0], max_batch_rows=2) as fake:
+        client = connect(fake.url)
+        for texts in (["Hi"], ["Hi"] * 5):  # of one request, and of several
+            rewards = client.score(texts).rewards
+            rewards -= rewards.mean()
+            np.testing.assert_array_equal(rewards, np.zeros(len(texts), np.float32))
+
+
+class Watched(FakeServer):
+    """Takes a row a request; `ended` counts those that are over, however they ended."""
+
+    def __init__(self, rewards: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__(rewards, max_batch_rows=1)
+        self.ended = threading.Semaphore(0)
+
+    def ModelInfer(  # noqa: N802
+        self, request: service_pb2.ModelInferRequest, context: grpc.ServicerContext
+    ) -> service_pb2.ModelInferResponse:
+        context.add_callback(self.ended.release)
+        return super().ModelInfer(request, context)
+
+    async def until_ended(self, n_requests: int) -> None:
+        for _ in range(n_requests):
+            assert await asyncio.to_thread(self.ended.acquire, timeout=HUNG_S)
+
+
+@pytest.mark.parametrize("n_rows", [1, 3])
+def test_a_cancelled_call_cancels_all_its_requests(n_rows: int) -> None:
+    answers = threading.Event()
+
+    def held(ids: np.ndarray) -> np.ndarray:
+        assert answers.wait(HUNG_S)
+        return ids[:, 0]
+
+    async def give_up() -> None:
+        async with AsyncRewardClient(fake.url) as client:
+            task = asyncio.ensure_future(client.score(["Hi"] * n_rows))
+            assert await asyncio.to_thread(eventually, lambda: len(fake.requests) == n_rows)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await fake.until_ended(n_rows)  # unanswered, and before `close` ends them
+
+    with Watched(held) as fake:
+        asyncio.run(give_up())
+        answers.set()
+
+
+def test_a_request_that_fails_cancels_the_others_of_its_call() -> None:
+    answers = threading.Event()
+
+    def one_fails(ids: np.ndarray) -> np.ndarray:
+        if ids[0, 0] == 17250:  # "Hi"
+            assert eventually(lambda: len(fake.requests) == 3)
+            raise RuntimeError
+        assert answers.wait(HUNG_S)
+        return ids[:, 0]
+
+    async def call() -> None:
+        async with AsyncRewardClient(fake.url) as client:
+            with pytest.raises(InternalError):
+                await client.score(["a", "Hi", "b"])
+            await fake.until_ended(3)
+
+    with Watched(one_fails) as fake:
+        asyncio.run(call())
+        answers.set()

@@ -1,0 +1,16 @@
+"""Waiting for what is meant, never for a time."""
+
+import time
+from collections.abc import Callable
+
+HUNG_S = 120.0  # far beyond what a busy machine takes
+
+
+def eventually(holds: Callable[[], bool], *, within_s: float = HUNG_S) -> bool:
+    """Whether it comes to hold; the limit is for what hangs."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
