@@ -18,6 +18,7 @@ from reward_export.graph import Architecture
 
 GELUS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh", "gelu": "none"}
 OLD_BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks, which older transformers saved
+TWO_LABELS = 2  # rejected and accepted, of which a softmax is the score
 MODEL_FILES = ("config.json", "*.safetensors", "pytorch_model*.bin")
 
 
@@ -37,16 +38,34 @@ class Checkpoint:
     revision: str
     architecture: Architecture
 
+    @property
+    def head(self) -> str:
+        """How the reward comes from the model's logits, for the manifest."""
+        return "logit" if self.model.num_labels == 1 else "logit 1 minus logit 0"
+
     def weights(self) -> Mapping[str, NDArray[np.float32]]:
-        """The state dict as float32 arrays that share the model's memory."""
-        return {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        """The state dict as float32 arrays, with a head of one output.
+
+        Two outputs are folded into their difference, whose sigmoid is the softmax of the second.
+        All but a folded head share the model's memory.
+        """
+        weights = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        if self.model.num_labels == TWO_LABELS:
+            rejected, accepted = weights["score.weight"]
+            weights["score.weight"] = (accepted - rejected)[None]
+        return weights
 
     def rewards(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        """The card's snippet: [B, S] int32 ids to [B, 1] float32 logits."""
+        """The card's snippet: [B, S] int32 ids to [B, 1] float32 logits.
+
+        Of a model with two outputs, the second minus the first.
+        """
         tokens = torch.from_numpy(ids.astype(np.int64))
         # ones: the mask cannot change the answer, and saying so quiets a warning
         with torch.inference_mode():
             logits = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
+        if self.model.num_labels == TWO_LABELS:
+            logits = logits[:, 1:] - logits[:, :1]
         return np.asarray(logits.numpy(), np.float32)
 
     def largest_inputs(
@@ -122,7 +141,7 @@ def load(source: str, *, revision: str | None = None) -> Checkpoint:
         revision: branch, tag or commit on the hub; its default branch if None.
 
     Raises:
-        CheckpointError: it is not there, is no GPT-2 classifier with one output, has no
+        CheckpointError: it is not there, is no GPT-2 classifier with one output or two, has no
             trained head, has weights that would be left out, or its pad id, vocabulary or
             positions do not fit the contract.
     """
@@ -178,10 +197,7 @@ def _config(source: str, revision: str | None) -> GPT2Config:
 
 def _architecture(config: GPT2Config, source: str) -> Architecture:
     """The sizes, once everything that the contract or the graph rests on has been checked."""
-    if config.num_labels != 1:
-        raise CheckpointError(
-            f"{source} has {config.num_labels} outputs; a reward model has 1 (num_labels=1)"
-        )
+    _check_head(config, source)
     _check_contract(config, source)
     if config.activation_function not in GELUS or config.add_cross_attention:
         raise CheckpointError(
@@ -199,6 +215,22 @@ def _architecture(config: GPT2Config, source: str) -> Architecture:
         attention_scales=tuple(_attention_scale(config, i) for i in range(config.n_layer)),
         gelu=GELUS[config.activation_function],
     )
+
+
+def _check_head(config: GPT2Config, source: str) -> None:
+    """One logit, or two whose softmax is the score: all else is no single logit."""
+    if config.num_labels not in {1, TWO_LABELS}:
+        raise CheckpointError(
+            f"{source} has {config.num_labels} outputs; a reward is one logit (num_labels=1), or "
+            "the difference of two. The mean sigmoid of several labels is not a logit, and the "
+            "graph answers nothing else: train a head of one output on that mean"
+        )
+    if config.num_labels == TWO_LABELS and config.problem_type == "multi_label_classification":
+        raise CheckpointError(
+            f"{source} has two labels that do not exclude each other (problem_type "
+            f"{config.problem_type!r}), so that their difference is not the logit of "
+            "either; train a head of one output"
+        )
 
 
 def _check_contract(config: GPT2Config, source: str) -> None:

@@ -104,6 +104,7 @@ def _manifest(
         "source": checkpoint.source,
         "revision": checkpoint.revision,
         "precision": options.precision,
+        "head": checkpoint.head,
         "sha256": {name: _sha256(staged / name) for name in (GRAPH_NAME, DATA_NAME)},
         "parity": parity.as_dict(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -8,9 +8,14 @@ import pytest
 import torch
 from transformers import BertConfig, GPT2Config, GPT2LMHeadModel
 
+from reward_contract import INPUT_IDS
+from reward_export.batches import groups_of_candidates
 from reward_export.checkpoint import load, revision_of
 from reward_export.errors import CheckpointError
+from reward_export.export import GRAPH_NAME, MANIFEST_NAME, ExportOptions, export
+from reward_export.parity import open_session
 from reward_export.random_checkpoint import random_checkpoint
+from reward_train.metrics import sigmoid
 
 TINY = {"n_layer": 1, "n_head": 1, "n_embd": 8}
 
@@ -33,7 +38,14 @@ def tiny(tmp_path: Path) -> Path:
         ({"vocab_size": 50258}, "has vocab_size 50258"),
         ({"n_positions": 128}, "has 128 positions; clients send up to 256"),
         ({"activation_function": "relu"}, "activation_function is 'relu'"),
-        ({"id2label": {"0": "a", "1": "b"}}, "has 2 outputs; a reward model has 1"),
+        ({"id2label": {str(i): str(i) for i in range(6)}}, "has 6 outputs; a reward is one logit"),
+        (
+            {
+                "id2label": {"0": "a", "1": "b"},
+                "problem_type": "multi_label_classification",
+            },
+            "two labels that do not exclude each other",
+        ),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(
@@ -42,6 +54,25 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
     edit(tiny, **fields)
     with pytest.raises(CheckpointError, match=message):
         load(str(tiny))
+
+
+def test_two_outputs_become_the_difference_whose_sigmoid_is_their_softmax(tmp_path: Path) -> None:
+    folder = random_checkpoint(tmp_path / "two", **TINY, num_labels=2)
+    checkpoint = load(str(folder))
+    ids = next(groups_of_candidates())
+    with torch.inference_mode():
+        tokens = torch.from_numpy(ids.astype(np.int64))
+        both = checkpoint.model(tokens, attention_mask=torch.ones_like(tokens)).logits
+    rewards = checkpoint.rewards(ids)
+    np.testing.assert_allclose(sigmoid(rewards[:, 0]), both.softmax(1)[:, 1].numpy(), atol=1e-6)
+
+    published = export(ExportOptions(str(folder), tmp_path / "repository"), print)
+    session = open_session(published.path / GRAPH_NAME)
+    (found,) = session.run(None, {INPUT_IDS.name: ids})
+    np.testing.assert_allclose(found, rewards, rtol=0, atol=1e-5)
+    assert json.loads((published.path / MANIFEST_NAME).read_text())["head"] == (
+        "logit 1 minus logit 0"
+    )
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
