@@ -16,7 +16,7 @@ from reward_client.cli import main
 from reward_client.testing import FakeServer
 from reward_contract import CONTRACT
 from reward_export.ranks import spearman
-from reward_train.evaluate.quality import Scored, agreement, first_of, quality
+from reward_train.evaluate.quality import Scored, agreement, quality, within
 
 
 def length(ids: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -53,10 +53,14 @@ def test_figures_are_those_of_the_groups(
     assert found["first_of"]["4"]["mean"] == pytest.approx((1 + 0) / 2)
     assert found["first_of"]["4"]["n_groups"] == 2, "one has two candidates"
     assert "8" not in found["first_of"]
+    assert found["in_first_two"]["4"]["mean"] == 1.0
+    assert found["worst_rejected"] == {}, "no group names one"
     assert found["reciprocal_rank"]["mean"] == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
     assert {parameters["priority"] for parameters in server.parameters} == {2}, "bulk"
     text = capsys.readouterr().out
     assert "3 groups" in text
+    assert "best is first or second" in text
+    assert "worst is not first" not in text
     assert "55.6%" in text
 
 
@@ -104,7 +108,14 @@ def test_what_cannot_be_evaluated_is_said(
     good = json.dumps(GROUPS[0]) + "\n"
     assert "has no groups" in said("")
     assert "line 2 is not JSON" in said(good + "{")
-    for fields in ({"best": 4}, {"best": True}, {"candidates": ["a"]}, {"context": None}):
+    for fields in (
+        {"best": 4},
+        {"best": True},
+        {"worst": 4},
+        {"worst": 0},
+        {"candidates": ["a"]},
+        {"context": None},
+    ):
         assert "line 1 is no" in said(json.dumps({**GROUPS[0], **fields}) + "\n")  # type: ignore[dict-item]
     assert "name another server" in said(good, "--against-model-version=1")
     assert "cannot draw" in said(good, f"--plot={tmp_path / 'plot.doc'}")
@@ -128,17 +139,33 @@ def test_a_model_that_is_exchanged_meanwhile_is_noticed(
 REWARDS = st.lists(st.integers(0, 3).map(float), min_size=2, max_size=7)
 
 
-@given(REWARDS, st.data())
-def test_first_of_counts_every_draw(values: list[float], data: st.DataObject) -> None:
-    best = data.draw(st.integers(0, len(values) - 1))
+@given(REWARDS, st.data(), st.sampled_from([1, 2]))
+def test_within_counts_every_draw(values: list[float], data: st.DataObject, places: int) -> None:
+    index = data.draw(st.integers(0, len(values) - 1))
     n = data.draw(st.integers(2, len(values)))
-    others = values[:best] + values[best + 1 :]
-    wins = [
-        (max(drawn) <= values[best]) / (1 + drawn.count(values[best]))
-        for drawn in itertools.combinations(others, n - 1)
+    own, others = values[index], values[:index] + values[index + 1 :]
+    likely = []
+    for drawn in itertools.combinations(others, n - 1):
+        first = sum(value > own for value in drawn)
+        shared = range(first, first + 1 + drawn.count(own))
+        likely.append(sum(place < places for place in shared) / len(shared))
+    found = within(Scored(np.array(values, np.float32), 0), index, n, places)
+    assert found == pytest.approx(np.mean(likely))
+
+
+def test_the_worst_is_rejected_unless_it_comes_first() -> None:
+    groups = [
+        Scored(np.array(rewards, np.float32), 0, worst)
+        for rewards, worst in (([3, 2, 1, 0], 3), ([0, 1, 2, 3], 3), ([3, 2, 1, 0], None))
     ]
-    found = first_of(Scored(np.array(values, np.float32), best), n)
-    assert found == pytest.approx(np.mean(wins))
+    found = quality(groups)
+    assert {n: one.mean for n, one in found.worst_rejected.items()} == {2: 0.5, 4: 0.5}
+    assert found.worst_rejected[4].n_groups == 2
+    assert {n: one.mean for n, one in found.in_first_two.items()} == {
+        2: 1.0,
+        4: pytest.approx(2 / 3),
+    }
+    assert quality(groups[2:]).worst_rejected == {}
 
 
 def test_intervals_hold_their_mean_and_shrink() -> None:

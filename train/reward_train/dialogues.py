@@ -58,11 +58,13 @@ class LabelledGroup:
         context: the turns before, each with a line break behind it.
         candidates: replies, the real one at `best`, the others from other conversations.
         best: index of the real reply.
+        worst: index of a candidate that must not be chosen, or None if none is known.
     """
 
     context: str
     candidates: tuple[str, ...]
     best: int
+    worst: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ def _write(file: Path, items: Iterable[dict[str, Any]]) -> int:
     n_items = 0
     with file.open("w", encoding="utf-8") as out:
         for item in items:
-            out.write(json.dumps(item, ensure_ascii=False) + "\n")
+            known = {name: value for name, value in item.items() if value is not None}
+            out.write(json.dumps(known, ensure_ascii=False) + "\n")
             n_items += 1
     return n_items

@@ -1,9 +1,9 @@
 """Ways of scoring labelled groups, side by side: servers, versions, truncation policies."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
@@ -13,9 +13,11 @@ from reward_client.client import RewardClient
 from reward_text import Truncation
 from reward_train.dialogues import LabelledGroup
 from reward_train.errors import TrainError
-from reward_train.evaluate.quality import Agreement, Quality, Scored, quality
+from reward_train.evaluate.quality import Agreement, Estimate, Quality, Scored, quality
 
 GROUPS_A_CALL = 16
+
+BySize: TypeAlias = dict[int, Estimate]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def evaluate(groups: Sequence[LabelledGroup], given: ClientArguments) -> Found:
                     rewards = np.empty(len(ranking), np.float32)
                     for one in ranking:
                         rewards[one.index] = one.reward
-                    scored.append(Scored(rewards, group.best))
+                    scored.append(Scored(rewards, group.best, group.worst))
                     versions.add(ranking.model_version)
                 bar.update(len(some))
     (version, *others) = versions
@@ -84,6 +86,13 @@ def table(found: Sequence[Found], agreements: dict[str, Agreement]) -> str:
         cells = [f"{e.mean:6.1%} ±{(e.high - e.low) / 2:.1%}" for e in estimates]
         cells.append(f"{one.quality.reciprocal_rank.mean:.3f}")
         lines.append(f"{one.name:{width}}  " + "  ".join(f"{cell:>12}" for cell in cells))
+    for what, by_size in _further(found):
+        lines += ["", f"{what}:"]
+        heads = [f"of {n}" for n in by_size[0][1]]
+        lines.append(f"{'':{width}}  " + "  ".join(f"{head:>12}" for head in heads))
+        for name, shares in by_size:
+            cells = [f"{share.mean:.1%}" for share in shares.values()]
+            lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>12}" for cell in cells))
     if agreements:
         lines += ["", f"compared with {found[0].name}:"]
         heads = [*(f"same of {n}" for n in sizes), "Spearman", "largest diff."]
@@ -93,6 +102,12 @@ def table(found: Sequence[Found], agreements: dict[str, Agreement]) -> str:
         cells += [f"{one_agreement.spearman:.4f}", f"{one_agreement.max_difference:.4g}"]
         lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>12}" for cell in cells))
     return "\n".join(lines)
+
+
+def _further(found: Sequence[Found]) -> Iterator[tuple[str, list[tuple[str, BySize]]]]:
+    yield "best is first or second", [(one.name, one.quality.in_first_two) for one in found]
+    if found[0].quality.worst_rejected:
+        yield "worst is not first", [(one.name, one.quality.worst_rejected) for one in found]
 
 
 def report(found: Sequence[Found], agreements: dict[str, Agreement]) -> dict[str, Any]:

@@ -12,7 +12,9 @@ MIN_CANDIDATES = 2  # one alone is always the best
 
 
 def read_groups(file: Path, *, limit: int | None = None) -> list[LabelledGroup]:
-    """The groups of a file, a JSON object a line: "context", "candidates" and "best", an index.
+    """The groups of a file, a JSON object per line: "context", "candidates" and "best", an index.
+
+    "worst", the index of a candidate that must not be chosen, may be there too.
 
     Args:
         file: to read.
@@ -44,10 +46,12 @@ def _group(line: bytes, number: int) -> LabelledGroup:
     if not _is_group(item):
         raise DataError(
             f'line {number} is no {{"context": string, "candidates": [two strings or more], '
-            '"best": index of one of them}',
+            '"best": index of one of them, "worst": index of another, or left out}',
             row=number - 1,
         )
-    return LabelledGroup(item["context"], tuple(item["candidates"]), item["best"])
+    return LabelledGroup(
+        item["context"], tuple(item["candidates"]), item["best"], item.get("worst")
+    )
 
 
 def _is_group(item: Any) -> bool:  # noqa: ANN401  # whatever JSON holds
@@ -57,6 +61,11 @@ def _is_group(item: Any) -> bool:  # noqa: ANN401  # whatever JSON holds
         and isinstance(candidates := item.get("candidates"), list)
         and len(candidates) >= MIN_CANDIDATES
         and all(isinstance(candidate, str) for candidate in candidates)
-        and type(item.get("best")) is int
-        and 0 <= item["best"] < len(candidates)
+        and _is_index(item.get("best"), candidates)
+        and (item.get("worst") is None or _is_index(item["worst"], candidates))
+        and item["best"] != item.get("worst")
     )
+
+
+def _is_index(value: object, candidates: list[str]) -> bool:
+    return type(value) is int and 0 <= value < len(candidates)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import comb
 from typing import Any
 
@@ -25,10 +26,12 @@ class Scored:
     Attributes:
         rewards: of its candidates, float32 [n].
         best: index of the one that should win.
+        worst: index of the one that must not win, or None if none is known.
     """
 
     rewards: Rewards
     best: int
+    worst: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,16 @@ class Quality:
 
     Attributes:
         first_of: by N, how often the best comes first among itself and N - 1 of the others.
+        in_first_two: by N, how often it comes first or second.
+        worst_rejected: by N, how often the worst does not come first among itself and N - 1 of
+            the others; {} if no group names a worst.
         pairwise: how often it beats one of the others.
         reciprocal_rank: mean of one over its place among all.
     """
 
     first_of: dict[int, Estimate]
+    in_first_two: dict[int, Estimate]
+    worst_rejected: dict[int, Estimate]
     pairwise: Estimate
     reciprocal_rank: Estimate
 
@@ -80,22 +88,35 @@ class Agreement:
     mean_difference: float
 
 
-def first_of(group: Scored, n: int) -> float:
-    """How likely the best comes first among itself and n - 1 of the others, drawn by chance.
+def within(group: Scored, index: int, n: int, places: int = 1) -> float:
+    """How likely a candidate is among the first places of itself and n - 1 others, drawn by chance.
 
-    All draws are counted, not a sample of them: with `t` of the others as good and `b` worse,
-    k ties are drawn in C(t, k) C(b, n-1-k) of C(t + b + better, n-1) ways. Among ties the first
-    place is shared.
+    All draws are counted, not a sample of them: of the others, j better ones, k as good and
+    n - 1 - j - k worse are drawn in C(better, j) C(alike, k) C(worse, n-1-j-k) of C(others, n-1)
+    ways, and those as good share the places after the better ones.
 
-    >>> first_of(Scored(np.array([2.0, 3.0, 1.0, 2.0], np.float32), best=0), 2)
+    >>> within(Scored(np.array([2.0, 3.0, 1.0, 2.0], np.float32), best=0), 0, 2)
     0.5
+
+    Args:
+        group: the rewards.
+        index: of the candidate.
+        n: candidates that are chosen among, at most all of the group.
+        places: how many of the first count.
     """
-    own, others = group.rewards[group.best], np.delete(group.rewards, group.best)
-    ties, below = int((others == own).sum()), int((others < own).sum())
-    ways = sum(
-        comb(ties, k) * comb(below, n - 1 - k) / (k + 1) for k in range(min(ties, n - 1) + 1)
+    own, others = group.rewards[index], np.delete(group.rewards, index)
+    better, alike = int((others > own).sum()), int((others == own).sum())
+    worse = len(others) - better - alike
+    likely = sum(
+        comb(better, j)
+        * comb(alike, k)
+        * comb(worse, n - 1 - j - k)
+        * min(places - j, k + 1)
+        / (k + 1)
+        for j in range(min(better, places - 1, n - 1) + 1)
+        for k in range(min(alike, n - 1 - j) + 1)
     )
-    return ways / comb(len(others), n - 1)
+    return likely / comb(len(others), n - 1)
 
 
 def quality(groups: Sequence[Scored], *, seed: int = 0) -> Quality:
@@ -103,16 +124,25 @@ def quality(groups: Sequence[Scored], *, seed: int = 0) -> Quality:
 
     An N counts groups of at least as many candidates, and is left out where there are none.
     """
-    by_size = {n: [one for one in groups if len(one.rewards) >= n] for n in SIZES}
+    with_worst = [one for one in groups if one.worst is not None]
     return Quality(
-        {
-            n: _estimate(chosen, lambda one, n=n: first_of(one, n), seed)  # type: ignore[misc]
-            for n, chosen in by_size.items()
-            if chosen
-        },
+        _by_size(groups, lambda one, n: within(one, one.best, n), seed),
+        _by_size(groups, lambda one, n: within(one, one.best, n, places=2), seed),
+        _by_size(with_worst, lambda one, n: 1 - within(one, int(one.worst or 0), n), seed),
         _estimate(groups, _pairwise, seed),
         _estimate(groups, _reciprocal_rank, seed),
     )
+
+
+def _by_size(
+    groups: Sequence[Scored], figure: Callable[..., float], seed: int
+) -> dict[int, Estimate]:
+    found = {}
+    for n in SIZES:
+        chosen = [one for one in groups if len(one.rewards) >= n]
+        if chosen:
+            found[n] = _estimate(chosen, partial(figure, n=n), seed)
+    return found
 
 
 def agreement(one: Sequence[Scored], other: Sequence[Scored]) -> Agreement:
