@@ -5,53 +5,27 @@
 Methods are generators of `steps.Step`; see there.
 """
 
-import contextlib
-import itertools
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
-import grpc
 import numpy as np
-from google.protobuf.message import Message
-from numpy.typing import NDArray
-from tritonclient.grpc import service_pb2
 
 from reward_client import wire
-from reward_client.counters import Counters
-from reward_client.endpoints import SILENT_REST_S, Endpoint, Endpoints
-from reward_client.errors import (
-    DeadlineError,
-    InvalidInputError,
-    ModelNotFoundError,
-    ModelNotReadyError,
-    ServerError,
-    UnavailableError,
-)
-from reward_client.grpc_errors import NO_ANSWER, server_error
-from reward_client.log import LOG
+from reward_client.asking import Asking
+from reward_client.attempts import Attempts
+from reward_client.connection import Retry
+from reward_client.endpoints import Endpoint, Endpoints
+from reward_client.errors import InvalidInputError, ServerError
+from reward_client.introductions import Introductions
 from reward_client.options import Options, Priority, Terms
-from reward_client.results import Ranking, Rewards, Scores, ServerInfo
-from reward_client.steps import Ask, Pause, Steps, T, Together
-from reward_client.tracing import Span, span
+from reward_client.parts import Parts
+from reward_client.results import Ranking, Scores, ServerInfo
+from reward_client.steps import Steps, Together
+from reward_client.tracing import span
 from reward_text import Encoded, Tokenizer
-
-RESCORES = 3  # times that parts of a call are scored again because the model was exchanged
 
 Group = tuple[str, Sequence[str]]
 """A context and its candidates."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The rewards [B] of one request, and the version that gave them."""
-
-    rewards: Rewards
-    version: int
-
-
-class _BatchTooLargeError(Exception):
-    """A server takes fewer rows than those known before; it is one of them now."""
 
 
 class Calls:
@@ -69,16 +43,42 @@ class Calls:
     def __init__(self, urls: str | Sequence[str], options: Options) -> None:
         self.options = options
         self.endpoints = Endpoints(urls)
-        self.counters = Counters()
+        self._asking = Asking(options, self.endpoints)
+        self.counters = self._asking.counters
+        self._introductions = Introductions(self._asking)
+        self._attempts = Attempts(self._asking, self._introductions)
+        self._parts = Parts(self.endpoints, self._introductions, self._attempts)
         self._tokenizer = Tokenizer()
-        self._version = "" if options.model_version is None else str(options.model_version)
-        self._metadata = tuple(options.connection.metadata.items())
 
     def connect(self) -> Steps[ServerInfo]:
         """Hold the first server that answers to the contract."""
         with span("connect") as current:
-            terms = Terms.of(self.options, current)
-            return (yield from self._retried(terms, lambda it: self._introduced(it, terms)))
+            return (yield from self._introduced(Terms.of(self.options, current), self._attempts))
+
+    def is_ready(self, timeout_s: float | None) -> Steps[bool]:
+        """Whether some server answers and keeps the contract, each asked once."""
+        with span("is_ready") as current:
+            terms = Terms.of(self.options, current, timeout_s)
+            asked = [self._is_ready(endpoint, terms) for endpoint in self.endpoints.all]
+            return any((yield Together(asked)))
+
+    def wait_until_ready(self, timeout_s: float) -> Steps[ServerInfo]:
+        """As `connect`, with all the patience that the time allows."""
+        with span("wait_until_ready") as current:
+            terms = Terms.of(self.options, current, timeout_s)
+            retry = replace(self.options.connection.retry or Retry(), attempts=None)
+            patient = Attempts(self._asking, self._introductions, retry)
+            return (yield from self._introduced(terms, patient))
+
+    def _introduced(self, terms: Terms, attempts: Attempts) -> Steps[ServerInfo]:
+        return attempts.until_served(terms, lambda one: self._introductions.anew(one, terms))
+
+    def _is_ready(self, endpoint: Endpoint, terms: Terms) -> Steps[bool]:
+        try:
+            yield from self._introductions.anew(endpoint, terms)
+        except ServerError:
+            return False
+        return True
 
     def score(
         self, texts: Sequence[str], timeout_s: float | None, priority: Priority | None
@@ -147,124 +147,11 @@ class Calls:
         if not len(encoded.ids):
             return Scores(np.empty(0, np.float32), None, 0, 0)
         terms.span.set("candidates", len(encoded.ids))
-        answers = None
-        while answers is None:
-            max_rows = yield from self._max_batch_rows(terms)
-            with contextlib.suppress(_BatchTooLargeError):  # for a server met only now
-                answers = yield from self._answers(list(wire.batches(encoded.ids, max_rows)), terms)
+        answers = yield from self._parts.answers(encoded.ids, terms)
         rewards = np.concatenate([answer.rewards for answer in answers])
         wire.check_finite(rewards)
         self.counters.scored(encoded)
         return Scores(rewards, answers[0].version, encoded.n_tokens, encoded.n_truncated)
-
-    def _max_batch_rows(self, terms: Terms) -> Steps[int]:
-        """Rows that fit into a request to any server known so far."""
-        known = self.endpoints.max_batch_rows()
-        if known is not None:
-            return known
-        info = yield from self._retried(terms, lambda it: self._introduced(it, terms))
-        return info.max_batch_rows
-
-    def _answers(self, batches: list[NDArray[np.int32]], terms: Terms) -> Steps[list[Answer]]:
-        """The answer to each batch, all of one version."""
-        if len(batches) == 1:
-            return [(yield from self._answer(batches[0], terms))]
-        answers: list[Answer] = yield Together([self._answer(batch, terms) for batch in batches])
-        for _ in range(RESCORES):
-            stale = [i for i, one in enumerate(answers) if one.version != answers[-1].version]
-            if not stale:
-                break
-            LOG.info("model exchanged during a call: %d requests are repeated", len(stale))
-            again = yield Together([self._answer(batches[i], terms) for i in stale])
-            for i, answer in zip(stale, again, strict=True):
-                answers[i] = answer
-        wire.check_one_version([answer.version for answer in answers])
-        return answers
-
-    def _answer(self, ids: NDArray[np.int32], terms: Terms) -> Steps[Answer]:
-        return self._retried(terms, lambda endpoint: self._infer(endpoint, ids, terms))
-
-    def _retried(self, terms: Terms, action: "Callable[[Endpoint], Steps[T]]") -> Steps[T]:
-        """The action at a server in turn, and at others or later while none is there."""
-        retry = self.options.connection.retry
-        attempts = retry.attempts + len(self.endpoints.all) - 1
-        for attempt in itertools.count(1):
-            endpoint = self.endpoints.pick()
-            try:
-                return (yield from action(endpoint))
-            except DeadlineError as error:
-                error.attempts = attempt
-                if error.code == NO_ANSWER:
-                    self.endpoints.mark_away(endpoint, SILENT_REST_S)
-                raise
-            except (UnavailableError, ModelNotReadyError) as error:
-                error.attempts = attempt
-                self.endpoints.mark_away(endpoint)
-                if attempt == attempts:
-                    raise
-                LOG.info("%s; attempt %d of %d", error, attempt, attempts)
-                if not self.endpoints.any_present():
-                    left_s = terms.deadline - time.monotonic()
-                    yield Pause(max(min(retry.pause_s(attempt), left_s), 0.0))
-                if time.monotonic() >= terms.deadline:
-                    raise
-                self.counters.retried()
-        raise AssertionError("the loop above ends by itself")
-
-    def _infer(self, endpoint: Endpoint, ids: NDArray[np.int32], terms: Terms) -> Steps[Answer]:
-        info = yield from self._introduced(endpoint, terms)
-        if len(ids) > info.max_batch_rows:
-            raise _BatchTooLargeError
-        request = wire.request_of(
-            ids,
-            model=self.options.model,
-            version=self._version,
-            priority_level=terms.priority_level,
-        )
-        wire.set_time_left(request, terms.time_left_s(endpoint.url))
-        with span("attempt", terms.span) as current:
-            current.set("server.address", endpoint.url)
-            response = yield from self._ask(endpoint, "ModelInfer", request, terms, current)
-            version = wire.version_of(response)
-            current.set("model.version", version)
-            return Answer(wire.rewards_of(response, len(ids)), version)
-
-    def _introduced(self, endpoint: Endpoint, terms: Terms) -> Steps[ServerInfo]:
-        """Who answers there, held to the contract the first time and after it was away."""
-        if endpoint.info is not None:
-            return endpoint.info
-        name, version = self.options.model, self._version
-        server = yield from self._ask(
-            endpoint, "ServerMetadata", service_pb2.ServerMetadataRequest(), terms
-        )
-        model = service_pb2.ModelMetadataRequest(name=name, version=version)
-        metadata = yield from self._ask(endpoint, "ModelMetadata", model, terms)
-        config = service_pb2.ModelConfigRequest(name=name, version=version)
-        response = yield from self._ask(endpoint, "ModelConfig", config, terms)
-        max_rows = wire.check_config(response.config, endpoint.url)
-        versions = tuple(sorted(int(number) for number in metadata.versions))
-        if not versions:
-            raise ModelNotFoundError(f"{endpoint.url} has no version of {name}", url=endpoint.url)
-        info = ServerInfo(endpoint.url, server.name, server.version, name, versions, max_rows)
-        endpoint.info = info
-        return info
-
-    def _ask(
-        self,
-        endpoint: Endpoint,
-        method: str,
-        request: Message,
-        terms: Terms,
-        current: Span | None = None,
-    ) -> Steps[Message]:
-        headers = (current or terms.span).headers()
-        timeout_s = terms.time_left_s(endpoint.url)
-        outcome = yield Ask(endpoint.index, method, request, timeout_s, (*self._metadata, *headers))
-        if isinstance(outcome, grpc.RpcError):
-            error: ServerError = server_error(outcome, endpoint.url)
-            self.counters.failed()
-            raise error from outcome
-        return outcome
 
 
 def _concatenated(parts: Sequence[Encoded]) -> Encoded:

@@ -1,17 +1,19 @@
 """The client that waits: one object, any number of threads."""
 
-import itertools
+import os
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
 
+from reward_client.addresses import has_many_addresses
+from reward_client.blocking import Run
 from reward_client.calls import Calls, Group
+from reward_client.channels import Channels, Line
 from reward_client.connection import Connection
 from reward_client.counters import Counts
 from reward_client.errors import RewardError
@@ -21,7 +23,6 @@ from reward_client.steps import Ask, Pause, Step, Steps, T
 from reward_contract import MODEL_NAME
 from reward_text import Truncation
 
-IN_FLIGHT = 4  # requests of one large call that are on their way together
 CLOSED = "the client is closed; make a new one"
 
 
@@ -109,13 +110,47 @@ class RewardClient:
         return self._calls.counters.now
 
     def connect(self) -> ServerInfo:
-        """Ask a server who it is, and hold its model to the contract; once.
+        """Ask a server who it is, and hold its model to the contract, whatever is known of it.
 
         Raises:
             ContractError: it serves a model that this client does not speak to.
             ServerError: none could answer.
+            ValueError: the client is closed.
         """
         return self._run(self._calls.connect())
+
+    def server_info(self) -> ServerInfo:
+        """Ask a server who it is, as `connect`: its versions of the model and its largest batch.
+
+        Raises:
+            RewardError: as `connect`.
+        """
+        return self._run(self._calls.connect())
+
+    def is_ready(self, *, timeout_s: float | None = None) -> bool:
+        """Whether some server answers now and keeps the contract; each is asked once.
+
+        Args:
+            timeout_s: seconds for all of them; the client's if None.
+
+        Raises:
+            ContractError: a server has another model, which no waiting changes.
+            ValueError: the client is closed.
+        """
+        return self._run(self._calls.is_ready(timeout_s))
+
+    def wait_until_ready(self, timeout_s: float) -> ServerInfo:
+        """Wait for a server that starts or loads, and say who it is.
+
+        Args:
+            timeout_s: seconds at most.
+
+        Raises:
+            ContractError: it serves a model that this client does not speak to.
+            ServerError: none has answered in that time; the last reason.
+            ValueError: `timeout_s` means nothing, or the client is closed.
+        """
+        return self._run(self._calls.wait_until_ready(timeout_s))
 
     def score(
         self,
@@ -211,45 +246,69 @@ class RewardClient:
             return self._servers[step.server].ask(step)
         if isinstance(step, Pause):
             return time.sleep(step.seconds)
-        with ThreadPoolExecutor(IN_FLIGHT, "reward_client") as pool:  # threads start as needed
-            return _first_error_or_all([pool.submit(self._run, part) for part in step.parts])
+        return Run(self._servers).do(step)
 
 
 class _Server:
-    """Channels to one address, in turn."""
+    """Channels to one address."""
 
     def __init__(self, url: str, connection: Connection) -> None:
-        self._channels = [_channel(url, connection) for _ in range(connection.channels)]
+        credentials = connection.tls.credentials() if connection.tls else None
+        options = connection.channel_options()
+
+        def open_channel() -> grpc.Channel:
+            if credentials is None:
+                return grpc.insecure_channel(url, options)
+            return grpc.secure_channel(url, credentials, options)
+
+        has_many = has_many_addresses(url)
+        self._channels = Channels(connection.channels, open_channel, has_many=has_many)
+        self._process = os.getpid()
         self._is_closed = False
-        stubs = [service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in self._channels]
-        self._stubs = itertools.cycle(stubs)
 
     def ask(self, step: Ask) -> Any:  # noqa: ANN401  # a message, or the error
-        if self._is_closed:
-            raise ValueError(CLOSED)
-        method: Callable[..., Any] = getattr(next(self._stubs), step.method)
+        """Wait for the outcome of an RPC."""
+        line, outcome, began = self._take(), None, time.monotonic()
         try:
-            return method(step.request, timeout=step.timeout_s, metadata=step.metadata)
+            method: Callable[..., Any] = getattr(line.stub, step.method)
+            outcome = method(step.request, timeout=step.timeout_s, metadata=step.metadata)
         except grpc.RpcError as error:
-            return error
+            outcome = error
+        finally:
+            channel = self._channels.give_back(line, began, outcome)
+            if channel is not None:
+                channel.close()
+        return outcome
+
+    def start(self, step: Ask, answered: Callable[[Any], None]) -> Callable[[], object]:
+        """Begin an RPC, tell its outcome on a thread of gRPC's, and return what stops it."""
+        line, began = self._take(), time.monotonic()
+        method = getattr(line.stub, step.method).future
+        call = method(step.request, timeout=step.timeout_s, metadata=step.metadata)
+
+        def ended(call: Any) -> None:  # noqa: ANN401  # response and call at once
+            outcome = call if call.code() is not grpc.StatusCode.OK else call.result()
+            answered(outcome)
+            channel = self._channels.give_back(line, began, outcome)
+            if channel is not None:  # which gRPC's own thread cannot close
+                threading.Thread(target=channel.close, daemon=True).start()
+
+        call.add_done_callback(ended)
+        stop: Callable[[], object] = call.cancel
+        return stop
 
     def close(self) -> None:
+        """Close all channels."""
         self._is_closed = True
-        for channel in self._channels:
+        for channel in self._channels.all:
             channel.close()
 
-
-def _channel(url: str, connection: Connection) -> grpc.Channel:
-    options = connection.channel_options()
-    if connection.tls is None:
-        return grpc.insecure_channel(url, options)
-    return grpc.secure_channel(url, connection.tls.credentials(), options)
-
-
-def _first_error_or_all(futures: "Sequence[Future[T]]") -> list[T]:
-    """Results in order; what has not begun when one fails is never begun."""
-    try:
-        return [future.result() for future in futures]
-    finally:
-        for future in futures:
-            future.cancel()
+    def _take(self) -> Line[grpc.Channel]:
+        if self._is_closed:
+            raise ValueError(CLOSED)
+        if self._process != os.getpid():
+            raise ValueError(
+                f"the client was made in process {self._process} and cannot be used in process "
+                f"{os.getpid()}, forked from it; make one in each process, after the fork"
+            )
+        return self._channels.take()

@@ -74,11 +74,13 @@ class Terms:
     Attributes:
         deadline: `time.monotonic()` at which nobody waits any more.
         priority_level: Triton's, or None for the server's default.
+        version: of the model, as the wire has it; "" for the server's choice.
         span: the call's own, parent of its attempts.
     """
 
     deadline: float
     priority_level: int | None
+    version: str
     span: Span
 
     @classmethod
@@ -95,7 +97,8 @@ class Terms:
         check_timeout(timeout_s)
         check_priority(priority)
         level = None if priority is None else PRIORITY_LEVELS[priority]
-        return cls(time.monotonic() + timeout_s, level, span)
+        version = "" if options.model_version is None else str(options.model_version)
+        return cls(time.monotonic() + timeout_s, level, version, span)
 
     def time_left_s(self, url: str) -> float:
         """Seconds until the deadline.
