@@ -28,6 +28,7 @@ class Subcommand:
 SUBCOMMANDS = {
     "score": Subcommand("reward_client.commands.score", "rewards of texts, one a line"),
     "rank": Subcommand("reward_client.commands.rank", "candidates of a context, best first"),
+    "info": Subcommand("reward_client.commands.info", "who answers at an address"),
     "http": Subcommand("reward_client.commands.http", "rewards for OpenRLHF over HTTP", "http"),
     "export": Subcommand("reward_export.command", "publish a checkpoint as ONNX", "export"),
     "rollback": Subcommand("reward_export.rollback", "take the newest version out of service"),

@@ -52,9 +52,17 @@ _NOT_GRPC = re.compile(r"http1\.x server|settings frame as the first frame, got 
 
 # and for connections that could not be made, or broke: no server has worked on the request
 _TRANSPORT = re.compile(
-    r"failed to connect|connection (refused|reset|attempt|timed out)|socket closed|broken pipe|"
-    r"stream removed|goaway|dns resolution|transport closed|end of tcp stream|keepalive|"
-    r"ping timeout|no route to host|network is unreachable|name resolution"
+    r"failed to connect|backends failing|connection (refused|reset|attempt|timed out)|"
+    r"socket closed|broken pipe|stream removed|goaway|dns resolution|name resolution|keepalive|"
+    r"transport closed|end of tcp stream|ping timeout|no route to host|network is unreachable"
+)
+
+# what Triton's HTTP server makes of gRPC: it accepts, and closes without a word
+_CLOSED_AT_ONCE = re.compile(r"(failed to connect|backends failing).*socket closed", re.DOTALL)
+_OTHER_PORTS = (
+    "something listens there and closes the connection without a word of gRPC, as Triton's HTTP "
+    "and metrics ports (8000 and 8002 unless changed) do, and servers that want TLS; its gRPC "
+    "port is 8001 unless changed"
 )
 
 _REMEDIES: dict[type[ServerError], str] = {
@@ -82,6 +90,8 @@ def server_error(error: grpc.RpcError, url: str) -> ServerError:
             (kind for part, kind in _UNAVAILABLE_BY_WORDS.items() if part in words.lower()), kind
         )
     remedy = f"; {_REMEDIES[kind]}" if kind in _REMEDIES else ""
+    if kind is UnavailableError and _CLOSED_AT_ONCE.search(words.lower()):
+        remedy = f"; {_OTHER_PORTS}"
     return kind(f"{url} answered {code}: {words}{remedy}", url=url, code=code)
 
 

@@ -1,11 +1,13 @@
 """Answer OpenRLHF's remote reward requests over HTTP, through the served model."""
 
 import argparse
+from dataclasses import replace
 
 import uvicorn
 
 from reward_client.aio import AsyncRewardClient
 from reward_client.commands.connection import add_connection, client_arguments
+from reward_client.connection import patient
 from reward_client.rl.http import create_app
 
 
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     given = client_arguments(arguments)
+    given = replace(given, connection=patient(given.connection))  # trainers come through a restart
 
     def make_client() -> AsyncRewardClient:
         return given.client(AsyncRewardClient)

@@ -1,0 +1,28 @@
+"""Ask a server who it is, and hold its model to the contract; exit code 1 if it is not ready."""
+
+import argparse
+import json
+from dataclasses import asdict
+
+from reward_client.commands.connection import add_connection, open_client
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `gpt2-reward info` takes."""
+    parser.add_argument("--json", action="store_true", help="a JSON object, for programs")
+    add_connection(parser, groups=False)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print who answers."""
+    with open_client(arguments) as client:
+        info = client.server_info()
+    if arguments.json:
+        print(json.dumps(asdict(info)))
+    else:
+        versions = ", ".join(map(str, info.model_versions))
+        print(f"{info.url}: {info.name} {info.version}")
+        print(
+            f"model {info.model}, version {versions}, at most {info.max_batch_rows} rows a request"
+        )
+    return 0
