@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -14,12 +14,12 @@ from reward_client.addresses import has_many_addresses
 from reward_client.blocking import IN_FLIGHT
 from reward_client.calls import Calls, Group
 from reward_client.channels import Channels
-from reward_client.client import CLOSED
 from reward_client.connection import Connection
 from reward_client.counters import Counts
 from reward_client.errors import InternalError, RewardError
-from reward_client.options import Options, Priority
+from reward_client.options import OnError, Options, Priority, Wishes
 from reward_client.results import Ranking, Scores, ServerInfo
+from reward_client.servers import CLOSED
 from reward_client.steps import Ask, Hedged, Pause, Step, Steps, T
 from reward_contract import MODEL_NAME
 from reward_text import Truncation
@@ -110,36 +110,50 @@ class AsyncRewardClient:
         """As `RewardClient.wait_until_ready`."""
         return await self._run(self._calls.wait_until_ready(timeout_s))
 
-    async def score(
+    async def score(  # noqa: PLR0913  # by keyword, each with a default
         self,
         texts: Sequence[str],
         *,
         timeout_s: float | None = None,
         priority: Priority | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
     ) -> Scores:
         """As `RewardClient.score`."""
-        return await self._run(self._calls.score(texts, timeout_s, priority))
+        wishes = Wishes(timeout_s, priority, None, model_version, headers, on_error)
+        return await self._run(self._calls.score(texts, wishes))
 
-    async def rank(
+    async def rank(  # noqa: PLR0913  # by keyword, each with a default
         self,
         context: str,
         candidates: Sequence[str],
         *,
         timeout_s: float | None = None,
         priority: Priority | None = None,
+        truncation: Truncation | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
     ) -> Ranking:
         """As `RewardClient.rank`."""
-        return await self._run(self._calls.rank(context, candidates, timeout_s, priority))
+        wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
+        return await self._run(self._calls.rank(context, candidates, wishes))
 
-    async def rank_many(
+    async def rank_many(  # noqa: PLR0913  # by keyword, each with a default
         self,
         groups: Sequence[Group],
         *,
         timeout_s: float | None = None,
         priority: Priority | None = None,
+        truncation: Truncation | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
     ) -> list[Ranking]:
         """As `RewardClient.rank_many`."""
-        return await self._run(self._calls.rank_many(groups, timeout_s, priority))
+        wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
+        return await self._run(self._calls.rank_many(groups, wishes))
 
     async def _run(self, steps: Steps[T]) -> T:
         """Do one step after the other, and tell the call what came of it."""

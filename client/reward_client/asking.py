@@ -48,7 +48,8 @@ class Asking:
         Raises:
             ServerError: there was none.
         """
-        headers = (*self.options.connection.headers(), *(span or terms.span).headers())
+        trace = (span or terms.span).headers()
+        headers = (*self.options.connection.headers(), *terms.headers, *trace)
         began, timeout_s = time.monotonic(), terms.time_left_s(endpoint.url)
         try:
             outcome = yield Ask(endpoint.index, method, request, timeout_s, headers)

@@ -1,29 +1,22 @@
 """The client that waits: one object, any number of threads."""
 
-import os
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-import grpc
-
-from reward_client.addresses import has_many_addresses
 from reward_client.blocking import Run
 from reward_client.calls import Calls, Group
-from reward_client.channels import Channels, Line
 from reward_client.connection import Connection
 from reward_client.counters import Counts
 from reward_client.errors import RewardError
-from reward_client.options import Options, Priority
+from reward_client.options import OnError, Options, Priority, Wishes
 from reward_client.results import Ranking, Scores, ServerInfo
+from reward_client.servers import Server
 from reward_client.steps import Ask, Pause, Step, Steps, T
 from reward_contract import MODEL_NAME
 from reward_text import Truncation
-
-CLOSED = "the client is closed; make a new one"
 
 
 class RewardClient:
@@ -69,9 +62,7 @@ class RewardClient:
         self._calls = Calls(
             url, Options(timeout_s, truncation, priority, model, model_version, connection)
         )
-        self._servers = [
-            _Server(endpoint.url, connection) for endpoint in self._calls.endpoints.all
-        ]
+        self._servers = [Server(endpoint.url, connection) for endpoint in self._calls.endpoints.all]
 
     def __enter__(self) -> "RewardClient":
         try:
@@ -152,12 +143,15 @@ class RewardClient:
         """
         return self._run(self._calls.wait_until_ready(timeout_s))
 
-    def score(
+    def score(  # noqa: PLR0913  # by keyword, each with a default
         self,
         texts: Sequence[str],
         *,
         timeout_s: float | None = None,
         priority: Priority | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
     ) -> Scores:
         """The reward of each text.
 
@@ -167,6 +161,9 @@ class RewardClient:
                 server's largest batch are sent in several requests.
             timeout_s: seconds for this call; the client's if None.
             priority: of this call; the client's if None.
+            model_version: to ask; the client's if None.
+            headers: of this call, besides the connection's.
+            on_error: `nan` gives NaN to rows that cannot be scored, and all others their reward.
 
         Returns:
             Rewards in the order of `texts`, and who gave them.
@@ -176,37 +173,57 @@ class RewardClient:
             ContractError: the server does not serve the model this client speaks to, or
                 exchanges its version all the time.
             ServerError: it could not answer, in one of the ways of `reward_client.errors`.
-            NonFiniteRewardError: it answered NaN; `rows` says for which texts.
+            NonFiniteRewardError: it answered NaN; `rows` says for which texts. Not with `nan`.
             ValueError: `timeout_s` or `priority` means nothing, or the client is closed.
         """
-        return self._run(self._calls.score(texts, timeout_s, priority))
+        wishes = Wishes(timeout_s, priority, None, model_version, headers, on_error)
+        return self._run(self._calls.score(texts, wishes))
 
-    def rank(
+    def rank(  # noqa: PLR0913  # by keyword, each with a default
         self,
         context: str,
         candidates: Sequence[str],
         *,
         timeout_s: float | None = None,
         priority: Priority | None = None,
+        truncation: Truncation | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
     ) -> Ranking:
         """The candidates with their rewards, best first; equal ones in the order given.
 
         The text that is scored is `context + candidate`, without anything between. The
         context may be empty, and so may a candidate.
 
+        Args:
+            context: the conversation so far.
+            candidates: the replies.
+            timeout_s: as `score`'s, and so are those below that it has.
+            priority: of this call; the client's if None.
+            truncation: of this call; the client's if None.
+            model_version: to ask; the client's if None.
+            headers: of this call, besides the connection's.
+            on_error: `nan` gives NaN to candidates that cannot be scored, and ranks them last.
+
         Raises:
             InvalidInputError: the context or a candidate cannot be scored; `row` counts
                 candidates, and is None where the context is to blame.
             RewardError: as `score`.
         """
-        return self._run(self._calls.rank(context, candidates, timeout_s, priority))
+        wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
+        return self._run(self._calls.rank(context, candidates, wishes))
 
-    def rank_many(
+    def rank_many(  # noqa: PLR0913  # by keyword, each with a default
         self,
         groups: Sequence[Group],
         *,
         timeout_s: float | None = None,
         priority: Priority | None = None,
+        truncation: Truncation | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
     ) -> list[Ranking]:
         """`rank` for several groups, in as few requests as they fit into.
 
@@ -214,6 +231,10 @@ class RewardClient:
             groups: pairs of a context and its candidates.
             timeout_s: seconds for all of them; the client's if None.
             priority: of this call; the client's if None.
+            truncation: of this call; the client's if None.
+            model_version: to ask; the client's if None.
+            headers: of this call, besides the connection's.
+            on_error: as `rank`'s.
 
         Returns:
             A ranking for each group, in their order.
@@ -223,7 +244,8 @@ class RewardClient:
             NonFiniteRewardError: `rows` counts the candidates of all groups from 0 on.
             RewardError: as `score`.
         """
-        return self._run(self._calls.rank_many(groups, timeout_s, priority))
+        wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
+        return self._run(self._calls.rank_many(groups, wishes))
 
     def _run(self, steps: Steps[T]) -> T:
         """Do one step after the other, and tell the call what came of it."""
@@ -247,68 +269,3 @@ class RewardClient:
         if isinstance(step, Pause):
             return time.sleep(step.seconds)
         return Run(self._servers).do(step)
-
-
-class _Server:
-    """Channels to one address."""
-
-    def __init__(self, url: str, connection: Connection) -> None:
-        credentials = connection.tls.credentials() if connection.tls else None
-        options = connection.channel_options()
-
-        def open_channel() -> grpc.Channel:
-            if credentials is None:
-                return grpc.insecure_channel(url, options)
-            return grpc.secure_channel(url, credentials, options)
-
-        has_many = has_many_addresses(url)
-        self._channels = Channels(connection.channels, open_channel, has_many=has_many)
-        self._process = os.getpid()
-        self._is_closed = False
-
-    def ask(self, step: Ask) -> Any:  # noqa: ANN401  # a message, or the error
-        """Wait for the outcome of an RPC."""
-        line, outcome, began = self._take(), None, time.monotonic()
-        try:
-            method: Callable[..., Any] = getattr(line.stub, step.method)
-            outcome = method(step.request, timeout=step.timeout_s, metadata=step.metadata)
-        except grpc.RpcError as error:
-            outcome = error
-        finally:
-            channel = self._channels.give_back(line, began, outcome)
-            if channel is not None:
-                channel.close()
-        return outcome
-
-    def start(self, step: Ask, answered: Callable[[Any], None]) -> Callable[[], object]:
-        """Begin an RPC, tell its outcome on a thread of gRPC's, and return what stops it."""
-        line, began = self._take(), time.monotonic()
-        method = getattr(line.stub, step.method).future
-        call = method(step.request, timeout=step.timeout_s, metadata=step.metadata)
-
-        def ended(call: Any) -> None:  # noqa: ANN401  # response and call at once
-            outcome = call if call.code() is not grpc.StatusCode.OK else call.result()
-            answered(outcome)
-            channel = self._channels.give_back(line, began, outcome)
-            if channel is not None:  # which gRPC's own thread cannot close
-                threading.Thread(target=channel.close, daemon=True).start()
-
-        call.add_done_callback(ended)
-        stop: Callable[[], object] = call.cancel
-        return stop
-
-    def close(self) -> None:
-        """Close all channels."""
-        self._is_closed = True
-        for channel in self._channels.all:
-            channel.close()
-
-    def _take(self) -> Line[grpc.Channel]:
-        if self._is_closed:
-            raise ValueError(CLOSED)
-        if self._process != os.getpid():
-            raise ValueError(
-                f"the client was made in process {self._process} and cannot be used in process "
-                f"{os.getpid()}, forked from it; make one in each process, after the fork"
-            )
-        return self._channels.take()

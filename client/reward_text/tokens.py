@@ -51,13 +51,34 @@ class Encoded:
 
     Attributes:
         ids: int32 [B, 256], padded on the right.
-        n_tokens: real tokens of all rows together.
-        n_truncated: rows whose text had more in front.
+        lengths: int [B], real tokens of each row.
+        is_cut: bool [B], whether a row's text had more in front.
     """
 
     ids: Ids
-    n_tokens: int
-    n_truncated: int
+    lengths: NDArray[np.int64]
+    is_cut: NDArray[np.bool_]
+
+    @property
+    def n_tokens(self) -> int:
+        """Real tokens of all rows together."""
+        return int(self.lengths.sum())
+
+    @property
+    def n_truncated(self) -> int:
+        """Rows whose text had more in front."""
+        return int(self.is_cut.sum())
+
+    @classmethod
+    def concatenated(cls, parts: "Sequence[Encoded]") -> "Encoded":
+        """The rows of several, in order."""
+        if not parts:
+            return _encoded([])
+        return cls(
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
+            np.concatenate([part.is_cut for part in parts]),
+        )
 
 
 class Tokenizer:
@@ -187,9 +208,11 @@ def pad_rows(rows: Sequence[Sequence[int] | Ids], *, length: int | None = None) 
 
 
 def _encoded(rows: Sequence[Row]) -> Encoded:
-    ids = pad_rows([row.ids for row in rows], length=CONTRACT.max_tokens)
-    n_tokens = sum(len(row.ids) for row in rows)
-    return Encoded(ids, n_tokens, n_truncated=sum(row.is_cut for row in rows))
+    return Encoded(
+        pad_rows([row.ids for row in rows], length=CONTRACT.max_tokens),
+        np.array([len(row.ids) for row in rows], np.int64),
+        np.array([row.is_cut for row in rows], np.bool_),
+    )
 
 
 def room_for_context(own_lengths: Iterable[int]) -> int:
