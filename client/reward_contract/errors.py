@@ -4,13 +4,11 @@
 have the branches. Messages hold numbers and remedies, never the text of a conversation.
 """
 
-from typing import Any
-
 
 class RewardError(Exception):
     """Root of what this project raises on purpose. It can be pickled, with its attributes."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """As `Exception` does, without calling `__init__`, whose arguments have no defaults."""
         return _unpickled, (type(self), self.args), vars(self)
 

@@ -11,7 +11,7 @@ from reward_client.rl.trl import AsyncTrlReward, TrlReward
 from reward_export.conversations import conversations
 from reward_serve.server import TritonServer
 
-DATA = Path(__file__).parents[2] / "client" / "reward_client" / "data"
+DATA = Path(__file__).parents[2] / "client" / "reward_text" / "data"
 
 
 @pytest.fixture(scope="module")
