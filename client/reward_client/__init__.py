@@ -26,7 +26,7 @@ from reward_client.errors import (
     ServerError,
     UnavailableError,
 )
-from reward_client.options import Priority
+from reward_client.options import OnError, Priority
 from reward_client.results import RankedCandidate, Ranking, Scores, ServerInfo
 from reward_contract import CONTRACT, Contract
 from reward_text import Tokenizer, Truncation
@@ -45,6 +45,7 @@ __all__ = [
     "ModelNotFoundError",
     "ModelNotReadyError",
     "NonFiniteRewardError",
+    "OnError",
     "OverloadedError",
     "Priority",
     "RankedCandidate",

@@ -1,26 +1,30 @@
 """The client that awaits: one object an event loop, any number of tasks."""
 
 import asyncio
-import itertools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 import grpc
 import grpc.aio
-from tritonclient.grpc import service_pb2_grpc
 
+from reward_client.addresses import has_many_addresses
+from reward_client.blocking import IN_FLIGHT
 from reward_client.calls import Calls, Group
-from reward_client.client import CLOSED, IN_FLIGHT
+from reward_client.channels import Channels
 from reward_client.connection import Connection
 from reward_client.counters import Counts
 from reward_client.errors import InternalError, RewardError
-from reward_client.options import Options, Priority
+from reward_client.options import OnError, Options, Priority, Wishes
 from reward_client.results import Ranking, Scores, ServerInfo
-from reward_client.steps import Ask, Pause, Step, Steps, T
+from reward_client.servers import CLOSED
+from reward_client.steps import Ask, Hedged, Pause, Step, Steps, T
 from reward_contract import MODEL_NAME
 from reward_text import Truncation
+
+OTHER_LOOP = "the client belongs to the event loop of its first call; make one in each event loop"
 
 
 class AsyncRewardClient:
@@ -94,36 +98,62 @@ class AsyncRewardClient:
         """As `RewardClient.connect`."""
         return await self._run(self._calls.connect())
 
-    async def score(
+    async def server_info(self) -> ServerInfo:
+        """As `RewardClient.server_info`."""
+        return await self._run(self._calls.connect())
+
+    async def is_ready(self, *, timeout_s: float | None = None) -> bool:
+        """As `RewardClient.is_ready`."""
+        return await self._run(self._calls.is_ready(timeout_s))
+
+    async def wait_until_ready(self, timeout_s: float) -> ServerInfo:
+        """As `RewardClient.wait_until_ready`."""
+        return await self._run(self._calls.wait_until_ready(timeout_s))
+
+    async def score(  # noqa: PLR0913  # by keyword, each with a default
         self,
         texts: Sequence[str],
         *,
         timeout_s: float | None = None,
         priority: Priority | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
     ) -> Scores:
         """As `RewardClient.score`."""
-        return await self._run(self._calls.score(texts, timeout_s, priority))
+        wishes = Wishes(timeout_s, priority, None, model_version, headers, on_error)
+        return await self._run(self._calls.score(texts, wishes))
 
-    async def rank(
+    async def rank(  # noqa: PLR0913  # by keyword, each with a default
         self,
         context: str,
         candidates: Sequence[str],
         *,
         timeout_s: float | None = None,
         priority: Priority | None = None,
+        truncation: Truncation | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
     ) -> Ranking:
         """As `RewardClient.rank`."""
-        return await self._run(self._calls.rank(context, candidates, timeout_s, priority))
+        wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
+        return await self._run(self._calls.rank(context, candidates, wishes))
 
-    async def rank_many(
+    async def rank_many(  # noqa: PLR0913  # by keyword, each with a default
         self,
         groups: Sequence[Group],
         *,
         timeout_s: float | None = None,
         priority: Priority | None = None,
+        truncation: Truncation | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
     ) -> list[Ranking]:
         """As `RewardClient.rank_many`."""
-        return await self._run(self._calls.rank_many(groups, timeout_s, priority))
+        wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
+        return await self._run(self._calls.rank_many(groups, wishes))
 
     async def _run(self, steps: Steps[T]) -> T:
         """Do one step after the other, and tell the call what came of it."""
@@ -146,61 +176,101 @@ class AsyncRewardClient:
             return await self._servers[step.server].ask(step)
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
+        if isinstance(step, Hedged):
+            return await self._first_of(step)
         places = asyncio.Semaphore(IN_FLIGHT)
         tasks = [asyncio.ensure_future(self._run_in(places, part)) for part in step.parts]
         try:
             return await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
-                task.cancel()
+            await _cancel(tasks)
 
     async def _run_in(self, places: asyncio.Semaphore, steps: Steps[T]) -> T:
         async with places:
             return await self._run(steps)
 
+    async def _first_of(self, step: Hedged) -> Any:  # noqa: ANN401  # see Steps
+        tasks = [asyncio.ensure_future(self._run(step.first))]
+        (first,) = tasks
+        try:
+            while len(tasks) == 1 and not (await asyncio.wait(tasks, timeout=step.after_s))[0]:
+                second = step.second()
+                if second is not None:
+                    tasks.append(asyncio.ensure_future(self._run(second)))
+            running = set(tasks)
+            while running:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if task.exception() is None:
+                        return task.result()
+            return first.result()  # raises its error
+        finally:
+            await _cancel(tasks)
+
 
 class _Server:
-    """Channels to one address, in turn; made by the first call, which is in the event loop."""
+    """Channels to one address; made by the first call, which is in the event loop."""
 
     def __init__(self, url: str, connection: Connection) -> None:
         self._url = url
         self._connection = connection
         self._credentials = connection.tls.credentials() if connection.tls else None
-        self._channels: list[grpc.aio.Channel] = []
+        self._channels: Channels[grpc.aio.Channel] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
-        self._stubs: itertools.cycle[Any] = itertools.cycle(())
 
     async def ask(self, step: Ask) -> Any:  # noqa: ANN401  # a message, or the error
-        if self._is_closed:
-            raise ValueError(CLOSED)
-        if not self._channels:
-            self._open()
-        method: Callable[..., Any] = getattr(next(self._stubs), step.method)
+        channels = self._open()
+        line, outcome, began = channels.take(), None, time.monotonic()
+        method: Callable[..., Any] = getattr(line.stub, step.method)
         try:
-            return await method(step.request, timeout=step.timeout_s, metadata=step.metadata)
+            outcome = await method(step.request, timeout=step.timeout_s, metadata=step.metadata)
         except grpc.RpcError as error:
-            return error
+            outcome = error
         except asyncio.CancelledError as error:
             if not self._is_closed or _is_cancelled():
                 raise
             raise InternalError(CLOSED, url=self._url) from error
+        finally:
+            channel = channels.give_back(line, began, outcome)
+            if channel is not None:
+                await channel.close()
+        return outcome
 
     async def close(self) -> None:
         self._is_closed = True
-        for channel in self._channels:
+        for channel in self._channels.all if self._channels else ():
             await channel.close()
 
-    def _open(self) -> None:
-        self._channels = [self._channel() for _ in range(self._connection.channels)]
-        self._stubs = itertools.cycle(
-            [service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in self._channels]
-        )
+    def _open(self) -> Channels[grpc.aio.Channel]:
+        if self._is_closed:
+            raise ValueError(CLOSED)
+        loop = asyncio.get_running_loop()
+        if self._channels is None:
+            has_many = has_many_addresses(self._url)
+            self._channels = Channels(self._connection.channels, self._channel, has_many=has_many)
+            self._loop = loop
+        if self._loop is not loop:
+            raise ValueError(OTHER_LOOP)
+        return self._channels
 
     def _channel(self) -> grpc.aio.Channel:
         options = self._connection.channel_options()
         if self._credentials is None:
             return grpc.aio.insecure_channel(self._url, options)
         return grpc.aio.secure_channel(self._url, self._credentials, options)
+
+
+async def _cancel(tasks: Sequence["asyncio.Future[Any]"]) -> None:
+    """End what is still running, and wait for it: nothing of a call outlives it."""
+    left = [task for task in tasks if not task.done()]
+    for task in left:
+        task.cancel()
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()  # seen: asyncio need not report it
+    if left:
+        await asyncio.wait(left)
 
 
 def _is_cancelled() -> bool:

@@ -1,28 +1,22 @@
 """The client that waits: one object, any number of threads."""
 
-import itertools
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-import grpc
-from tritonclient.grpc import service_pb2_grpc
-
+from reward_client.blocking import Run
 from reward_client.calls import Calls, Group
 from reward_client.connection import Connection
 from reward_client.counters import Counts
 from reward_client.errors import RewardError
-from reward_client.options import Options, Priority
+from reward_client.options import OnError, Options, Priority, Wishes
 from reward_client.results import Ranking, Scores, ServerInfo
+from reward_client.servers import Server
 from reward_client.steps import Ask, Pause, Step, Steps, T
 from reward_contract import MODEL_NAME
 from reward_text import Truncation
-
-IN_FLIGHT = 4  # requests of one large call that are on their way together
-CLOSED = "the client is closed; make a new one"
 
 
 class RewardClient:
@@ -68,9 +62,7 @@ class RewardClient:
         self._calls = Calls(
             url, Options(timeout_s, truncation, priority, model, model_version, connection)
         )
-        self._servers = [
-            _Server(endpoint.url, connection) for endpoint in self._calls.endpoints.all
-        ]
+        self._servers = [Server(endpoint.url, connection) for endpoint in self._calls.endpoints.all]
 
     def __enter__(self) -> "RewardClient":
         try:
@@ -109,20 +101,57 @@ class RewardClient:
         return self._calls.counters.now
 
     def connect(self) -> ServerInfo:
-        """Ask a server who it is, and hold its model to the contract; once.
+        """Ask a server who it is, and hold its model to the contract, whatever is known of it.
 
         Raises:
             ContractError: it serves a model that this client does not speak to.
             ServerError: none could answer.
+            ValueError: the client is closed.
         """
         return self._run(self._calls.connect())
 
-    def score(
+    def server_info(self) -> ServerInfo:
+        """Ask a server who it is, as `connect`: its versions of the model and its largest batch.
+
+        Raises:
+            RewardError: as `connect`.
+        """
+        return self._run(self._calls.connect())
+
+    def is_ready(self, *, timeout_s: float | None = None) -> bool:
+        """Whether some server answers now and keeps the contract; each is asked once.
+
+        Args:
+            timeout_s: seconds for all of them; the client's if None.
+
+        Raises:
+            ContractError: a server has another model, which no waiting changes.
+            ValueError: the client is closed.
+        """
+        return self._run(self._calls.is_ready(timeout_s))
+
+    def wait_until_ready(self, timeout_s: float) -> ServerInfo:
+        """Wait for a server that starts or loads, and say who it is.
+
+        Args:
+            timeout_s: seconds at most.
+
+        Raises:
+            ContractError: it serves a model that this client does not speak to.
+            ServerError: none has answered in that time; the last reason.
+            ValueError: `timeout_s` means nothing, or the client is closed.
+        """
+        return self._run(self._calls.wait_until_ready(timeout_s))
+
+    def score(  # noqa: PLR0913  # by keyword, each with a default
         self,
         texts: Sequence[str],
         *,
         timeout_s: float | None = None,
         priority: Priority | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
     ) -> Scores:
         """The reward of each text.
 
@@ -132,6 +161,9 @@ class RewardClient:
                 server's largest batch are sent in several requests.
             timeout_s: seconds for this call; the client's if None.
             priority: of this call; the client's if None.
+            model_version: to ask; the client's if None.
+            headers: of this call, besides the connection's.
+            on_error: `nan` gives NaN to rows that cannot be scored, and all others their reward.
 
         Returns:
             Rewards in the order of `texts`, and who gave them.
@@ -141,37 +173,57 @@ class RewardClient:
             ContractError: the server does not serve the model this client speaks to, or
                 exchanges its version all the time.
             ServerError: it could not answer, in one of the ways of `reward_client.errors`.
-            NonFiniteRewardError: it answered NaN; `rows` says for which texts.
+            NonFiniteRewardError: it answered NaN; `rows` says for which texts. Not with `nan`.
             ValueError: `timeout_s` or `priority` means nothing, or the client is closed.
         """
-        return self._run(self._calls.score(texts, timeout_s, priority))
+        wishes = Wishes(timeout_s, priority, None, model_version, headers, on_error)
+        return self._run(self._calls.score(texts, wishes))
 
-    def rank(
+    def rank(  # noqa: PLR0913  # by keyword, each with a default
         self,
         context: str,
         candidates: Sequence[str],
         *,
         timeout_s: float | None = None,
         priority: Priority | None = None,
+        truncation: Truncation | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
     ) -> Ranking:
         """The candidates with their rewards, best first; equal ones in the order given.
 
         The text that is scored is `context + candidate`, without anything between. The
         context may be empty, and so may a candidate.
 
+        Args:
+            context: the conversation so far.
+            candidates: the replies.
+            timeout_s: as `score`'s, and so are those below that it has.
+            priority: of this call; the client's if None.
+            truncation: of this call; the client's if None.
+            model_version: to ask; the client's if None.
+            headers: of this call, besides the connection's.
+            on_error: `nan` gives NaN to candidates that cannot be scored, and ranks them last.
+
         Raises:
             InvalidInputError: the context or a candidate cannot be scored; `row` counts
                 candidates, and is None where the context is to blame.
             RewardError: as `score`.
         """
-        return self._run(self._calls.rank(context, candidates, timeout_s, priority))
+        wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
+        return self._run(self._calls.rank(context, candidates, wishes))
 
-    def rank_many(
+    def rank_many(  # noqa: PLR0913  # by keyword, each with a default
         self,
         groups: Sequence[Group],
         *,
         timeout_s: float | None = None,
         priority: Priority | None = None,
+        truncation: Truncation | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
     ) -> list[Ranking]:
         """`rank` for several groups, in as few requests as they fit into.
 
@@ -179,6 +231,10 @@ class RewardClient:
             groups: pairs of a context and its candidates.
             timeout_s: seconds for all of them; the client's if None.
             priority: of this call; the client's if None.
+            truncation: of this call; the client's if None.
+            model_version: to ask; the client's if None.
+            headers: of this call, besides the connection's.
+            on_error: as `rank`'s.
 
         Returns:
             A ranking for each group, in their order.
@@ -188,7 +244,8 @@ class RewardClient:
             NonFiniteRewardError: `rows` counts the candidates of all groups from 0 on.
             RewardError: as `score`.
         """
-        return self._run(self._calls.rank_many(groups, timeout_s, priority))
+        wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
+        return self._run(self._calls.rank_many(groups, wishes))
 
     def _run(self, steps: Steps[T]) -> T:
         """Do one step after the other, and tell the call what came of it."""
@@ -211,45 +268,4 @@ class RewardClient:
             return self._servers[step.server].ask(step)
         if isinstance(step, Pause):
             return time.sleep(step.seconds)
-        with ThreadPoolExecutor(IN_FLIGHT, "reward_client") as pool:  # threads start as needed
-            return _first_error_or_all([pool.submit(self._run, part) for part in step.parts])
-
-
-class _Server:
-    """Channels to one address, in turn."""
-
-    def __init__(self, url: str, connection: Connection) -> None:
-        self._channels = [_channel(url, connection) for _ in range(connection.channels)]
-        self._is_closed = False
-        stubs = [service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in self._channels]
-        self._stubs = itertools.cycle(stubs)
-
-    def ask(self, step: Ask) -> Any:  # noqa: ANN401  # a message, or the error
-        if self._is_closed:
-            raise ValueError(CLOSED)
-        method: Callable[..., Any] = getattr(next(self._stubs), step.method)
-        try:
-            return method(step.request, timeout=step.timeout_s, metadata=step.metadata)
-        except grpc.RpcError as error:
-            return error
-
-    def close(self) -> None:
-        self._is_closed = True
-        for channel in self._channels:
-            channel.close()
-
-
-def _channel(url: str, connection: Connection) -> grpc.Channel:
-    options = connection.channel_options()
-    if connection.tls is None:
-        return grpc.insecure_channel(url, options)
-    return grpc.secure_channel(url, connection.tls.credentials(), options)
-
-
-def _first_error_or_all(futures: "Sequence[Future[T]]") -> list[T]:
-    """Results in order; what has not begun when one fails is never begun."""
-    try:
-        return [future.result() for future in futures]
-    finally:
-        for future in futures:
-            future.cancel()
+        return Run(self._servers).do(step)

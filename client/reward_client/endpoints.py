@@ -1,15 +1,20 @@
 """Several servers as one: in turn, and around those that are away."""
 
-import itertools
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from reward_client.addresses import check_address, has_many_addresses
 from reward_client.results import ServerInfo
+from reward_client.silence import MIN_SILENCE_S, Silence
 
 REST_S = 1.0  # a server that was away is left out for this long, while others answer
-SILENT_REST_S = 10.0  # one that was silent, which costs whoever asks it all of their time
+REST_BY_SILENCE = 20.0  # one that was silent rests for so many times what was waited in vain
+LONGEST_REST_S = 10.0
+
+IDLE_S = 1.0  # a server may have been restarted, and with another model, since it was last heard
+HELD_S = 10.0  # and another one may answer at the same address
 
 
 @dataclass(slots=True)
@@ -19,14 +24,41 @@ class Endpoint:
     Attributes:
         index: its place in the client's list.
         url: host and gRPC port.
+        has_many: whether several servers may answer there.
         info: None until it has been held to the contract, and again after it was away.
+        versions: of the model that were held to the contract.
+        held_at: `time.monotonic()` of the last time.
+        version: of the model that answered last.
+        silence: what was heard from there.
         away_until: `time.monotonic()` until which others are preferred.
     """
 
     index: int
     url: str
+    has_many: bool = False
     info: ServerInfo | None = None
+    versions: set[int] = field(default_factory=set)
+    held_at: float = 0.0
+    version: int | None = None
+    silence: Silence = field(default_factory=Silence)
     away_until: float = 0.0
+
+    def known(self) -> ServerInfo | None:
+        """Who answers there, as long as that cannot have changed unnoticed."""
+        now = time.monotonic()
+        is_fresh = now - self.silence.heard_at < IDLE_S and now - self.held_at < HELD_S
+        return self.info if is_fresh else None
+
+    def hold(self, info: ServerInfo, *versions: int) -> None:
+        """It has kept the contract, for these versions of the model."""
+        self.held_at = time.monotonic()
+        self.versions.update(versions)
+        self.info = info
+
+    def forget(self) -> None:
+        """It may be another one next time."""
+        self.info = None
+        self.versions.clear()
 
 
 class Endpoints:
@@ -36,31 +68,55 @@ class Endpoints:
         urls: one address, or several.
 
     Raises:
-        ValueError: no address, or one that is empty or given twice.
+        ValueError: no address, or one that is empty, given twice, or no gRPC address.
     """
 
     def __init__(self, urls: str | Sequence[str]) -> None:
         addresses = [urls] if isinstance(urls, str) else list(urls)
         if not addresses or not all(addresses) or len(set(addresses)) < len(addresses):
             raise ValueError(f"expected one or several different addresses, got {addresses}")
-        self.all = [Endpoint(index, url) for index, url in enumerate(addresses)]
-        self._turn = itertools.cycle(self.all)
+        for address in addresses:
+            check_address(address)
+        self.all = [
+            Endpoint(index, url, has_many_addresses(url)) for index, url in enumerate(addresses)
+        ]
+        self._next = 0
         self._lock = threading.Lock()
 
-    def pick(self) -> Endpoint:
-        """The next server that is not away; the next one where all are."""
+    def pick(self, version: int | None = None) -> Endpoint:
+        """The next server that is not away; the next one where all are.
+
+        Args:
+            version: of the model; servers that answered with it last are preferred.
+        """
         now = time.monotonic()
         with self._lock:
-            for _ in self.all:
-                endpoint = next(self._turn)
-                if endpoint.away_until <= now:
-                    return endpoint
-            return next(self._turn)
+            turn = self.all[self._next :] + self.all[: self._next]
+            present = [endpoint for endpoint in turn if endpoint.away_until <= now] or turn
+            wanted = [one for one in present if one.version == version] if version else []
+            chosen = (wanted or present)[0]
+            self._next = (chosen.index + 1) % len(self.all)
+            return chosen
 
-    def mark_away(self, endpoint: Endpoint, rest_s: float = REST_S) -> None:
+    def another(self, than: Endpoint) -> Endpoint | None:
+        """A server that may answer while that one does not."""
+        if than.has_many:
+            return than  # gRPC gives the next request to the next address
+        now = time.monotonic()
+        present = [one for one in self.all if one is not than and one.away_until <= now]
+        return min(present, key=lambda one: (one.index - than.index) % len(self.all), default=None)
+
+    def mark_away(self, endpoint: Endpoint) -> None:
         """Prefer others for a while; whoever answers there next is held to the contract anew."""
-        endpoint.away_until = time.monotonic() + rest_s
-        endpoint.info = None
+        endpoint.away_until = time.monotonic() + REST_S
+        endpoint.forget()
+
+    def mark_given_up(self, endpoint: Endpoint, began: float) -> None:
+        """A request that began then is not waited for any more; prefer others if it is silent."""
+        waited_s = endpoint.silence.given_up(began)
+        if waited_s >= MIN_SILENCE_S:
+            rest_s = min(REST_BY_SILENCE * waited_s, LONGEST_REST_S)
+            endpoint.away_until = time.monotonic() + rest_s
 
     def any_present(self) -> bool:
         """Whether there is a server that is not known to be away."""

@@ -1,5 +1,7 @@
 """gRPC's status codes, and Triton's words, as this package's errors: one table."""
 
+import re
+
 import grpc
 
 from reward_client.errors import (
@@ -44,6 +46,25 @@ _UNAVAILABLE_BY_WORDS: dict[str, type[ServerError]] = {
     "request for unknown model": ModelNotFoundError,  # the two above may begin like this
 }
 
+# gRPC's own words for what is no gRPC server: `HTTP/1.1 400` read as an HTTP/2 frame has the type
+# 80, `P`, and a page without a header that begins with `<!DO` the type 79.
+_NOT_GRPC = re.compile(r"http1\.x server|settings frame as the first frame, got frame type (79|80)")
+
+# and for connections that could not be made, or broke: no server has worked on the request
+_TRANSPORT = re.compile(
+    r"failed to connect|backends failing|connection (refused|reset|attempt|timed out)|"
+    r"socket closed|broken pipe|stream removed|goaway|dns resolution|name resolution|keepalive|"
+    r"transport closed|end of tcp stream|ping timeout|no route to host|network is unreachable"
+)
+
+# what Triton's HTTP server makes of gRPC: it accepts, and closes without a word
+_CLOSED_AT_ONCE = re.compile(r"(failed to connect|backends failing).*socket closed", re.DOTALL)
+_OTHER_PORTS = (
+    "something listens there and closes the connection without a word of gRPC, as Triton's HTTP "
+    "and metrics ports (8000 and 8002 unless changed) do, and servers that want TLS; its gRPC "
+    "port is 8001 unless changed"
+)
+
 _REMEDIES: dict[type[ServerError], str] = {
     UnavailableError: "is a server running there, and has it finished loading?",
     ModelNotReadyError: "it is loading, or its version has been taken out of service",
@@ -58,8 +79,22 @@ def server_error(error: grpc.RpcError, url: str) -> ServerError:
     code, words = error.code().name, (error.details() or "").strip()
     kind = _BY_CODE.get(code, InternalError)
     if kind is UnavailableError:
+        if _NOT_GRPC.search(words.lower()):
+            return RejectedError(
+                f"{url} speaks HTTP/1, not gRPC: is it Triton's HTTP or metrics port (8000 and "
+                "8002 unless changed)? Ask its gRPC port, 8001 unless changed",
+                url=url,
+                code=code,
+            )
         kind = next(
             (kind for part, kind in _UNAVAILABLE_BY_WORDS.items() if part in words.lower()), kind
         )
     remedy = f"; {_REMEDIES[kind]}" if kind in _REMEDIES else ""
+    if kind is UnavailableError and _CLOSED_AT_ONCE.search(words.lower()):
+        remedy = f"; {_OTHER_PORTS}"
     return kind(f"{url} answered {code}: {words}{remedy}", url=url, code=code)
+
+
+def was_reached(error: ServerError) -> bool:
+    """Whether a server has worked on the request, as far as gRPC's words tell."""
+    return not _TRANSPORT.search(str(error).lower())

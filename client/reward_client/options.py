@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
-from reward_client.connection import Connection
+from reward_client.connection import Connection, Headers, checked_headers
 from reward_client.errors import DeadlineError
 from reward_client.tracing import Span
 from reward_contract import MODEL_NAME, PRIORITY_LEVELS
@@ -13,6 +13,10 @@ from reward_text import Truncation
 
 Priority: TypeAlias = Literal["interactive", "bulk"]
 """What a call is for: somebody waits for the answer, or nobody does."""
+
+
+OnError: TypeAlias = Literal["raise", "nan"]
+"""What becomes of a call of which some rows have no finite reward: an error, or NaN for those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,7 @@ class Options:
     def __post_init__(self) -> None:
         check_timeout(self.timeout_s)
         check_priority(self.priority)
-        if self.truncation not in get_args(Truncation):
-            raise ValueError(
-                f"truncation must be one of {get_args(Truncation)}, not {self.truncation!r}"
-            )
+        check_truncation(self.truncation)
 
 
 def check_timeout(timeout_s: float) -> None:
@@ -55,6 +56,16 @@ def check_timeout(timeout_s: float) -> None:
     """
     if not (timeout_s > 0 and math.isfinite(timeout_s)):
         raise ValueError(f"timeout_s must be above 0 and finite, not {timeout_s}")
+
+
+def check_truncation(truncation: Truncation) -> None:
+    """Refuse what is not a way to truncate.
+
+    Raises:
+        ValueError: not one of `Truncation`.
+    """
+    if truncation not in get_args(Truncation):
+        raise ValueError(f"truncation must be one of {get_args(Truncation)}, not {truncation!r}")
 
 
 def check_priority(priority: Priority | None) -> None:
@@ -68,34 +79,69 @@ def check_priority(priority: Priority | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Wishes:
+    """What one call wants otherwise than its client; None for the client's."""
+
+    timeout_s: float | None = None
+    priority: Priority | None = None
+    truncation: Truncation | None = None
+    model_version: int | None = None
+    headers: Headers | None = None
+    on_error: OnError = "raise"
+
+
+NO_WISHES = Wishes()
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """What holds for one call.
 
     Attributes:
-        deadline: `time.monotonic()` at which nobody waits any more.
+        deadline: `time.monotonic()` after which the answer is not wanted any more.
         priority_level: Triton's, or None for the server's default.
+        truncation: what the candidates of a group lose that are too long.
+        version: of the model, as the wire has it; "" for the server's choice.
+        headers: of this call's requests, besides the client's.
+        on_error: what rows without a finite reward do.
         span: the call's own, parent of its attempts.
     """
 
     deadline: float
     priority_level: int | None
+    truncation: Truncation
+    version: str
+    headers: tuple[tuple[str, str], ...]
+    on_error: OnError
     span: Span
 
     @classmethod
-    def of(
-        cls,
-        options: Options,
-        span: Span,
-        timeout_s: float | None = None,
-        priority: Priority | None = None,
-    ) -> "Terms":
-        """The client's own, where the call does not say otherwise."""
-        timeout_s = options.timeout_s if timeout_s is None else timeout_s
-        priority = options.priority if priority is None else priority
+    def of(cls, options: Options, span: Span, wishes: Wishes = NO_WISHES) -> "Terms":
+        """The client's own, where the call does not say otherwise.
+
+        Raises:
+            ValueError: a wish that means nothing.
+        """
+        timeout_s = options.timeout_s if wishes.timeout_s is None else wishes.timeout_s
+        priority = options.priority if wishes.priority is None else wishes.priority
+        truncation = options.truncation if wishes.truncation is None else wishes.truncation
+        version = options.model_version if wishes.model_version is None else wishes.model_version
         check_timeout(timeout_s)
         check_priority(priority)
-        level = None if priority is None else PRIORITY_LEVELS[priority]
-        return cls(time.monotonic() + timeout_s, level, span)
+        check_truncation(truncation)
+        if wishes.on_error not in get_args(OnError):
+            raise ValueError(
+                f"on_error must be one of {get_args(OnError)}, not {wishes.on_error!r}"
+            )
+        return cls(
+            time.monotonic() + timeout_s,
+            None if priority is None else PRIORITY_LEVELS[priority],
+            truncation,
+            "" if version is None else str(version),
+            checked_headers(wishes.headers) if wishes.headers else (),
+            wishes.on_error,
+            span,
+        )
 
     def time_left_s(self, url: str) -> float:
         """Seconds until the deadline.

@@ -1,7 +1,7 @@
 """What a call gives back: plain values."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -39,11 +39,15 @@ class RankedCandidate:
         text: the candidate, as given.
         reward: the raw logit; higher is better.
         index: its place in the input.
+        n_tokens: tokens of the row that was scored, its context included.
+        is_truncated: whether the row lost its beginning, being longer than the model reads.
     """
 
     text: str
     reward: float
     index: int
+    n_tokens: int = field(default=0, compare=False)
+    is_truncated: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,14 @@ class Ranking:
 
     candidates: tuple[RankedCandidate, ...]
     model_version: int | None
+
+    @property
+    def rewards(self) -> Rewards:
+        """The rewards in the order of the input. -> float32 [n]."""
+        rewards = np.empty(len(self.candidates), np.float32)
+        for candidate in self.candidates:
+            rewards[candidate.index] = candidate.reward
+        return rewards
 
     @property
     def best(self) -> RankedCandidate:
@@ -88,9 +100,14 @@ class Scores:
         model_version: the version that answered; None where nobody was asked.
         n_tokens: real tokens that were sent, of all rows together.
         n_truncated: rows that lost their beginning, being longer than the model reads.
+        lengths: int [n], real tokens of each row.
+        is_truncated: bool [n], whether each row lost its beginning. How many tokens it lost is
+            not known: what the model cannot see is not tokenised.
     """
 
     rewards: Rewards
     model_version: int | None
     n_tokens: int
     n_truncated: int
+    lengths: NDArray[np.int64]
+    is_truncated: NDArray[np.bool_]

@@ -4,7 +4,7 @@ A call is a generator of steps. The client that blocks and the one that awaits r
 generator, so that batching, checking, deadlines and retries are written once.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -37,7 +37,7 @@ class Pause:
     """Wait; answered with None.
 
     Attributes:
-        seconds: for how long.
+        seconds: for how long; 0 lets others have a turn.
     """
 
     seconds: float
@@ -54,7 +54,25 @@ class Together:
     parts: "Sequence[Steps[Any]]"
 
 
-Step: TypeAlias = Ask | Pause | Together
+@dataclass(frozen=True, slots=True)
+class Hedged:
+    """One, and a second beside it once the first takes long; the first result counts.
+
+    An error before the second has begun is raised. Later, the other one is waited for, and if
+    both fail, the first one's error is raised. What is not needed any more is closed.
+
+    Attributes:
+        first: a generator, not started.
+        second: makes the other generator, or None for not now; then it is called again.
+        after_s: seconds to wait for the first alone, each time.
+    """
+
+    first: "Steps[Any]"
+    second: "Callable[[], Steps[Any] | None]"
+    after_s: float
+
+
+Step: TypeAlias = Ask | Pause | Together | Hedged
 
 # What comes back into a generator differs by step, which the type system cannot say.
 Steps: TypeAlias = Generator[Step, Any, T]

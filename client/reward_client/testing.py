@@ -28,13 +28,14 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     Args:
         rewards: float rewards [B] for int32 ids [B, 256].
         max_batch_rows: the largest request that it takes.
-        keep_requests: whether `requests`, `parameters` and `headers` are filled.
+        keep_requests: whether `requests`, `parameters`, `versions` and `headers` are filled.
         credentials: of a server with TLS; plain text if None.
         port: to listen on; any free one if 0.
 
     Attributes:
         requests: the ids of every request, in the order they came.
         parameters: Triton's `priority` and `timeout` (microseconds) of every request.
+        versions: of the model that every request asked for; "" for the server's choice.
         headers: of every call that came, of whatever method.
         n_cancelled: requests whose caller went away before they were answered.
         fail_with: code and message to answer every call with instead, or None.
@@ -56,6 +57,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._keep_requests = keep_requests
         self.requests: list[Ids] = []
         self.parameters: list[dict[str, int]] = []
+        self.versions: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.n_cancelled = 0
         self.fail_with: tuple[grpc.StatusCode, str] | None = None
@@ -116,6 +118,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         ids = ids.reshape(tuple(request.inputs[0].shape))
         if self._keep_requests:
             self.requests.append(ids)
+            self.versions.append(request.model_version)
             self.parameters.append(
                 {
                     name: parameter.uint64_param or parameter.int64_param

@@ -111,10 +111,16 @@ def listed(numbers: Sequence[int]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def ranked(candidates: Sequence[str], rewards: Rewards) -> tuple[RankedCandidate, ...]:
-    """Candidates with their rewards, best first; equal ones in the order of the input."""
+def ranked(
+    candidates: Sequence[str],
+    rewards: Rewards,
+    lengths: NDArray[np.int64],
+    is_cut: NDArray[np.bool_],
+) -> tuple[RankedCandidate, ...]:
+    """Candidates with their rewards, best first; equal ones in the order of the input, NaN last."""
     order = np.argsort(-rewards, kind="stable").tolist()
-    return tuple(RankedCandidate(candidates[i], float(rewards[i]), i) for i in order)
+    values, n_tokens, cut = rewards.tolist(), lengths.tolist(), is_cut.tolist()
+    return tuple(RankedCandidate(candidates[i], values[i], i, n_tokens[i], cut[i]) for i in order)
 
 
 def check_config(config: model_config_pb2.ModelConfig, url: str) -> int:

@@ -6,7 +6,17 @@ have the branches. Messages hold numbers and remedies, never the text of a conve
 
 
 class RewardError(Exception):
-    """Root of what this project raises on purpose."""
+    """Root of what this project raises on purpose. It can be pickled, with its attributes."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """As `Exception` does, without calling `__init__`, whose arguments have no defaults."""
+        return _unpickled, (type(self), self.args), vars(self)
+
+
+def _unpickled(kind: type[RewardError], args: tuple[object, ...]) -> RewardError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class InvalidInputError(RewardError):

@@ -4,44 +4,126 @@ GPT-2 splits a text into pieces before it merges bytes, with the pattern
 
     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 
-and no token spans two pieces. No alternative goes on from a non-blank to a blank, so a piece
-ends there in every text. None looks behind itself, so what follows is split as if the text
-began there; the only one that looks ahead is of blanks, so what precedes is split as if the
-text ended there. The special token `<|endoftext|>`, taken out first, holds no blank.
+and then joins neighbouring bytes of a piece to tokens of its vocabulary. A cut is a place where
 
-Source: `pat` in encoder.py of GPT-2's release, and the `ByteLevel` pre-tokenizer of `tokenizers`.
+1. no token of the vocabulary has the last byte before it and the first byte after it side by
+   side: no token spans it then, whatever stands around, so both sides are merged alone;
+2. the character before it is not blank: no alternative goes on from a non-blank to a blank, and
+   the one that looks ahead is of blanks alone, so what precedes is split as if the text ended
+   there (a contraction cannot be torn: its letters are side by side in a token);
+3. the character after it is not an apostrophe, with which a contraction could begin that did not
+   in the whole; any other beginning is split as the rest of its piece was, as no alternative
+   looks behind itself.
+
+Blanks, punctuation and changes of script are such places in English; in scripts whose bytes the
+vocabulary seldom joins, such as Chinese, every other character is. The special token
+`<|endoftext|>`, taken out first, is in the vocabulary, so 1. covers it.
+
+Source: `pat` and `bpe` in encoder.py of GPT-2's release, and the `ByteLevel` pre-tokenizer of
+`tokenizers`.
 """
 
-import re
+from collections.abc import Iterable
 
-# Before a common blank, behind what nobody's tables call blank: Python and the regular
-# expressions of `tokenizers` may follow different releases of Unicode.
-_CUT = re.compile(r"(?<=[^\s\u180e\u200b-\u200f\u2060-\u206f\ufeff])[ \t\n\r]")
+import numpy as np
+from numpy.typing import NDArray
+
+# Python and the regular expressions of `tokenizers` may follow different releases of Unicode, so
+# this has what any of them calls blank, control characters and invisible ones included.
+_BLANKS = frozenset(
+    chr(code)
+    for first, last in [
+        (0x00, 0x20),
+        (0x7F, 0xA0),
+        (0x1680, 0x1680),
+        (0x180E, 0x180E),
+        (0x2000, 0x200F),
+        (0x2028, 0x202F),
+        (0x205F, 0x206F),
+        (0x3000, 0x3000),
+        (0xFEFF, 0xFEFF),
+    ]
+    for code in range(first, last + 1)
+)
+_FIRST_WINDOW = 64  # characters, looking backwards
+_GROWTH = 8
 
 
-def tail_start(text: str, n_characters: int) -> int:
-    """The first cut within the last `n_characters`; 0 where there is none or the text is shorter.
+class Cuts:
+    """Cuts for a vocabulary.
+
+    Args:
+        tokens: the vocabulary, written as GPT-2 does: one printable character for each byte.
 
     Example:
-        >>> tail_start("one two three", 8)
-        7
+        >>> cuts = Cuts(["ab", "Ġab"])  # Ġ is the space
+        >>> cuts.last("ab ab")
+        2
+        >>> cuts.last("abba")
+        3
     """
-    start = len(text) - n_characters
-    cut = _CUT.search(text, start) if start > 0 else None
-    return cut.start() if cut else 0
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        self._splits = ~_side_by_side(tokens)
+        self._splits[:, 0x80:0xC0] = False  # within a character
+        self._splits[:, ord("'")] = False
+
+    def tail_start(self, text: str, n_bytes: int) -> int:
+        """A cut about `n_bytes` of UTF-8 before the end; 0 if the text is shorter.
+
+        It is the first one after that, or the last one before it if there is none.
+        """
+        start = max(0, len(text) - n_bytes)
+        data = text[start:].encode()
+        if not start and len(data) <= n_bytes:
+            return 0
+        start = len(text) - len(data[-n_bytes:].decode(errors="ignore"))
+        found = self._within(text, start, len(text))
+        first = next((cut for cut in found if text[cut - 1] not in _BLANKS), 0)
+        return first or self.last(text, start + 1)
+
+    def last(self, text: str, end: int | None = None) -> int:
+        """The last cut of a text before `end`; 0 if there is none."""
+        end = len(text) if end is None else end
+        window = _FIRST_WINDOW
+        while end > 1:
+            start = max(0, end - window)
+            found = reversed(self._within(text, start, end))
+            cut = next((cut for cut in found if text[cut - 1] not in _BLANKS), 0)
+            if cut:
+                return cut
+            end = start + 1  # the character at `start` had no neighbour to its left
+            window *= _GROWTH
+        return 0
+
+    def _within(self, text: str, start: int, end: int) -> list[int]:
+        """Places in a stretch that no token spans."""
+        data = np.frombuffer(text[start:end].encode(), np.uint8)
+        places = np.flatnonzero(self._splits[data[:-1], data[1:]]) + 1
+        if len(data) == end - start:  # ASCII
+            return [start + int(place) for place in places]
+        n_characters = np.cumsum((data & 0xC0) != 0x80)  # noqa: PLR2004  # continuation bytes
+        return [start + int(n_characters[place]) - 1 for place in places]
 
 
-def last_cut(text: str) -> int:
-    """The last cut of a text; 0 where there is none.
+def _side_by_side(tokens: Iterable[str]) -> NDArray[np.bool_]:
+    """Which two bytes are side by side in some token. -> bool [256, 256]."""
+    end = 256
+    codes = np.full(0x200, end)
+    for byte, character in enumerate(_byte_characters()):
+        codes[ord(character)] = byte
+    text = np.frombuffer("\uffff".join(tokens).encode("utf-16-le"), np.uint16)
+    found = codes[np.minimum(text, len(codes) - 1)]
+    table = np.zeros((end + 1, end + 1), np.bool_)
+    table[found[:-1], found[1:]] = True
+    return table[:end, :end]
 
-    Example:
-        >>> last_cut("one two three ")
-        13
+
+def _byte_characters() -> list[str]:
+    """The character that GPT-2 writes for each byte: itself if it can be seen, else from 256 on.
+
+    Source: `bytes_to_unicode` in encoder.py of GPT-2's release.
     """
-    window = 64
-    while True:
-        start = max(0, len(text) - window)
-        cuts = [cut.start() for cut in _CUT.finditer(text, start)]
-        if cuts or not start:
-            return cuts[-1] if cuts else 0
-        window *= 8
+    seen = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in seen else next(others)) for byte in range(0x100)]

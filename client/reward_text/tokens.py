@@ -23,14 +23,14 @@ from tokenizers import models, pre_tokenizers
 
 from reward_contract import CONTRACT
 from reward_contract.errors import ContractError, InvalidInputError
-from reward_text.cuts import last_cut, tail_start
+from reward_text.cuts import Cuts
 
 Ids: TypeAlias = NDArray[np.int32]
 
 Truncation: TypeAlias = Literal["left", "shared_context"]
 """What a text loses that is too long: docs/truncation.md."""
 
-TAIL_CHARACTERS = 6 * CONTRACT.max_tokens  # English has 4 to 5 a token: one look is enough
+TAIL_BYTES = 6 * CONTRACT.max_tokens  # English has 4 to 5 per token: one look is enough
 
 _SURROGATES = (
     "holds a lone surrogate, which is no Unicode text; replace it, for example with "
@@ -51,13 +51,34 @@ class Encoded:
 
     Attributes:
         ids: int32 [B, 256], padded on the right.
-        n_tokens: real tokens of all rows together.
-        n_truncated: rows whose text had more in front.
+        lengths: int [B], real tokens of each row.
+        is_cut: bool [B], whether a row's text had more in front.
     """
 
     ids: Ids
-    n_tokens: int
-    n_truncated: int
+    lengths: NDArray[np.int64]
+    is_cut: NDArray[np.bool_]
+
+    @property
+    def n_tokens(self) -> int:
+        """Real tokens of all rows together."""
+        return int(self.lengths.sum())
+
+    @property
+    def n_truncated(self) -> int:
+        """Rows whose text had more in front."""
+        return int(self.is_cut.sum())
+
+    @classmethod
+    def concatenated(cls, parts: "Sequence[Encoded]") -> "Encoded":
+        """The rows of several, in order."""
+        if not parts:
+            return _encoded([])
+        return cls(
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
+            np.concatenate([part.is_cut for part in parts]),
+        )
 
 
 class Tokenizer:
@@ -71,7 +92,7 @@ class Tokenizer:
     """
 
     def __init__(self) -> None:
-        self._bpe = _bpe()
+        self._bpe, self._cuts = _bpe()
 
     def encode(self, text: str) -> Ids:
         """The last `CONTRACT.max_tokens` tokens of a text, unpadded.
@@ -94,7 +115,8 @@ class Tokenizer:
 
         Args:
             texts: any number of texts. The empty one gives pads alone, whose reward is
-                that of the pad token at position 0, as in the card's snippet.
+                that of the pad token at position 0. The card's snippet masks that one out, and
+                then has no one answer: docs/contract.md.
 
         Returns:
             int32 [B, 256], in the order of `texts`.
@@ -139,7 +161,7 @@ class Tokenizer:
         if not _is_unicode(context):
             raise InvalidInputError(f"the context {_SURROGATES}")
         check_texts(candidates)
-        cut = last_cut(context)
+        cut = self._cuts.last(context)
         # what precedes the cut has the same tokens whatever the candidate, and the rest its own
         own = self._last_tokens([context[cut:] + candidate for candidate in candidates])
         (shared,) = self._last_tokens([context[:cut]])
@@ -148,7 +170,7 @@ class Tokenizer:
         return _encoded([_joined(shared, row) for row in own])
 
     def _last_tokens(self, texts: Sequence[str]) -> list[Row]:
-        starts = [tail_start(text, TAIL_CHARACTERS) for text in texts]
+        starts = [self._cuts.tail_start(text, TAIL_BYTES) for text in texts]
         tails = [text[start:] for text, start in zip(texts, starts, strict=True)]
         return [
             self._row(text, start, encoding.ids)
@@ -157,10 +179,10 @@ class Tokenizer:
 
     def _row(self, text: str, start: int, ids: list[int]) -> Row:
         """The end of a text whose tokens from `start` on are known; more are made if too few."""
-        n_characters = TAIL_CHARACTERS
+        n_bytes = TAIL_BYTES
         while start and len(ids) < CONTRACT.max_tokens:
-            n_characters *= 4
-            start = tail_start(text, n_characters)
+            n_bytes *= 4
+            start = self._cuts.tail_start(text, n_bytes)
             ids = self._encode([text[start:]])[0].ids
         return _ending(Row(ids, is_cut=start > 0), CONTRACT.max_tokens)
 
@@ -186,9 +208,11 @@ def pad_rows(rows: Sequence[Sequence[int] | Ids], *, length: int | None = None) 
 
 
 def _encoded(rows: Sequence[Row]) -> Encoded:
-    ids = pad_rows([row.ids for row in rows], length=CONTRACT.max_tokens)
-    n_tokens = sum(len(row.ids) for row in rows)
-    return Encoded(ids, n_tokens, n_truncated=sum(row.is_cut for row in rows))
+    return Encoded(
+        pad_rows([row.ids for row in rows], length=CONTRACT.max_tokens),
+        np.array([len(row.ids) for row in rows], np.int64),
+        np.array([row.is_cut for row in rows], np.bool_),
+    )
 
 
 def room_for_context(own_lengths: Iterable[int]) -> int:
@@ -240,8 +264,8 @@ def _is_unicode(text: str) -> bool:
 
 
 @cache
-def _bpe() -> tokenizers.Tokenizer:
-    """The shipped vocabulary, checked once a process; about 0.2 s."""
+def _bpe() -> tuple[tokenizers.Tokenizer, Cuts]:
+    """The shipped vocabulary, checked once per process, and its cuts; about 0.2 s."""
     data = resources.files("reward_text") / "data"
     vocab, merges = (data / name for name in ("encoder.json", "vocab.bpe"))
     vocab_bytes, merges_bytes = vocab.read_bytes(), merges.read_bytes()
@@ -253,8 +277,9 @@ def _bpe() -> tokenizers.Tokenizer:
         )
     _version, *lines = merges_bytes.decode("utf-8").strip().split("\n")
     pairs = [(left, right) for left, right in (line.split(" ") for line in lines)]
-    bpe = tokenizers.Tokenizer(models.BPE(vocab=json.loads(vocab_bytes), merges=pairs))
+    ids_by_token = json.loads(vocab_bytes)
+    bpe = tokenizers.Tokenizer(models.BPE(vocab=ids_by_token, merges=pairs))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     # as transformers does: one special token, matched before anything else is split
     bpe.add_special_tokens(["<|endoftext|>"])
-    return bpe
+    return bpe, Cuts(ids_by_token)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from reward_client import (
     AsyncRewardClient,
@@ -200,11 +200,15 @@ def test_a_server_that_refuses_to_say_who_it_is(fake: FakeServer, connect: Conne
     assert len(connect(fake.url).score(["Hi"]).rewards) == 1
 
 
-def test_the_fake_refuses_what_triton_refuses(fake: FakeServer, client: RewardClient) -> None:
-    client.connect()
-    fake.config.max_batch_size = 2  # after the client has read it
-    with pytest.raises(RejectedError, match="max_batch_size"):
-        client.score(["a", "b", "c"])
+def test_the_fake_refuses_what_triton_refuses(fake: FakeServer) -> None:
+    request = wire.request_of(
+        Tokenizer().encode_rows(["a"] * 5), model="gpt2_reward", version="", priority_level=None
+    )
+    with grpc.insecure_channel(fake.url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError, match="max_batch_size") as caught:
+            stub.ModelInfer(request)
+    assert caught.value.code() == Code.INVALID_ARGUMENT
 
 
 def test_a_server_that_takes_too_long_is_a_deadline(fake: FakeServer, client: RewardClient) -> None:

@@ -135,21 +135,16 @@ def test_a_large_call_meets_a_server_that_takes_less(connect: Connect) -> None:
         assert max(map(len, small.requests)) <= 2
 
 
-def test_a_silent_server_costs_one_call_and_is_left_out(
+def test_a_silent_server_costs_no_call_and_is_left_out(
     servers: list[FakeServer], connect: Connect
 ) -> None:
-    client = connect(urls(servers), timeout_s=0.5)
+    client = connect(urls(servers), timeout_s=4)
     for _ in range(3):
         client.score(["Hi"])
-    servers[1].delay_s = 2
-    answered, failed = [], []
-    for _ in range(12):
-        try:
-            answered += client.score(["Hi"]).rewards.tolist()
-        except DeadlineError as error:
-            failed.append(error.url)
-    assert failed == [servers[1].url]
+    servers[1].delay_s = 10
+    answered = [client.score(["Hi"]).rewards[0] for _ in range(12)]
     assert set(answered) == {0, 2}
+    assert len(servers[1].requests) == 2
 
 
 def test_a_connection_that_takes_its_time_is_waited_for(fake: FakeServer, connect: Connect) -> None:

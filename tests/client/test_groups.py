@@ -1,4 +1,5 @@
 """Cuts, long texts and groups, against the tokens of the whole joined text."""
+# ruff: noqa: RUF001  # scripts have their own punctuation
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reward_client import InvalidInputError, Tokenizer
-from reward_text import cuts, tokens
+from reward_text import tokens
 
 MEGABYTE = 1_000_000
 PAD = 50256
@@ -31,19 +32,42 @@ def padded(rows: list[list[int]]) -> NDArray[np.int32]:
     return np.array([row[-256:] + [PAD] * (256 - len(row)) for row in rows], np.int32)
 
 
-@settings(max_examples=500, deadline=None)
+CUTS = Tokenizer()._cuts
+
+
+def all_cuts(text: str) -> list[int]:
+    found, end = [], len(text)
+    while cut := CUTS.last(text, end):
+        found.append(cut)
+        end = cut
+    return found
+
+
+@settings(max_examples=1000, deadline=None)
 @given(text=TEXTS)
 @example(text="x<|endoftext|> y")
+@example(text="x<|endoftext|>")
 @example(text="don't  \n you'll ")
+@example(text="!!'s ''t é'sé 'rea 'Sa x'S")
+@example(text="今天天气怎么样？我想去'公园's，散步。")
+@example(text="a\u3000b\u00a0 c\u2003'd 1'2 \u00b2x\u0301y")
 def test_tokens_on_both_sides_of_a_cut_are_those_of_the_whole(text: str) -> None:
-    for cut in cuts._CUT.finditer(text):
-        assert whole(text[: cut.start()]) + whole(text[cut.start() :]) == whole(text)
+    for cut in all_cuts(text):
+        assert whole(text[:cut]) + whole(text[cut:]) == whole(text)
+
+
+def test_cuts_are_before_blanks_and_punctuation_and_in_other_scripts() -> None:
+    assert all_cuts("one two") == [3]
+    assert all_cuts("so, I") == [3, 2]
+    assert len(all_cuts("今天天气怎么样我想去公园散步")) >= 3
+    assert all_cuts("it's<|endoftext|>") == [4]
+    assert all_cuts("") == all_cuts("x") == all_cuts(" x") == []
 
 
 def test_every_white_space_of_python_is_one_for_the_cut() -> None:
     blanks = [chr(code) for code in range(0x110000) if chr(code).isspace()]
     assert len(blanks) >= 25
-    assert not [blank for blank in blanks if cuts._CUT.search(f"{blank} ")]
+    assert not [blank for blank in blanks if all_cuts(f"{blank}漢")]
 
 
 @settings(max_examples=300, deadline=None)
@@ -51,7 +75,7 @@ def test_every_white_space_of_python_is_one_for_the_cut() -> None:
 def test_the_end_of_a_long_text_is_that_of_the_whole(text: str, n_repeats: int) -> None:
     text *= n_repeats
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokens, "TAIL_CHARACTERS", 40)  # far too few: more has to be fetched
+        patch.setattr(tokens, "TAIL_BYTES", 40)  # far too few: more has to be fetched
         encoded = Tokenizer().encode_texts([text, "short"])
     ids = whole(text)
     np.testing.assert_array_equal(encoded.ids, padded([ids, whole("short")]))
@@ -81,7 +105,7 @@ def test_hostile_contexts(context: str) -> None:
 
 def reference_shared_context(context: str, candidates: list[str]) -> NDArray[np.int32]:
     """The policy as docs/truncation.md states it, on whole texts."""
-    n_shared = len(whole(context[: cuts.last_cut(context)]))
+    n_shared = len(whole(context[: CUTS.last(context)]))
     joined = [whole(context + candidate) for candidate in candidates]
     takes_part = [len(row) - n_shared < 256 for row in joined]
     longest = max(
@@ -131,8 +155,30 @@ def test_a_candidate_that_fills_a_row_alone_takes_nobodys_context() -> None:
     np.testing.assert_array_equal(rows[1], Tokenizer().encode(long))
 
 
-@pytest.mark.parametrize("policy", ["left", "shared_context"])
-def test_a_megabyte_is_not_tokenised(monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
+LONG = {
+    "English": "Well, what shall we do today?\nNothing at all. ",
+    "Chinese": "今天天气怎么样？我想去公园散步，但是好像要下雨了。",
+    "Chinese without punctuation": "今天天气怎么样我想去公园散步但是好像要下雨了",
+    "Japanese": "今日の天気はどうですか散歩に行きたいのですが",
+    "Korean": "오늘날씨가어떻습니까산책하고싶어요",
+    "Thai": "วันนี้อากาศเป็นอย่างไรบ้างฉันอยากไปเดินเล่น",
+    "Arabic": "كيفحالالطقساليومأريدأنأتمشى",
+    "Hebrew": "מהמזגהאווירהיוםאנירוצהלטייל",
+    "Hindi": "आजमौसमकैसाहैमैंटहलनाचाहताहूँ",
+    "Russian": "какаясегодняпогодаяхочупойтигулять",
+    "Greek": "τικαιρόκάνεισήμεραθέλωναπάωβόλτα",
+    "Armenian": "այսօրինչեղանակէուզումեմզբոսնել",
+    "Amharic": "ዛሬየአየርሁኔታውእንዴትነው",
+    "emoji": "😀😂🎉🐟",
+    "English without blanks": "thequickbrownfoxjumpsoverthelazydog",
+    "addresses": "https://example.com/?q=x9aB_7&page=",
+    "combining marks": "e\u0301\u0302\u0303",
+}
+
+
+@pytest.fixture
+def given_texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is tokenised during the test."""
     given: list[str] = []
     original = Tokenizer._encode
 
@@ -141,12 +187,36 @@ def test_a_megabyte_is_not_tokenised(monkeypatch: pytest.MonkeyPatch, policy: st
         return original(self, texts)
 
     monkeypatch.setattr(Tokenizer, "_encode", encode)
-    conversation = "Well, what shall we do today?\nNothing at all. " * (MEGABYTE // 46)
+    return given
+
+
+@pytest.mark.parametrize("policy", ["left", "shared_context"])
+@pytest.mark.parametrize("script", LONG)
+def test_a_megabyte_is_not_tokenised(given_texts: list[str], policy: str, script: str) -> None:
+    text = LONG[script]
+    conversation = text * (MEGABYTE // len(text.encode()))
     candidates = [f"reply number {number}" for number in range(8)]
     Tokenizer().encode_group(conversation, candidates, policy)
     Tokenizer().encode(conversation)
-    assert sum(map(len, given)) < 4000
-    assert len([text for text in given if len(text) > 100]) == 2, "the context once a call"
+    sizes = [len(text.encode()) for text in given_texts]
+    assert sum(sizes) < 5000
+    assert len([size for size in sizes if size > 600]) == 2, "the context once per call"
+
+
+@pytest.mark.parametrize("end", ["x" * 1600, "thequickbrownfox" * 100, "-" * 1600])
+def test_an_end_without_blanks_costs_itself(given_texts: list[str], end: str) -> None:
+    conversation = "Well, what shall we do today?\n" * (MEGABYTE // 30) + end
+    Tokenizer().encode(conversation)
+    assert sum(map(len, given_texts)) < 9000
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_the_end_of_every_script_has_the_tokens_of_the_whole(text: str) -> None:
+    text *= 20_000 // len(text.encode())
+    np.testing.assert_array_equal(Tokenizer().encode(text), whole(text)[-256:])
+    rows = Tokenizer().encode_group(text, ["", "'s", "a reply", text[:50]]).ids
+    joined = [whole(text + candidate) for candidate in ("", "'s", "a reply", text[:50])]
+    np.testing.assert_array_equal(rows, padded(joined))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ def test_exported_names_are_kept() -> None:
         "ModelNotFoundError",
         "ModelNotReadyError",
         "NonFiniteRewardError",
+        "OnError",
         "OverloadedError",
         "Priority",
         "RankedCandidate",

@@ -6,8 +6,10 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
+import trustme
 from last_token import last_token, wanted
 
 from reward_client import (
@@ -17,6 +19,7 @@ from reward_client import (
     NonFiniteRewardError,
     OverloadedError,
     Tokenizer,
+    UnavailableError,
 )
 from reward_client.rl import batcher as batching
 from reward_client.rl import verl
@@ -50,13 +53,26 @@ def test_conversational_data_is_rendered(fake: FakeServer) -> None:
     prompts = [[{"role": "user", "content": "Hi"}]]
     completions = [[{"role": "assistant", "content": [{"type": "text", "text": "Fine, you?"}]}]]
     TrlReward(fake.url)(prompts=prompts, completions=completions)
-    np.testing.assert_array_equal(fake.requests[0], Tokenizer().encode_rows(["Hi\nFine, you?\n"]))
+    np.testing.assert_array_equal(fake.requests[0], Tokenizer().encode_rows(["Hi\nFine, you?"]))
 
     def render(messages: list[dict[str, str]]) -> str:
         return "".join(f"{message['role']}> " for message in messages)
 
     TrlReward(fake.url, render=render)(prompts=prompts, completions=completions)
     np.testing.assert_array_equal(fake.requests[1], Tokenizer().encode_rows(["user> assistant> "]))
+
+
+def test_plain_and_conversational_data_of_the_same_dialogue_have_the_same_reward(
+    fake: FakeServer,
+) -> None:
+    turns = ["Hi", "Hello! How are you?", "Fine."]
+    replies = ["Good to hear.", "Great", "And what did you do today?\nNothing?"]
+    messages = [{"role": "user", "content": turn} for turn in turns]
+    answers = [[{"role": "assistant", "content": reply}] for reply in replies]
+    reward = TrlReward(fake.url)
+    plain = reward(prompts=["\n".join(turns) + "\n"] * 3, completions=replies)
+    assert reward(prompts=[messages] * 3, completions=answers) == plain
+    assert plain == wanted(*replies), "read at the last token of the reply"
 
 
 def test_a_message_without_text_is_refused() -> None:
@@ -121,6 +137,46 @@ def test_verl_loads_it_from_its_file(fake: FakeServer) -> None:
         context_key="before",
     )
     assert [asyncio.run(call)] == wanted("Hi you")
+
+
+def call_verl(**reward_kwargs: object) -> float:
+    return asyncio.run(verl.compute_score("data", " you", None, {"context": "Hi"}, **reward_kwargs))
+
+
+def test_verl_reaches_headers_version_and_retries(fake: FakeServer) -> None:
+    given = {"url": [fake.url], "headers": {"authorization": "Bearer x"}, "model_version": 1}
+    assert [call_verl(**given, truncation="left")] == wanted("Hi you")
+    assert fake.headers[-1]["authorization"] == "Bearer x"
+    fake.fail_with = (grpc.StatusCode.UNAVAILABLE, "gone")
+    with pytest.raises(UnavailableError) as caught:
+        call_verl(**given, attempts=2)
+    assert caught.value.attempts == 2
+
+
+def test_verl_reaches_servers_with_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "roots.pem"))
+    issued = authority.issue_cert("127.0.0.1")
+    pair = (issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())
+    credentials = grpc.ssl_server_credentials([pair])
+    with FakeServer(last_token, credentials=credentials) as fake:
+        found = call_verl(url=fake.url, tls_roots=str(tmp_path / "roots.pem"))
+    assert [found] == wanted("Hi you")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"time_out": 3}, "time_out, which is unknown; there are url, context_key, timeout_s"),
+        ({"truncation": "shared_context"}, "without its group"),
+    ],
+)
+def test_verl_refuses_what_it_does_not_know(
+    fake: FakeServer, wrong: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        call_verl(url=fake.url, **wrong)
+    assert [call_verl(url=fake.url, reward_model_tokenizer=None)] == wanted("Hi you")
 
 
 def test_verl_says_what_is_missing() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
+import grpc
 import pytest
 
 from reward_client import AsyncRewardClient, RejectedError, RewardClient
@@ -76,7 +77,7 @@ def test_a_failure_is_seen_and_says_no_text(
 ) -> None:
     client.connect()
     EXPORTER.clear()
-    fake.config.max_batch_size = 1
+    fake.fail_with = (grpc.StatusCode.INVALID_ARGUMENT, "no")
     with pytest.raises(RejectedError):
         client.score(["secret words", "other words"])
     tokenise, attempt, call = spans()

@@ -26,9 +26,8 @@ def options() -> Iterator[tuple[str, argparse.Action]]:
 
 
 def test_all_commands_are_found() -> None:
-    assert set(COMMANDS) == {
-        *("score", "rank", "http", "export", "rollback", "serve", "rows", "train", "evaluate")
-    }
+    names = "score rank info http export rollback serve rows train evaluate"
+    assert sorted(COMMANDS) == sorted(names.split())
 
 
 @pytest.mark.parametrize("name", COMMANDS)

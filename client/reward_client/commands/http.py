@@ -1,9 +1,11 @@
 """Answer OpenRLHF's remote reward requests over HTTP, with the rewards of a served model."""
 
 import argparse
+from dataclasses import replace
 
 from reward_client.aio import AsyncRewardClient
 from reward_client.arguments import add_connection, client_arguments
+from reward_client.connection import patient
 
 EXTRA = "http"
 
@@ -22,6 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     from reward_client.rl.http import create_app  # noqa: PLC0415  # the same
 
     given = client_arguments(arguments)
+    given = replace(given, connection=patient(given.connection))  # trainers come through a restart
 
     def make_client() -> AsyncRewardClient:
         return given.client(AsyncRewardClient)

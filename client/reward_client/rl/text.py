@@ -27,6 +27,19 @@ def one_message_a_line(messages: Messages) -> str:
     return "".join(f"{_content(message)}\n" for message in messages)
 
 
+def completion_text(rendered: str) -> str:
+    r"""A rendered completion as a candidate: without the line break after its last message.
+
+    Training rows end with the last word of the reply, and the reward is read at the last
+    token: a line break there is another token, and another reward.
+
+    Example:
+        >>> completion_text("Fine.\n")
+        'Fine.'
+    """
+    return rendered.removesuffix("\n").removesuffix("\r")
+
+
 def _content(message: Mapping[str, object]) -> str:
     content = message.get("content")
     if isinstance(content, Sequence) and not isinstance(content, str):  # parts; images have none

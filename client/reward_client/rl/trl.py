@@ -13,8 +13,14 @@ from typing import Any, TypeAlias
 from reward_client.aio import AsyncRewardClient
 from reward_client.calls import Group
 from reward_client.client import RewardClient
-from reward_client.connection import Connection
-from reward_client.rl.text import Messages, in_groups, in_input_order, one_message_a_line
+from reward_client.connection import Connection, patient
+from reward_client.rl.text import (
+    Messages,
+    completion_text,
+    in_groups,
+    in_input_order,
+    one_message_a_line,
+)
 from reward_text import Truncation
 
 Texts: TypeAlias = Sequence[str] | Sequence[Messages]
@@ -48,19 +54,19 @@ class _Settings:
         return {**vars(self), "_client": None, "_owner": None}
 
     def _groups(self, prompts: Texts, completions: Texts) -> list[Group]:
-        contexts = [self._as_text(prompt) for prompt in prompts]
-        candidates = [self._as_text(completion) for completion in completions]
+        contexts = [one if isinstance(one, str) else self._render(one) for one in prompts]
+        candidates = [
+            one if isinstance(one, str) else completion_text(self._render(one))
+            for one in completions
+        ]
         return in_groups(contexts, candidates)
-
-    def _as_text(self, item: str | Messages) -> str:
-        return item if isinstance(item, str) else self._render(item)
 
     def _options(self) -> dict[str, Any]:
         return {
             "timeout_s": self._timeout_s,
             "truncation": self._truncation,
             "priority": "bulk",
-            "connection": self._connection,
+            "connection": patient(self._connection),
         }
 
 
@@ -71,10 +77,12 @@ class TrlReward(_Settings):
         url: the server's host and gRPC port, or several.
         name: under which TRL logs it.
         render: makes the text of conversational data; one message a line if left out. Prompt
-            and completion are rendered by themselves and joined.
-        timeout_s: seconds for one batch of completions.
+            and completion are rendered by themselves and joined, without the line break at the
+            completion's end: the same dialogue as plain text has the same reward.
+        timeout_s: seconds for one batch of completions, a restart of the server included.
         truncation: as `RewardClient`'s.
-        connection: as `RewardClient`'s.
+        connection: as `RewardClient`'s; a server that is away is waited for as long as
+            `timeout_s` allows, unless its `retry` says otherwise.
 
     Example:
         >>> GRPOTrainer(model, reward_funcs=TrlReward("reward:8001"), ...)  # doctest: +SKIP

@@ -9,26 +9,81 @@ set's `extra_info`, not the prompt: put the context there, as the text that was 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from reward_client.aio import AsyncRewardClient
+from reward_client.connection import TLS, Connection, Retry
 from reward_client.errors import InvalidInputError
 from reward_client.rl.batcher import Batcher
+from reward_contract import MODEL_NAME
 
-_BATCHERS: dict[asyncio.AbstractEventLoop, dict[tuple[Any, ...], Batcher]] = {}
+_BATCHERS: dict[asyncio.AbstractEventLoop, dict["_Settings", Batcher]] = {}
+
+_VERLS_OWN = frozenset({"reward_router_address", "reward_model_tokenizer"})  # passed in 0.9
 
 
-async def compute_score(  # noqa: PLR0913  # verl's signature
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What `reward_kwargs` may say, plain values as they stand in verl's configuration."""
+
+    url: str | tuple[str, ...] = "localhost:8001"
+    context_key: str = "context"
+    timeout_s: float = 300.0
+    truncation: str = "left"
+    model: str = MODEL_NAME
+    model_version: int | None = None
+    attempts: int | None = None
+    tls: bool = False
+    tls_roots: str | None = None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "_Settings":
+        """Checked, and in a form that can be told apart."""
+        unknown = sorted(given.keys() - {one.name for one in fields(cls)} - _VERLS_OWN)
+        if unknown:
+            known = ", ".join(one.name for one in fields(cls))
+            raise InvalidInputError(
+                f"reward_kwargs has {', '.join(unknown)}, which is unknown; there are {known}"
+            )
+        known_ones = {name: value for name, value in given.items() if name not in _VERLS_OWN}
+        url, headers = given.get("url", cls().url), given.get("headers") or {}
+        if given.get("truncation", "left") != "left":
+            raise InvalidInputError(
+                f"truncation is {given['truncation']!r}; verl passes one response at a time, "
+                "without its group, and only 'left' cuts each by itself"
+            )
+        known_ones["url"] = url if isinstance(url, str) else tuple(url)
+        known_ones["headers"] = tuple(dict(headers).items())
+        return cls(**known_ones)
+
+    def client(self) -> AsyncRewardClient:
+        """A client for these."""
+        files = (self.tls_roots, self.tls_certificate, self.tls_key)
+        return AsyncRewardClient(
+            self.url,
+            timeout_s=self.timeout_s,
+            priority="bulk",
+            model=self.model,
+            model_version=self.model_version,
+            connection=Connection(
+                tls=TLS(*files) if self.tls or any(files) else None,
+                metadata=dict(self.headers),
+                retry=Retry(attempts=self.attempts),
+            ),
+        )
+
+
+async def compute_score(
     data_source: str,  # noqa: ARG001
     solution_str: str,
     ground_truth: object,  # noqa: ARG001
     extra_info: Mapping[str, object] | None = None,
-    *,
-    url: str | Sequence[str] = "localhost:8001",
-    context_key: str = "context",
-    timeout_s: float = 300.0,
-    **_verl: object,
+    **reward_kwargs: Any,  # noqa: ANN401  # checked by name
 ) -> float:
     """The reward of one response.
 
@@ -37,25 +92,28 @@ async def compute_score(  # noqa: PLR0913  # verl's signature
         solution_str: the response.
         ground_truth: not looked at; verl's.
         extra_info: holds the context, a string.
-        url: the server's host and gRPC port, or several; by `reward_kwargs`.
-        context_key: where in `extra_info` the context is; by `reward_kwargs`.
-        timeout_s: seconds until it has to be there; by `reward_kwargs`.
+        reward_kwargs: `url` of the server or several, `context_key` (where in `extra_info` the
+            context is), `timeout_s` until the reward has to be there, a restart of the server
+            included, `attempts` (as `Retry`'s; None waits), `model`, `model_version`,
+            `truncation` (`left`), `tls`, `tls_roots`, `tls_certificate`, `tls_key`, `headers`;
+            and what verl adds to them.
 
     Raises:
-        InvalidInputError: there is no context.
+        InvalidInputError: there is no context, or `reward_kwargs` has a name that is unknown.
         RewardError: as `RewardClient.score`.
     """
-    context = (extra_info or {}).get(context_key)
+    settings = _Settings.of(reward_kwargs)
+    context = (extra_info or {}).get(settings.context_key)
     if not isinstance(context, str):
         raise InvalidInputError(
-            f"extra_info has no string {context_key!r}; put the text before the response there, "
-            "or name its key with reward_kwargs.context_key"
+            f"extra_info has no string {settings.context_key!r}; put the text before the response "
+            "there, or name its key with reward_kwargs.context_key"
         )
-    (reward,) = await _batcher(url, timeout_s).rewards([context + solution_str])
+    (reward,) = await _batcher(settings).rewards([context + solution_str])
     return reward
 
 
-def _batcher(url: str | Sequence[str], timeout_s: float) -> Batcher:
+def _batcher(settings: _Settings) -> Batcher:
     """One for each event loop and way of asking."""
     loop = asyncio.get_running_loop()
     if loop not in _BATCHERS:
@@ -63,8 +121,6 @@ def _batcher(url: str | Sequence[str], timeout_s: float) -> Batcher:
             del _BATCHERS[ended]
         _BATCHERS[loop] = {}
     batchers = _BATCHERS[loop]
-    key = (url if isinstance(url, str) else tuple(url), timeout_s)
-    if key not in batchers:
-        client = AsyncRewardClient(url, timeout_s=timeout_s, priority="bulk")
-        batchers[key] = Batcher(client, timeout_s=timeout_s)
-    return batchers[key]
+    if settings not in batchers:
+        batchers[settings] = Batcher(settings.client(), timeout_s=settings.timeout_s)
+    return batchers[settings]

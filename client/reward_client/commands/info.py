@@ -1,0 +1,33 @@
+"""Ask a server who it is and whether its model keeps the contract.
+
+The exit code is 1 if it does not, or is not ready.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+
+from reward_client.arguments import add_connection, open_client
+
+EXTRA = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `gpt2-reward info` takes."""
+    parser.add_argument("--json", action="store_true", help="Print a JSON object, for programs.")
+    add_connection(parser, groups=False)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print who answers."""
+    with open_client(arguments) as client:
+        info = client.server_info()
+    if arguments.json:
+        print(json.dumps(asdict(info)))
+    else:
+        versions = ", ".join(map(str, info.model_versions))
+        print(f"{info.url}: {info.name} {info.version}")
+        print(
+            f"model {info.model}, version {versions}, up to {info.max_batch_rows} rows per request"
+        )
+    return 0

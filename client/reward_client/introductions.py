@@ -1,0 +1,83 @@
+"""Who answers at an address, held to the contract: at first, and whenever it may have changed."""
+
+from tritonclient.grpc import service_pb2
+
+from reward_client import wire
+from reward_client.asking import Asking
+from reward_client.endpoints import Endpoint
+from reward_client.errors import ModelNotFoundError, ModelNotReadyError
+from reward_client.options import Terms
+from reward_client.results import ServerInfo
+from reward_client.steps import Steps
+
+
+class Introductions:
+    """Holds servers to the contract.
+
+    Args:
+        asking: how they are asked.
+    """
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+
+    def current(self, endpoint: Endpoint, terms: Terms) -> Steps[ServerInfo]:
+        """Who answers there; asked again if it may be another one by now."""
+        known = endpoint.known()
+        if known is not None:
+            return known
+        if endpoint.info is None:
+            return (yield from self.anew(endpoint, terms))
+        return (yield from self._held(endpoint, endpoint.info, terms, terms.version))
+
+    def anew(self, endpoint: Endpoint, terms: Terms) -> Steps[ServerInfo]:
+        """Who answers there now.
+
+        Raises:
+            ContractError: its model is another one.
+            ServerError: there was no answer.
+        """
+        name = self._asking.options.model
+        ask = self._asking.ask
+        server = yield from ask(
+            endpoint, "ServerMetadata", service_pb2.ServerMetadataRequest(), terms
+        )
+        model = service_pb2.ModelMetadataRequest(name=name, version=terms.version)
+        metadata = yield from ask(endpoint, "ModelMetadata", model, terms)
+        versions = tuple(sorted(int(number) for number in metadata.versions))
+        if not versions:
+            raise ModelNotFoundError(f"{endpoint.url} has no version of {name}", url=endpoint.url)
+        endpoint.forget()
+        info = ServerInfo(endpoint.url, server.name, server.version, name, versions, 1)
+        return (yield from self._held(endpoint, info, terms, terms.version, *versions))
+
+    def hold_version(self, endpoint: Endpoint, version: int, terms: Terms) -> Steps[None]:
+        """Hold a version to the contract that answered and was not known there.
+
+        Raises:
+            ModelNotReadyError: it has been exchanged again.
+            ContractError: it is another model.
+        """
+        info = endpoint.info or (yield from self.anew(endpoint, terms))
+        if version in endpoint.versions:
+            return
+        try:
+            yield from self._held(endpoint, info, terms, str(version), version)
+        except ModelNotFoundError as error:
+            raise ModelNotReadyError(str(error), url=error.url, code=error.code) from error
+
+    def _held(
+        self, endpoint: Endpoint, info: ServerInfo, terms: Terms, version: str, *versions: int
+    ) -> Steps[ServerInfo]:
+        name = self._asking.options.model
+        request = service_pb2.ModelConfigRequest(name=name, version=version)
+        response = yield from self._asking.ask(endpoint, "ModelConfig", request, terms)
+        try:
+            max_rows = wire.check_config(response.config, endpoint.url)
+        except Exception:
+            endpoint.forget()
+            raise
+        all_versions = tuple(sorted({*info.model_versions, *versions}))
+        held = ServerInfo(info.url, info.name, info.version, name, all_versions, max_rows)
+        endpoint.hold(held, *versions)
+        return held

@@ -1,0 +1,82 @@
+"""Many rows as several requests, and their answers as those of one version of the model."""
+
+import contextlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reward_client import wire
+from reward_client.attempts import Answer, Attempts, BatchTooLargeError
+from reward_client.endpoints import Endpoints
+from reward_client.introductions import Introductions
+from reward_client.log import LOG
+from reward_client.options import Terms
+from reward_client.steps import Steps, Together
+
+RESCORES = 16  # times that parts of a call are scored again because the model was exchanged
+FRUITLESS = 4  # of them without an answer of the version that is wanted: it is gone
+
+
+class Parts:
+    """Asks for any number of rows.
+
+    Args:
+        endpoints: the servers.
+        introductions: who they are.
+        attempts: how they are asked.
+    """
+
+    def __init__(
+        self, endpoints: Endpoints, introductions: Introductions, attempts: Attempts
+    ) -> None:
+        self._endpoints = endpoints
+        self._introductions = introductions
+        self._attempts = attempts
+
+    def answers(self, ids: NDArray[np.int32], terms: Terms) -> Steps[list[Answer]]:
+        """The answers for rows [B, S], in their order and of one version."""
+        answers = None
+        while answers is None:
+            max_rows = yield from self._max_batch_rows(terms)
+            with contextlib.suppress(BatchTooLargeError):  # for a server met only now
+                answers = yield from self._of_batches(list(wire.batches(ids, max_rows)), terms)
+        return answers
+
+    def _max_batch_rows(self, terms: Terms) -> Steps[int]:
+        """Rows that fit into a request to any server known so far."""
+        known = self._endpoints.max_batch_rows()
+        if known is not None:
+            return known
+        info = yield from self._attempts.until_served(
+            terms, lambda one: self._introductions.current(one, terms)
+        )
+        return info.max_batch_rows
+
+    def _of_batches(self, batches: list[NDArray[np.int32]], terms: Terms) -> Steps[list[Answer]]:
+        if len(batches) == 1:
+            return [(yield from self._attempts.answer(batches[0], terms))]
+        answers: list[Answer] = yield Together(
+            [self._attempts.answer(batch, terms) for batch in batches]
+        )
+        wanted, n_fruitless = _latest(answers), 0
+        for _ in range(RESCORES):
+            stale = [i for i, one in enumerate(answers) if one.version != wanted]
+            if not stale:
+                break
+            LOG.info("two versions answered one call: %d requests are repeated", len(stale))
+            again: list[Answer] = yield Together(
+                [self._attempts.answer(batches[i], terms, wanted) for i in stale]
+            )
+            for i, answer in zip(stale, again, strict=True):
+                answers[i] = answer
+            n_fruitless = 0 if any(one.version == wanted for one in again) else n_fruitless + 1
+            if n_fruitless == FRUITLESS:
+                wanted, n_fruitless = _latest(answers), 0
+        wire.check_one_version([answer.version for answer in answers])
+        return answers
+
+
+def _latest(answers: Sequence[Answer]) -> int:
+    """The version that answered last: the one that stays when a server exchanges its model."""
+    return max(answers, key=lambda one: one.heard_at).version

@@ -1,0 +1,81 @@
+"""RPCs to one server from the client that blocks."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from reward_client.addresses import has_many_addresses
+from reward_client.channels import Channels, Line
+from reward_client.connection import Connection
+from reward_client.steps import Ask
+
+CLOSED = "the client is closed; make a new one"
+
+
+class Server:
+    """Channels to one address."""
+
+    def __init__(self, url: str, connection: Connection) -> None:
+        credentials = connection.tls.credentials() if connection.tls else None
+        options = connection.channel_options()
+
+        def open_channel() -> grpc.Channel:
+            if credentials is None:
+                return grpc.insecure_channel(url, options)
+            return grpc.secure_channel(url, credentials, options)
+
+        has_many = has_many_addresses(url)
+        self._channels = Channels(connection.channels, open_channel, has_many=has_many)
+        self._process = os.getpid()
+        self._is_closed = False
+
+    def ask(self, step: Ask) -> Any:  # noqa: ANN401  # a message, or the error
+        """Wait for the outcome of an RPC."""
+        line, outcome, began = self._take(), None, time.monotonic()
+        try:
+            method: Callable[..., Any] = getattr(line.stub, step.method)
+            outcome = method(step.request, timeout=step.timeout_s, metadata=step.metadata)
+        except grpc.RpcError as error:
+            outcome = error
+        finally:
+            channel = self._channels.give_back(line, began, outcome)
+            if channel is not None:
+                channel.close()
+        return outcome
+
+    def start(self, step: Ask, answered: Callable[[Any], None]) -> Callable[[], object]:
+        """Begin an RPC, tell its outcome on a thread of gRPC's, and return what stops it."""
+        line, began = self._take(), time.monotonic()
+        method = getattr(line.stub, step.method).future
+        call = method(step.request, timeout=step.timeout_s, metadata=step.metadata)
+
+        def ended(call: Any) -> None:  # noqa: ANN401  # response and call at once
+            outcome = call if call.code() is not grpc.StatusCode.OK else call.result()
+            answered(outcome)
+            channel = self._channels.give_back(line, began, outcome)
+            if channel is not None:  # which gRPC's own thread cannot close
+                threading.Thread(target=channel.close, daemon=True).start()
+
+        call.add_done_callback(ended)
+        stop: Callable[[], object] = call.cancel
+        return stop
+
+    def close(self) -> None:
+        """Close all channels."""
+        self._is_closed = True
+        for channel in self._channels.all:
+            channel.close()
+
+    def _take(self) -> Line[grpc.Channel]:
+        if self._is_closed:
+            raise ValueError(CLOSED)
+        if self._process != os.getpid():
+            raise ValueError(
+                f"the client was made in process {self._process} and cannot be used in process "
+                f"{os.getpid()}, forked from it; make one in each process, after the fork"
+            )
+        return self._channels.take()
