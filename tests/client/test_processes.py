@@ -11,17 +11,14 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from network import free_port
+from network import free_port, score_once
 
 import reward_client
 from reward_client import (
     AsyncRewardClient,
-    Connection,
     ContractError,
     InvalidInputError,
     NonFiniteRewardError,
-    Retry,
-    RewardClient,
     RewardError,
     ServerError,
     UnavailableError,
@@ -72,16 +69,11 @@ def test_an_error_is_pickled_with_its_fields(kind: type[RewardError]) -> None:
         assert vars(copy) == vars(error)
 
 
-def score_nowhere(url: str) -> None:
-    connection = Connection(retry=Retry(attempts=2, first_pause_s=0))
-    RewardClient(url, connection=connection).score(["Hi"])
-
-
 def test_an_error_comes_out_of_a_pool_of_processes() -> None:
     url = f"127.0.0.1:{free_port()}"
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         with pytest.raises(UnavailableError) as caught:
-            pool.apply_async(score_nowhere, [url]).get(timeout=120)
+            pool.apply_async(score_once, [url]).get(timeout=120)
         assert (caught.value.url, caught.value.attempts) == (url, 2)
 
 
