@@ -1,6 +1,5 @@
 """From a checkpoint to a published version: load, write, compare, publish."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +9,16 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from reward_contract.facts import MANIFEST_NAME, Facts
+from reward_contract.integrity import sha256_of
 from reward_export import checkpoint as checkpoints
 from reward_export import parity as parities
 from reward_export import repository as repositories
+from reward_export.golden import golden, one_publisher, show
 from reward_export.precision import PRECISIONS
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
-MANIFEST_NAME = "manifest.json"
 LIBRARIES = ("gpt2-reward", "torch", "transformers", "onnx", "onnx-ir", "numpy")
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # one of the two is installed
 
@@ -88,30 +89,41 @@ def export(options: ExportOptions, say: Say) -> Published:
         session = parities.open_session(graph, precision.providers)
         n_positions = checkpoint.architecture.n_positions
         parity = parities.check(session, checkpoint, n_positions, precision.tolerance)
-        manifest = _manifest(options, checkpoint, parity, staged)
+        facts = Facts(golden=golden(checkpoint, parity.tolerance), sha256=_hashes(staged))
+        manifest = _manifest(options, checkpoint, parity) | facts.as_json()
         manifest["provider"] = session.get_providers()[0]  # what the comparison ran on
         (staged / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
-        path = repositories.publish(
-            staged, folder, version=options.version, overwrite=options.overwrite
-        )
+        path = _publish(options, folder, staged, facts)
     return Published(path, parity)
 
 
+def _publish(options: ExportOptions, folder: Path, staged: Path, facts: Facts) -> Path:
+    """Show the version's facts, rename it into place, and return where it is now."""
+    with one_publisher(folder):
+        taken = repositories.numbers_taken(folder)
+        version = options.version or max(taken, default=0) + 1
+        repositories.check_version(folder, version, overwrite=options.overwrite)
+        show(folder / repositories.CONFIG_NAME, version, facts, kept=taken, scratch=staged)
+        return repositories.publish(
+            staged, folder, version=options.version, overwrite=options.overwrite
+        )
+
+
 def _manifest(
-    options: ExportOptions,
-    checkpoint: checkpoints.Checkpoint,
-    parity: parities.Parity,
-    staged: Path,
+    options: ExportOptions, checkpoint: checkpoints.Checkpoint, parity: parities.Parity
 ) -> dict[str, object]:
     return {
         "source": checkpoint.source,
         "revision": checkpoint.revision,
         "precision": options.precision,
-        "sha256": {name: _sha256(staged / name) for name in (GRAPH_NAME, DATA_NAME)},
         "parity": parity.as_dict(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": _versions(),
     }
+
+
+def _hashes(staged: Path) -> dict[str, str]:
+    return {name: sha256_of(staged / name) for name in (GRAPH_NAME, DATA_NAME)}
 
 
 def _versions() -> dict[str, str]:
@@ -122,11 +134,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # the other of the two runtimes
     return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

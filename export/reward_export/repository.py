@@ -167,7 +167,7 @@ def publish(staged: Path, folder: Path, *, version: int | None, overwrite: bool)
 def _rename_to_next(staged: Path, folder: Path) -> Path:
     """Others may publish at the same time: whoever renames first has the number."""
     while True:
-        target = folder / str(max(_numbers_taken(folder), default=0) + 1)
+        target = folder / str(max(numbers_taken(folder), default=0) + 1)
         try:
             return staged.rename(target)
         except OSError as error:
@@ -175,7 +175,8 @@ def _rename_to_next(staged: Path, folder: Path) -> Path:
                 raise
 
 
-def _numbers_taken(folder: Path) -> list[int]:
+def numbers_taken(folder: Path) -> list[int]:
+    """Version numbers that are not given out again: published ones, and withdrawn ones."""
     hidden = (path.name.removeprefix(_WITHDRAWN) for path in folder.glob(f"{_WITHDRAWN}*"))
     return [*published_versions(folder), *(int(name) for name in hidden if name.isdecimal())]
 

@@ -23,7 +23,8 @@ def options() -> Iterator[tuple[str, argparse.Action]]:
 
 def test_all_commands_are_found() -> None:
     assert set(COMMANDS) == {
-        *("score", "rank", "http", "export", "rollback", "serve", "rows", "train", "evaluate")
+        *("score", "rank", "http", "export", "rollback", "serve", "verify"),
+        *("rows", "train", "evaluate"),
     }
 
 
