@@ -54,10 +54,14 @@ def reasons(log: str) -> tuple[str, ...]:
 
 
 def failed_loads(log: str) -> list[tuple[str, int]]:
-    """Models and versions that Triton could not load, in order."""
-    return [
-        (load["failed"], int(load["version"])) for load in _LOAD.finditer(log) if load["failed"]
-    ]
+    """Models and versions that Triton could not load, and has not begun to load again since."""
+    failed: dict[tuple[str, int], None] = {}
+    for load in _LOAD.finditer(log):
+        if load["failed"]:
+            failed[load["failed"], int(load["version"])] = None
+        elif load["begun"]:
+            failed.pop((load["begun"], int(load["number"])), None)
+    return [*failed]
 
 
 def unfinished_loads(log: str) -> list[tuple[str, int]]:

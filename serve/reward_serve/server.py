@@ -62,6 +62,11 @@ class TritonServer:
         quarantine: versions that it leaves out, and adds to; its successor gets the same.
         tell: is told what happens while it runs, a line each.
 
+    Attributes:
+        options: as asked for; the host as an address.
+        quarantine: shared with the successors.
+        failed: versions that Triton could not load, while `wait` runs.
+
     Example:
         >>> with TritonServer(ServerOptions(Path("model_repository"))) as server:  # doctest: +SKIP
         ...     print(server.grpc_url)
@@ -81,6 +86,8 @@ class TritonServer:
         self._folder: Path | None = None
         self._models: Models | None = None
         self._loader_hangs = False
+        self._log_bytes = 0
+        self.failed: list[Version] = []
         self._region = f"gpt2_reward_{uuid.uuid4().hex[:12]}_"
         self._stop_signals = 0
         self._ended = threading.Event()
@@ -204,6 +211,7 @@ class TritonServer:
                 continue
             for child in watch.newly_dead():
                 self._bury(child)
+            self._note_failed_loads()
             if self._loader_hangs and self.models.changed.is_set():
                 # Triton waits for the dead process for ever, and loads nothing else
                 self._end_now(UpgradeError, "versions have changed since a process died loading")
@@ -255,6 +263,20 @@ class TritonServer:
         text = log.read_text("utf-8", "replace")
         failed = [Version(*one) for one in (*failed_loads(text), *unfinished_loads(text))]
         return self._models.put_away(failed, "it could not be loaded")
+
+    def _note_failed_loads(self) -> None:
+        """Tell of versions that Triton could not load; the ones before them continue."""
+        size = self.log.stat().st_size
+        if size == self._log_bytes:
+            return
+        self._log_bytes = size
+        text = self.log.read_text("utf-8", "replace")
+        found = [Version(*load) for load in failed_loads(text)]
+        for version in found:
+            if version not in self.failed:
+                why = [line for line in reasons(text) if f"version {version.number}" in line]
+                self._tell(f"{version} could not be loaded: {(why or ['see the log'])[-1]}")
+        self.failed = found
 
     def _follow_repository(self) -> None:
         while not self._ended.wait(SYNC_S):

@@ -115,7 +115,8 @@ class Supervisor:
             server.wait(self._unhealthy)
 
     def _unhealthy(self) -> str:
-        self.health.n_quarantined = len(self.server.quarantine.reasons)
+        away = {*self.server.quarantine.reasons, *self.server.failed}
+        self.health.n_quarantined = len(away)
         if self.health.misses < self.pulse.misses:
             return ""
         return f"{self.health.misses} heartbeats in a row failed; {self.health.reason}"
