@@ -143,7 +143,7 @@ def load(source: str, *, revision: str | None = None) -> Checkpoint:
     Raises:
         CheckpointError: it is not there, is no GPT-2 classifier with one output or two, has no
             trained head, has weights that would be left out, or its pad id, vocabulary or
-            positions do not fit the contract.
+            positions do not fit the contract, or a weight is NaN or infinite.
     """
     config = _config(source, revision)
     architecture = _architecture(config, source)
@@ -166,12 +166,23 @@ def load(source: str, *, revision: str | None = None) -> Checkpoint:
             f"not have, {unexpected[0]} among them; without them its rewards would be others. "
             "Merge adapters, and export what GPT2ForSequenceClassification.save_pretrained wrote"
         )
+    _check_finite(model, source)
     return Checkpoint(
         model.float().eval(),
         source,
         getattr(config, "_commit_hash", None) or revision_of(Path(source)),
         architecture,
     )
+
+
+def _check_finite(model: GPT2ForSequenceClassification, source: str) -> None:
+    """Every weight: the texts that are compared read few of the embeddings."""
+    for name, tensor in model.state_dict().items():
+        if n_bad := int((~torch.isfinite(tensor)).sum()):
+            raise CheckpointError(
+                f"{source} has {n_bad} of {tensor.numel()} values in {name} that are NaN or "
+                "infinite; the rewards of texts that read them would be as well"
+            )
 
 
 def _config(source: str, revision: str | None) -> GPT2Config:

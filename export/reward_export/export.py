@@ -1,6 +1,5 @@
 """From a checkpoint to a published version: load, write, compare, publish."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +9,16 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from reward_contract.facts import MANIFEST_NAME, Facts
+from reward_contract.integrity import sha256_of
 from reward_export import checkpoint as checkpoints
 from reward_export import parity as parities
+from reward_export.golden import golden
 from reward_export.precision import PRECISIONS
 from reward_export.repository import ModelFolder
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
-MANIFEST_NAME = "manifest.json"
 LIBRARIES = ("gpt2-reward", "torch", "transformers", "onnx", "onnx-ir", "numpy")
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # one of the two is installed
 
@@ -87,29 +88,30 @@ def export(options: ExportOptions, say: Say) -> Published:
         session = parities.open_session(graph, precision.providers)
         n_positions = checkpoint.architecture.n_positions
         parity = parities.check(session, checkpoint, n_positions, precision.tolerance)
-        manifest = _manifest(options, checkpoint, parity, staged)
+        facts = Facts(golden=golden(checkpoint, parity.tolerance), sha256=_hashes(staged))
+        manifest = _manifest(options, checkpoint, parity) | facts.as_json()
         manifest["provider"] = session.get_providers()[0]  # what the comparison ran on
         (staged / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
-        path = folder.publish(staged, options.version)
+        path = folder.publish(staged, options.version, facts)
     return Published(path, parity)
 
 
 def _manifest(
-    options: ExportOptions,
-    checkpoint: checkpoints.Checkpoint,
-    parity: parities.Parity,
-    staged: Path,
+    options: ExportOptions, checkpoint: checkpoints.Checkpoint, parity: parities.Parity
 ) -> dict[str, object]:
     return {
         "source": checkpoint.source,
         "revision": checkpoint.revision,
         "precision": options.precision,
         "head": checkpoint.head,
-        "sha256": {name: _sha256(staged / name) for name in (GRAPH_NAME, DATA_NAME)},
         "parity": parity.as_dict(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": _versions(),
     }
+
+
+def _hashes(staged: Path) -> dict[str, str]:
+    return {name: sha256_of(staged / name) for name in (GRAPH_NAME, DATA_NAME)}
 
 
 def _versions() -> dict[str, str]:
@@ -120,11 +122,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # the other of the two runtimes
     return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -17,24 +17,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 from reward_contract import MODEL_NAME
+from reward_contract.facts import Facts
+from reward_export.configuration import CONFIG_NAME, configuration, show
 from reward_export.errors import PublishError, VersionTakenError
-from reward_export.staging import staged_in, sweep
+from reward_export.staging import one_at_a_time, staged_in, sweep
 
-CONFIG_NAME = "config.pbtxt"
 _WITHDRAWN = ".withdrawn-"  # hidden from Triton, which reads numbers only
-
-
-def configuration() -> bytes:
-    """The model's `config.pbtxt`, as the project serves it."""
-    packaged = resources.files("reward_export") / "data" / CONFIG_NAME
-    if packaged.is_file():
-        return packaged.read_bytes()
-    # an editable install is the checkout, which has the file where Triton looks for it
-    return (Path(__file__).parents[2] / "model_repository" / MODEL_NAME / CONFIG_NAME).read_bytes()
 
 
 class ModelFolder:
@@ -132,12 +123,13 @@ class ModelFolder:
         except OSError as error:
             raise PublishError(f"cannot write to {self.path}: {error.strerror or error}") from error
 
-    def publish(self, staged: Path, version: int | None = None) -> Path:
+    def publish(self, staged: Path, version: int | None = None, facts: Facts | None = None) -> Path:
         """Rename a staged folder into its version, and return where it is now.
 
         Args:
             staged: the folder that `staging` gave, complete.
             version: the number; the next free one if None.
+            facts: of the version, for clients of a server; they are shown in the configuration.
 
         Raises:
             VersionTakenError: another version has the number, or had it.
@@ -146,7 +138,11 @@ class ModelFolder:
             path.chmod(0o644)  # whatever the umask: another user may serve it
             _flush(path)
         _flush(staged)
-        target = self._rename_to_next(staged) if version is None else self._rename(staged, version)
+        with one_at_a_time(self.path):
+            if version is None:
+                target = self._rename_to_next(staged, facts)
+            else:
+                target = self._rename(staged, version, facts)
         _flush(self.path)
         return target
 
@@ -177,21 +173,27 @@ class ModelFolder:
             ) from error
         return withdrawn, self.path / str(earlier[-1])
 
-    def _rename_to_next(self, staged: Path) -> Path:
-        """Others may publish at the same time: whoever renames first has the number."""
+    def _rename_to_next(self, staged: Path, facts: Facts | None) -> Path:
+        """Where folders cannot be locked, whoever renames first has the number."""
         while True:
             with contextlib.suppress(VersionTakenError):
-                taken = [*self.versions(), *self._withdrawn()]
-                return self._rename(staged, max(taken, default=0) + 1)
+                return self._rename(staged, max(self._taken_numbers(), default=0) + 1, facts)
 
-    def _rename(self, staged: Path, version: int) -> Path:
+    def _rename(self, staged: Path, version: int, facts: Facts | None) -> Path:
         self.check(version)
+        if facts is not None:
+            show(
+                self.path / CONFIG_NAME, version, facts, kept=self._taken_numbers(), scratch=staged
+            )
         try:
             return staged.rename(self.path / str(version))
         except OSError as error:
             if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
                 raise self._taken(version) from error
             raise
+
+    def _taken_numbers(self) -> list[int]:
+        return [*self.versions(), *self._withdrawn()]
 
     def _withdrawn(self) -> list[int]:
         hidden = (path.name.removeprefix(_WITHDRAWN) for path in self.path.glob(f"{_WITHDRAWN}*"))

@@ -47,6 +47,18 @@ def staged_in(room: Path) -> Iterator[Path]:
             os.close(lock)
 
 
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other export publishes into the model's folder, and keep others waiting."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # network file systems that lock no folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _make(room: Path) -> tuple[Path, int | None]:
     """A folder and its lock; None where there are no locks."""
     while True:

@@ -6,10 +6,13 @@ RewardError
     ├── PortError        an address cannot be listened on
     ├── SecurityError    certificates or keys that do not fit together
     ├── RepositoryError  no repository, or nothing exported into it
+    ├── VerifyError      a server cannot be compared with what was exported
     └── ServerLogError   tritonserver failed, with its own reason
         ├── StartError   it ended while starting, or did not become ready
         └── EndedError   it ended by itself after it had been ready
-            └── ModelProcessError   a model's process has died, so it was stopped
+            ├── ModelProcessError   a model's process has died, so it was stopped
+            ├── UnhealthyError      it did not answer golden rows rightly, so it was stopped
+            └── UpgradeError        it could load nothing any more, so it was stopped
 """
 
 from pathlib import Path
@@ -45,6 +48,10 @@ class RepositoryError(ServeError):
     """There is no repository, or nothing was exported into it."""
 
 
+class VerifyError(ServeError):
+    """A server does not answer, or there is nothing to compare it with."""
+
+
 class ServerLogError(ServeError):
     """tritonserver failed.
 
@@ -69,3 +76,11 @@ class EndedError(ServerLogError):
 
 class ModelProcessError(EndedError):
     """A model's process has died; tritonserver, which does not mend that, was stopped."""
+
+
+class UnhealthyError(EndedError):
+    """It did not answer golden rows, or wrongly; it was stopped."""
+
+
+class UpgradeError(EndedError):
+    """A version's process died while loading, Triton waits for it, and there is another version."""

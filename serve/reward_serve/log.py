@@ -1,9 +1,14 @@
 """Finds the reason in a tritonserver's log, and follows it while it grows."""
 
+import os
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
+
+Tell: TypeAlias = Callable[[str], None]
+"""Is told what happens, a line each."""
 
 # severity, date, time, process, place] "message": E1123 07:01:02.345678 123 server.cc:251] "..."
 # or, of a configuration's parser: [libprotobuf ERROR PATH:123] ...
@@ -18,14 +23,24 @@ _NOISY_PLACES = frozenset(
     {"pinned_memory_manager.cc", "cuda_memory_manager.cc", "metrics.cc", "chttp2_server.cc"}
 )
 _TRACEBACK = r"\n\nAt:"  # Triton prints a Python error's traceback behind it, escaped, in one line
+_NO_REASON = re.compile(r"[IW]\d{4} |[+|]")  # information, and the borders of tables
+_LOAD = re.compile(
+    r"""\bloading:\ (?P<begun>[\w.-]+):(?P<number>\d+)"$
+    |successfully\ loaded\ '(?P<loaded>[\w.-]+)'
+    |failed\ to\ load\ '(?P<failed>[\w.-]+)'\ version\ (?P<version>\d+)""",
+    re.MULTILINE | re.VERBOSE,
+)
 MOST = 5
 POLL_S = 0.1
+MAX_LOG_BYTES = 64 << 20
+BLOCK_BYTES = 1 << 20
 
 
 def reasons(log: str) -> tuple[str, ...]:
     """The error lines of a log without their prefixes, each once, at most five.
 
-    Where the server gave none, the last lines of the log: it may have died of a signal.
+    Where the server gave none, the last lines that are no information of its own: what died
+    may have said something.
     """
     told = dict.fromkeys(
         match["message"].partition(_TRACEBACK)[0].strip()
@@ -34,7 +49,44 @@ def reasons(log: str) -> tuple[str, ...]:
     )
     if told:
         return tuple(told)[:MOST]
-    return tuple(line.strip() for line in log.splitlines()[-MOST:] if line.strip())
+    lines = [line.strip() for line in log.splitlines() if not _NO_REASON.match(line)]
+    return tuple(line for line in lines if line)[-MOST:]
+
+
+def failed_loads(log: str) -> list[tuple[str, int]]:
+    """Models and versions that Triton could not load, and has not begun to load again since."""
+    failed: dict[tuple[str, int], None] = {}
+    for load in _LOAD.finditer(log):
+        if load["failed"]:
+            failed[load["failed"], int(load["version"])] = None
+        elif load["begun"]:
+            failed.pop((load["begun"], int(load["number"])), None)
+    return [*failed]
+
+
+def unfinished_loads(log: str) -> list[tuple[str, int]]:
+    """Models and versions that Triton began to load and has not finished with, in order."""
+    begun: dict[tuple[str, int], None] = {}
+    for load in _LOAD.finditer(log):
+        if load["begun"]:
+            begun[load["begun"], int(load["number"])] = None
+        elif load["loaded"]:
+            begun = {one: None for one in begun if one[0] != load["loaded"]}
+        else:
+            begun.pop((load["failed"], int(load["version"])), None)
+    return [*begun]
+
+
+def bound(log: Path) -> None:
+    """Cut a log that has grown beyond `MAX_LOG_BYTES` to its end, and keep the rest as `.1`."""
+    if log.stat().st_size <= MAX_LOG_BYTES:
+        return
+    old = log.with_name(f"{log.name}.1")
+    with log.open("rb") as source, old.open("wb") as kept:
+        source.seek(-MAX_LOG_BYTES // 2, os.SEEK_END)
+        while block := source.read(BLOCK_BYTES):
+            kept.write(block)
+    os.truncate(log, 0)
 
 
 def follow(log: Path, to: BinaryIO, ended: threading.Event) -> None:
@@ -43,6 +95,8 @@ def follow(log: Path, to: BinaryIO, ended: threading.Event) -> None:
         last = False
         while not last:
             last = ended.wait(POLL_S)
+            if log.stat().st_size < source.tell():  # it was cut
+                source.seek(0)
             to.write(source.read())
             to.flush()
 

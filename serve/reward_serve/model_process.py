@@ -1,12 +1,55 @@
-"""Notices that a model's process has died, which tritonserver 2.51 keeps to itself.
+"""Looks after the processes that Triton's Python backend runs the models in.
 
-Triton's Python backend runs each model instance in a process of its own and does not start a
-dead one again: the server stays "ready", and fails every request from then on.
+tritonserver 2.51 keeps to itself that one has died. A server whose model is loaded stays "ready"
+and fails requests from then on; a server that is loading a version waits for it for ever.
+
+The backend names its processes by version and model (`v2 gpt2_reward`), which they keep as zombies.
 """
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from reward_serve.ends import how_status
+
 PROCESSES = Path("/proc")
+IDLE = frozenset("SI")  # waiting for something to happen
+RESCAN_LOOKS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process that tritonserver has started.
+
+    Attributes:
+        name: `v2 gpt2_reward`, or the program's name until the backend has begun.
+        state: one letter, as in proc(5).
+        ticks: processor time that it has used, in the kernel's clock ticks.
+        wait_status: how it ended, if it has.
+    """
+
+    name: str
+    state: str
+    ticks: int
+    wait_status: int
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has ended, and nothing has waited for it."""
+        return self.state == "Z"
+
+    @property
+    def serves(self) -> tuple[str, int] | None:
+        """The beginning of its model's name, and the version; None if it has not begun to load."""
+        version, _, model = self.name.partition(" ")
+        if not (version.startswith("v") and version[1:].isdecimal()):
+            return None
+        return model, int(version[1:])
+
+    @property
+    def end(self) -> str:
+        """How it ended: a signal or an exit code."""
+        return how_status(self.wait_status)
 
 
 class Watch:
@@ -14,27 +57,76 @@ class Watch:
 
     def __init__(self, server: int) -> None:
         self._server = server
+        self._known: list[int] = []
+        self._looks = 0
         self._seen_dead: set[int] = set()
+        self._told: set[int] = set()
 
-    def finds_dead(self) -> bool:
-        """Whether a child was dead, and not waited for, at this look and at the one before.
+    def newly_dead(self) -> list[Child]:
+        """Children that were dead, and not waited for, at this look and the one before; each once.
 
         A model that is unloaded ends its process too, but then the server waits for it.
         """
-        dead = {pid for pid, state in children(self._server).items() if state == "Z"}
-        stays_dead = bool(dead & self._seen_dead)
-        self._seen_dead = dead
-        return stays_dead
+        if self._looks % RESCAN_LOOKS == 0:  # a server has dozens of threads to ask
+            self._known = [*children(self._server)]
+        self._looks += 1
+        now = _look_at(self._known, self._server)
+        dead = {pid: child for pid, child in now.items() if child.is_dead}
+        stay_dead = (dead.keys() & self._seen_dead) - self._told
+        self._seen_dead = {*dead}
+        self._told |= stay_dead
+        return [dead[pid] for pid in stay_dead]
 
 
-def children(parent: int) -> dict[int, str]:
-    """The processes that `parent` has started, and the state of each, as in proc(5)."""
+class Idleness:
+    """Whether a server's model processes all wait for work, at this look and the ones before.
+
+    Processes that are stopped, or run, or wait for a processor are not idle.
+    """
+
+    def __init__(self, server: int) -> None:
+        self._server = server
+        self._ticks: dict[int, int] = {}
+        self._looks = 0
+
+    def lasts(self) -> int:
+        """For how many looks in a row they have been idle, this one included."""
+        now = {pid: child for pid, child in children(self._server).items() if not child.is_dead}
+        ticks = {pid: child.ticks for pid, child in now.items()}
+        idle = ticks == self._ticks and all(child.state in IDLE for child in now.values())
+        self._ticks = ticks
+        self._looks = self._looks + 1 if idle else 0
+        return self._looks
+
+
+def children(parent: int) -> dict[int, Child]:
+    """The processes that `parent` has started, by their ids."""
+    return _look_at(_child_ids(parent), parent)
+
+
+def _look_at(pids: Iterable[int], parent: int) -> dict[int, Child]:
     found = {}
-    for stat in PROCESSES.glob("[0-9]*/stat"):
+    for pid in pids:
         try:
-            state, of = stat.read_text().rpartition(")")[2].split()[:2]
+            stat = (PROCESSES / str(pid) / "stat").read_text()
         except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             continue
-        if int(of) == parent:
-            found[int(stat.parent.name)] = state
+        name, _, rest = stat.partition("(")[2].rpartition(") ")
+        fields = rest.split()
+        if int(fields[1]) == parent:
+            ticks = int(fields[11]) + int(fields[12])
+            found[pid] = Child(name, fields[0], ticks, int(fields[49]))
     return found
+
+
+def _child_ids(parent: int) -> Iterator[int]:
+    """Each thread lists the processes that it has started, unless the kernel is built without."""
+    threads = PROCESSES / str(parent) / "task"
+    if not (threads / str(parent) / "children").exists():
+        yield from (int(path.name) for path in PROCESSES.glob("[0-9]*"))
+        return
+    for thread in threads.glob("*/children"):
+        try:
+            yield from map(int, thread.read_text().split())
+        except (FileNotFoundError, ProcessLookupError):  # the thread has ended
+            continue

@@ -17,6 +17,34 @@ class Ports(NamedTuple):
     metrics: int
 
 
+def own_address(host: str) -> str:
+    """An IPv4 address for a host as given: Triton's HTTP takes no names, and no IPv6.
+
+    Raises:
+        PortError: it has none.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        hint = "0.0.0.0 listens on every one" if ":" in host else "give an address of this machine"
+        raise PortError(
+            f"cannot listen on {host}: it is not an IPv4 address or the name of one, which is all "
+            f"that Triton's HTTP and metrics take; {hint}",
+            port=0,
+        ) from error
+    return str(found[0][4][0])
+
+
+def outside_address() -> str | None:
+    """The address by which other machines probably reach this one; None if there is no network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses a way out
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
+
+
 def choose_ports(host: str, wanted: Ports) -> Ports:
     """The wanted ports, all of them free on `host`; 0 becomes a free one.
 

@@ -14,7 +14,8 @@ from reward_serve.errors import SecurityError
 HEADER = "reward-control"
 # loading models, registering shared memory, and changing what is traced and logged
 CONTROL = "model-repository,shared-memory,trace,logging"
-# all of HTTP but health, which probes ask: Triton has no TLS there
+# all of HTTP but health, which probes ask: there is no TLS, and Triton 2.51 dies of some bodies
+# before it has read them to the end; what is closed is refused before the body is read
 BESIDES_HEALTH = f"inference,metadata,model-config,statistics,{CONTROL}"
 
 
@@ -23,21 +24,27 @@ class Security:
     """What the server asks of its callers.
 
     Attributes:
-        certificate: PEM file of the gRPC port; plain text if None. With TLS, the HTTP port
-            answers health alone.
+        certificate: PEM file of the gRPC port; plain text if None.
         private_key: PEM file of that certificate.
         client_roots: PEM file; clients have to show a certificate of one of these (mutual TLS).
         control_key: value of the header that control protocols ask for; where it is None,
             nobody knows it, and they are closed.
+        http_inference: whether the HTTP port scores texts; otherwise it answers health alone to
+            callers without `http_key`.
+        http_key: value of the header that opens what is closed over HTTP: the control key, or
+            with TLS, since HTTP has none, one that this process alone knows.
 
     Raises:
-        SecurityError: a file is missing, or a certificate lacks its key.
+        SecurityError: a file is missing, a certificate lacks its key, or HTTP would carry texts
+            that gRPC encrypts.
     """
 
     certificate: Path | None = None
     private_key: Path | None = None
     client_roots: Path | None = None
     control_key: str | None = field(default=None, repr=False)
+    http_inference: bool = False
+    _drawn: str = field(default_factory=secrets.token_hex, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.private_key is None):
@@ -51,6 +58,17 @@ class Security:
                 raise SecurityError(f"there is no file {path}")
         if self.control_key is not None and not self.control_key.strip():
             raise SecurityError("an empty control key keeps nobody out; set one")
+        if self.http_inference and self.certificate is not None:
+            raise SecurityError(
+                "Triton's HTTP port has no TLS; leave out inference over HTTP, or the certificate"
+            )
+
+    @property
+    def http_key(self) -> str:
+        """Opens over HTTP what is closed there."""
+        if self.control_key is None or self.certificate is not None:
+            return self._drawn
+        return self.control_key
 
     def triton_options(self) -> tuple[str, ...]:
         """Options of tritonserver, for `ServerOptions.triton_options`."""
@@ -67,9 +85,7 @@ class Security:
             yield f"--grpc-root-cert={self.client_roots}"
 
     def _restricted(self) -> Iterator[str]:
-        key = self.control_key or secrets.token_hex()
+        key = self.control_key or self._drawn
+        closed = CONTROL if self.http_inference else BESIDES_HEALTH
         yield f"--grpc-restricted-protocol={CONTROL}:{HEADER}={key}"
-        if self.certificate is None:
-            yield f"--http-restricted-api={CONTROL}:{HEADER}={key}"
-        else:
-            yield f"--http-restricted-api={BESIDES_HEALTH}:{HEADER}={secrets.token_hex()}"
+        yield f"--http-restricted-api={closed}:{HEADER}={self.http_key}"

@@ -46,9 +46,9 @@ def test_it_carries_the_contract(config: model_config_pb2.ModelConfig) -> None:
     assert CONTRACT.as_parameters().items() <= carried.items()
 
 
-def test_it_batches_on_one_instance(config: model_config_pb2.ModelConfig) -> None:
+def test_it_batches_on_two_instances(config: model_config_pb2.ModelConfig) -> None:
     assert config.HasField("dynamic_batching")
-    assert [group.count for group in config.instance_group] == [1]
+    assert [group.count for group in config.instance_group] == [2]
 
 
 def test_its_queues_are_bounded_in_requests_and_time(

@@ -75,7 +75,7 @@ def test_callers_at_once_get_their_own_rewards(
 def test_who_answers(client: RewardClient, server: TritonServer) -> None:
     info = client.connect()
     assert (info.name, info.version) == ("triton", "2.51.0")
-    assert (info.model, info.model_versions, info.max_batch_rows) == ("gpt2_reward", (1,), 128)
+    assert (info.model, info.model_versions, info.max_batch_rows) == ("gpt2_reward", (1,), 16)
     assert info.url == server.grpc_url
 
 
@@ -110,7 +110,7 @@ def test_a_batch_that_is_too_large_is_refused(
     stub: service_pb2_grpc.GRPCInferenceServiceStub,
 ) -> None:
     with pytest.raises(grpc.RpcError, match="inference request batch-size must be <="):
-        stub.ModelInfer(request(np.zeros((129, 4), np.int32)))
+        stub.ModelInfer(request(np.zeros((17, 4), np.int32)))
 
 
 def test_bad_ids_answer_nan_for_their_row_alone(

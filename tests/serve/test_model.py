@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from lookup import add_model
 
+COMM = Path("/proc/self/comm")
+
 
 class FakeError(Exception):
     INTERNAL, CANCELLED = 1, 2
@@ -55,7 +57,9 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     utils.get_input_tensor_by_name = lambda request, name: FakeTensor(name, request.x)
     utils.triton_string_to_numpy = {"TYPE_INT64": np.int64, "TYPE_FP32": np.float32}.__getitem__
     monkeypatch.setitem(sys.modules, utils.__name__, utils)
+    name = COMM.read_text()
     yield importlib.import_module("reward_serve.backend.model")
+    COMM.write_text(name)  # which the backend gives its process
     del sys.modules["reward_serve.backend.model"]
 
 
@@ -68,6 +72,7 @@ def test_a_cancelled_request_is_not_computed_and_shifts_nobody(
             "model_config": '{"max_batch_size": 8, "input": [{"name": "x", "data_type": '
             '"TYPE_INT64"}], "output": [{"name": "y", "data_type": "TYPE_INT64"}]}',
             "model_repository": str(add_model(tmp_path, "lookup")),
+            "model_name": "lookup",
             "model_version": "1",
             "model_instance_kind": "CPU",
             "model_instance_device_id": "0",
@@ -77,6 +82,7 @@ def test_a_cancelled_request_is_not_computed_and_shifts_nobody(
     first, cancelled, last = model.execute(
         [FakeRequest(np.array([[1]])), out_of_range, FakeRequest(np.array([[2], [3]]))]
     )
+    assert COMM.read_text() == "v1 lookup\n"
     assert cancelled.error is not None
     assert cancelled.error.code == FakeError.CANCELLED
     assert first.output_tensors[0].array.tolist() == [[10]]

@@ -1,6 +1,8 @@
 """Telling a child that died from one that was ended and waited for."""
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ import pytest
 from waiting import eventually
 
 from reward_serve.commands.serve import add_arguments, polling
-from reward_serve.model_process import Watch, children
+from reward_serve.model_process import Child, Idleness, Watch, children
 
 PARENT = """
 import subprocess, sys
@@ -37,24 +39,49 @@ def go_on(parent: subprocess.Popen) -> str:
     return parent.stdout.readline().strip()
 
 
-def test_a_dead_child_is_found_at_the_second_look(parent: subprocess.Popen) -> None:
+def test_a_dead_child_is_found_at_the_second_look_and_once(parent: subprocess.Popen) -> None:
     watch = Watch(parent.pid)
     child = int(parent.stdout.readline())
     assert list(children(parent.pid)) == [child]
-    assert [watch.finds_dead(), watch.finds_dead()] == [False, False]
+    assert [watch.newly_dead(), watch.newly_dead()] == [[], []]
     assert go_on(parent) == "killed"
-    assert eventually(lambda: children(parent.pid)[child] == "Z")
-    assert [watch.finds_dead(), watch.finds_dead()] == [False, True]
+    assert eventually(lambda: children(parent.pid)[child].is_dead)
+    assert watch.newly_dead() == []
+    (dead,) = watch.newly_dead()
+    assert (dead.end, dead.name, dead.serves) == ("SIGKILL", "sleep", None)
+    assert watch.newly_dead() == []
 
 
 def test_a_child_that_was_waited_for_is_no_failure(parent: subprocess.Popen) -> None:
     watch = Watch(parent.pid)
     child = int(parent.stdout.readline())
+    assert watch.newly_dead() == []
     assert go_on(parent) == "killed"
-    assert eventually(lambda: children(parent.pid)[child] == "Z")
-    assert not watch.finds_dead()
+    assert eventually(lambda: children(parent.pid)[child].is_dead)
+    assert watch.newly_dead() == []
     assert go_on(parent) == "waited for"
-    assert [watch.finds_dead(), watch.finds_dead()] == [False, False]
+    assert [watch.newly_dead(), watch.newly_dead()] == [[], []]
+
+
+def test_what_a_process_serves_is_in_its_name() -> None:
+    def serves(name: str) -> tuple[str, int] | None:
+        return Child(name, "S", 0, 0).serves
+
+    assert serves("v12 gpt2_reward") == ("gpt2_reward", 12)
+    assert serves("triton_python_b") is None
+    assert serves("vim x") is None
+
+
+def test_processes_that_wait_are_idle_and_stopped_ones_are_not(parent: subprocess.Popen) -> None:
+    child = int(parent.stdout.readline())
+    idleness = Idleness(parent.pid)
+    assert idleness.lasts() == 0, "nothing is known of the time before"
+    assert eventually(lambda: idleness.lasts() >= 3)
+    os.kill(child, signal.SIGSTOP)
+    assert eventually(lambda: children(parent.pid)[child].state == "T")
+    assert idleness.lasts() == 0
+    os.kill(child, signal.SIGCONT)
+    assert eventually(lambda: idleness.lasts() >= 3)
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "0.5", "often"])

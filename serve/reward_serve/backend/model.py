@@ -6,6 +6,7 @@ C++ `onnxruntime` backend serves. Strings on the wire are UTF-8.
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Open the session, and hold the graph to the configuration."""
+        # what the launcher knows a process by, when it has died as well; 15 bytes are shown
+        Path("/proc/self/comm").write_text(f"v{args['model_version']} {args['model_name']}"[:15])
         config: Config = json.loads(args["model_config"])
         file = config.get("default_model_filename") or "model.onnx"
         path = Path(args["model_repository"]) / args["model_version"] / file
@@ -37,6 +40,7 @@ class TritonPythonModel:
         device = Device(args["model_instance_kind"], int(args["model_instance_device_id"]))
         settings = read_settings(config, device, onnxruntime.get_available_providers())
         self._session = open_session(str(path), settings)
+        self._next_log = 0.0
         self._run_options = onnxruntime.RunOptions()
         for key, value in settings.run_entries.items():
             self._run_options.add_run_config_entry(key, value)
@@ -51,13 +55,24 @@ class TritonPythonModel:
         """Answer the requests that Triton's batcher hands over, in their order."""
         gone = [request.is_cancelled() for request in requests]
         waiting = [request for request, left in zip(requests, gone, strict=True) if not left]
-        answers = iter(self._run_all([self._arrays(request) for request in waiting], self._run))
+        found = self._run_all([self._arrays(request) for request in waiting], self._run)
+        self._log_failures(found)
+        answers = iter(found)
         return [
             _refusal("the request was cancelled", pb_utils.TritonError.CANCELLED)
             if left
             else self._response(request, next(answers))
             for request, left in zip(requests, gone, strict=True)
         ]
+
+    def _log_failures(self, answers: Sequence[Arrays | Exception]) -> None:
+        """One line for an execution, one execution a second: the callers have the rest."""
+        failures = [answer for answer in answers if isinstance(answer, Exception)]
+        if failures and time.monotonic() >= self._next_log:
+            self._next_log = time.monotonic() + 1
+            pb_utils.Logger.log_error(
+                f"{len(failures)} of {len(answers)} requests failed: {_first_line(failures[0])}"
+            )
 
     def _arrays(self, request: "pb_utils.InferenceRequest") -> Arrays:
         return {
@@ -78,6 +93,10 @@ class TritonPythonModel:
         wanted = request.requested_output_names()
         tensors = [pb_utils.Tensor(name, answer[name]) for name in self._outputs if name in wanted]
         return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _refusal(message: str, code: int) -> "pb_utils.InferenceResponse":

@@ -1,7 +1,9 @@
 """Serve a model repository with the tritonserver of the PyPI wheel, without a container.
 
-Options behind -- go to tritonserver as they are. Ctrl-C finishes requests in flight and
-stops; a second one stops at once. Where a model's process dies, the server is started again.
+Options after -- go to tritonserver as they are. Ctrl-C finishes requests in flight and stops; a
+second one stops at once. Versions whose files are not as they were exported are not served.
+Golden rows are asked for at intervals: a server that dies, hangs or answers wrongly is started
+again, and says on the health port that it is not ready.
 """
 
 import argparse
@@ -11,11 +13,17 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from reward_serve.errors import ModelProcessError, SecurityError, ServerLogError
+from reward_serve.errors import PortError, SecurityError
+from reward_serve.health import Health, HealthPort
+from reward_serve.heartbeat import Pulse
+from reward_serve.log import Tell
+from reward_serve.ports import outside_address, own_address
 from reward_serve.security import Security
 from reward_serve.server import ServerOptions, TritonServer
+from reward_serve.supervisor import Supervisor, as_json
 
 EXTRA = "serve"
+USUAL = Pulse()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Listen on this address; the default is for this machine alone. Triton has no "
         "authentication: read docs/security.md before you open it to a network.",
     )
-    for service, port in (("gRPC", 8001), ("HTTP", 8000), ("metrics", 8002)):
+    for service, port in (("gRPC", 8001), ("HTTP", 8000), ("metrics", 8002), ("health", 8003)):
         parser.add_argument(
             f"--{service.lower()}-port",
             type=int,
@@ -41,6 +49,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="PORT",
             help=f"Serve {service} on this port; 0 takes a free one.",
         )
+    parser.add_argument(
+        "--heartbeat",
+        type=_seconds,
+        default=USUAL.every_s,
+        metavar="SECONDS",
+        help="Ask for golden rows this often, and start the server again after "
+        f"{USUAL.misses} heartbeats in a row that failed; 0 does not ask.",
+    )
+    parser.add_argument(
+        "--heartbeat-timeout",
+        type=_seconds,
+        default=USUAL.timeout_s,
+        metavar="SECONDS",
+        help="Give a heartbeat so long; longer than the longest execution, since it waits for one.",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="Write this command's own lines so, to standard error.",
+    )
     parser.add_argument(
         "--ready-timeout",
         type=float,
@@ -68,50 +97,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    server = TritonServer(
-        ServerOptions(
-            arguments.repository,
-            arguments.host,
-            arguments.grpc_port,
-            arguments.http_port,
-            arguments.metrics_port,
-            (
-                *read_security(arguments).triton_options(),
-                *polling(arguments.poll),
-                *arguments.triton_options,
-            ),
-            ready_timeout_s=arguments.ready_timeout,
-            end_with_parent=True,
-            verbose=arguments.verbose,
-        )
+    tell = _say if arguments.log_format == "text" else _say_json
+    security, health = read_security(arguments), Health()
+    _warn_of_open_ports(arguments.host, security, tell)
+    options = ServerOptions(
+        arguments.repository,
+        arguments.host,
+        arguments.grpc_port,
+        arguments.http_port,
+        arguments.metrics_port,
+        (*polling(arguments.poll), *arguments.triton_options),
+        security=security,
+        ready_timeout_s=arguments.ready_timeout,
+        end_with_parent=True,
+        verbose=arguments.verbose,
     )
-    stopping = False
+    supervisor = Supervisor(
+        TritonServer(options, tell=tell),
+        health,
+        Pulse(arguments.heartbeat, arguments.heartbeat_timeout),
+        tell,
+    )
 
     def stop(_signum: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-        server.interrupt()
+        health.mark_away("stopping")
+        supervisor.stop()
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, stop)
-    try:
-        while True:
-            try:
-                with server:
-                    _announce(server)
-                    server.wait()
-                break
-            except ModelProcessError as error:
-                _say(f"{error}\nstarting again")
-            server = server.successor()
-            if stopping:  # the signal came between the two
-                server.interrupt()
-    except ServerLogError as error:
-        if not stopping:
-            raise
-        error.log.unlink()  # told to stop before it was ready: no failure, so no log to keep
-    _say("stopped")
+    with _health_port(health, arguments.host, arguments.health_port) as port:
+        tell(f"health: {port.url}/ready, /live and /metrics")
+        supervisor.run()
+    tell("stopped")
     return 0
+
+
+def _health_port(health: Health, host: str, port: int) -> HealthPort:
+    try:
+        return HealthPort(health, own_address(host), port)
+    except (OSError, OverflowError) as error:
+        raise PortError(
+            f"cannot listen on {host}:{port} for --health-port: {error}; choose another one",
+            port=port,
+        ) from error
+
+
+def _warn_of_open_ports(host: str, security: Security, tell: Tell) -> None:
+    if own_address(host).startswith("127."):
+        return
+    outside = outside_address() if host == "0.0.0.0" else host  # noqa: S104
+    if outside is not None:
+        tell(f"other machines reach this one as {outside}")
+    if security.client_roots is None:
+        tell(
+            f"warning: anyone who reaches {host} can have texts scored, and without TLS read them; "
+            "docs/security.md says how to close that"
+        )
 
 
 def add_security(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +169,12 @@ def add_security(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PEM",
         help="Answer only clients with a certificate of these authorities.",
+    )
+    group.add_argument(
+        "--http-inference",
+        action="store_true",
+        help="Score over HTTP as well; otherwise it answers health alone. Some bodies kill Triton "
+        "2.51 there: read docs/security.md first.",
     )
     group.add_argument(
         "--control-key-env",
@@ -151,7 +198,18 @@ def read_security(arguments: argparse.Namespace) -> Security:
         arguments.tls_key,
         arguments.tls_client_roots,
         None if variable is None else os.environ[variable],
+        http_inference=arguments.http_inference,
     )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e6:  # noqa: PLR2004
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+    return seconds
 
 
 def _whole_seconds(text: str) -> int:
@@ -167,13 +225,9 @@ def polling(every_s: int | None) -> tuple[str, ...]:
     return ("--model-control-mode=poll", f"--repository-poll-secs={every_s}")
 
 
-def _announce(server: TritonServer) -> None:
-    _say(f"ready: serving {server.options.repository}")
-    _say(f"  gRPC     {server.grpc_url}")
-    _say(f"  HTTP     {server.http_url}")
-    _say(f"  metrics  {server.metrics_url}")
-    _say(f"  log      {server.log}")
-
-
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _say_json(line: str) -> None:
+    _say(as_json(line))

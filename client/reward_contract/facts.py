@@ -1,0 +1,101 @@
+"""What the exporter knows of one version, for those who serve it and those who ask it.
+
+A version folder carries it in `manifest.json`. Triton has one configuration for all versions of a
+model, so that there it is one parameter for each version, named by `parameter_of`: the exporter
+writes the parameter before it renames the version into place, and until then nothing reads it.
+"""
+
+import json
+
+from reward_contract.contract import CONTRACT, Frozen
+
+MANIFEST_NAME = "manifest.json"
+"""File in a version folder: what was exported, from what, and how it was compared."""
+
+
+def parameter_of(version: int) -> str:
+    """Name of the model parameter with a version's facts, for example ``version.3``."""
+    return f"version.{version}"
+
+
+class Golden(Frozen):
+    """Rows whose rewards PyTorch has computed, to ask a server for.
+
+    Attributes:
+        rows: token ids of each row, without padding; () is the empty text.
+        rewards: PyTorch's float32 reward of each row.
+        tolerance: largest difference that the version's precision is held to.
+    """
+
+    def __init__(
+        self, rows: tuple[tuple[int, ...], ...], rewards: tuple[float, ...], tolerance: float
+    ) -> None:
+        self.rows = rows
+        self.rewards = rewards
+        self.tolerance = tolerance
+
+    def padded(self) -> list[list[int]]:
+        """The rows as clients send them: each `Contract.max_tokens` ids."""
+        pads = [CONTRACT.pad_token_id] * CONTRACT.max_tokens
+        return [[*row, *pads[len(row) :]] for row in self.rows]
+
+    def is_close(self, row: int, reward: float) -> bool:
+        """Whether a server's reward of a row, by its index, is within the tolerance."""
+        return abs(reward - self.rewards[row]) <= self.tolerance  # phrased so that NaN is not
+
+
+class Facts(Frozen):
+    """What the exporter knows of one version.
+
+    Attributes:
+        golden: rows to ask for; None if the exporter wrote none.
+        sha256: of each file of the version, by its name.
+    """
+
+    def __init__(self, *, golden: Golden | None, sha256: dict[str, str]) -> None:
+        self.golden = golden
+        self.sha256 = sha256
+
+    @classmethod
+    def from_json(cls, text: str) -> "Facts":
+        """Read a manifest, or the value of a version's parameter; other fields are left out.
+
+        Raises:
+            ValueError: it is not JSON, or not of this form.
+        """
+        try:
+            found = json.loads(text)
+            golden = found.get("golden")
+            return cls(
+                golden=None if golden is None else _golden(golden),
+                sha256={str(name): str(sha) for name, sha in found.get("sha256", {}).items()},
+            )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"not the facts of a version: {error!r}") from error
+
+    def as_json(self) -> dict[str, object]:
+        """For a manifest or a parameter; `from_json` reads it again."""
+        found: dict[str, object] = {"sha256": self.sha256}
+        if self.golden is not None:
+            found["golden"] = {
+                "rows": [list(row) for row in self.golden.rows],
+                "rewards": list(self.golden.rewards),
+                "tolerance": self.golden.tolerance,
+            }
+        return found
+
+
+def _golden(found: dict[str, list[object]]) -> Golden:
+    rows = tuple(tuple(int(str(token)) for token in _listed(row)) for row in found["rows"])
+    rewards = tuple(float(str(reward)) for reward in found["rewards"])
+    if len(rows) != len(rewards) or not rows:
+        raise ValueError(f"{len(rows)} golden rows with {len(rewards)} rewards")
+    if any(len(row) > CONTRACT.max_tokens for row in rows):
+        raise ValueError(f"a golden row is longer than {CONTRACT.max_tokens} tokens")
+    return Golden(rows, rewards, float(str(found["tolerance"])))
+
+
+def _listed(row: object) -> list[object]:
+    if not isinstance(row, list):
+        raise TypeError(f"a row is a list of ids, not {type(row).__name__}")
+    return row

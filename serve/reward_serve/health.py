@@ -1,0 +1,190 @@
+"""How the server is, as the launcher knows it: a state, counters, and a port that tells them.
+
+Triton's own health says that a model was loaded. This one says that golden rows are answered.
+"""
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MAX_CONNECTIONS = 32
+TIMEOUT_S = 5.0
+CONTENT_TYPE = "text/plain; charset=utf-8"
+
+
+@dataclass(slots=True)
+class Health:
+    """What is known of the server; threads share it.
+
+    Attributes:
+        reason: why it is not ready; "" if it is.
+        has_been_ready: whether it was, at some time.
+        misses: heartbeats in a row that were not answered rightly.
+        restarts: by reason, since the launcher began.
+        failures: heartbeats that failed, by reason.
+        n_quarantined: versions that are not served because they are damaged or failed to load.
+        beat_s: seconds that the last good heartbeat took.
+    """
+
+    reason: str = "starting"
+    has_been_ready: bool = False
+    misses: int = 0
+    restarts: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    n_quarantined: int = 0
+    beat_s: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether callers should be sent here."""
+        return not self.reason
+
+    def mark_ready(self) -> None:
+        """It has started, and nothing is known against it."""
+        with self._lock:
+            self.has_been_ready = True
+            self.reason, self.misses = "", 0
+
+    def mark_away(self, reason: str) -> None:
+        """It is not running: starting, stopping, or dead."""
+        with self._lock:
+            self.reason, self.misses = reason, 0
+
+    def mark_alive(self, seconds: float | None) -> None:
+        """A heartbeat was good; None if the server was too busy for it, and at work."""
+        with self._lock:
+            self.reason, self.misses = "", 0
+            if seconds is not None:
+                self.beat_s = seconds
+
+    def mark_miss(self, kind: str, detail: str) -> None:
+        """A heartbeat was not answered, or wrongly."""
+        with self._lock:
+            self.reason = detail
+            self.misses += 1
+            self.failures[kind] += 1
+
+    def count_restart(self, reason: str) -> None:
+        """The server is started again."""
+        with self._lock:
+            self.restarts[reason] += 1
+
+    def metrics(self) -> str:
+        """For Prometheus, in its text format."""
+        with self._lock:
+            lines = [
+                *_gauge("ready", "Whether golden rows are answered rightly.", int(not self.reason)),
+                *_gauge("heartbeat_seconds", "Time of the last good heartbeat.", self.beat_s),
+                *_gauge(
+                    "quarantined_versions", "Versions that are not served.", self.n_quarantined
+                ),
+                *_counter("heartbeat_failures", "Heartbeats that failed.", self.failures),
+                *_counter("restarts", "Times that the server was started again.", self.restarts),
+            ]
+        return "".join(f"{line}\n" for line in lines)
+
+
+def _gauge(name: str, text: str, value: float) -> list[str]:
+    full = f"gpt2_reward_{name}"
+    return [f"# HELP {full} {text}", f"# TYPE {full} gauge", f"{full} {value:g}"]
+
+
+def _counter(name: str, text: str, values: Counter[str]) -> list[str]:
+    full = f"gpt2_reward_{name}_total"
+    known = dict.fromkeys(KINDS[name], 0) | values  # a series that begins at 1 has no rate
+    samples = [f'{full}{{reason="{reason}"}} {value}' for reason, value in known.items()]
+    return [f"# HELP {full} {text}", f"# TYPE {full} counter", *samples]
+
+
+KINDS = {
+    "heartbeat_failures": ("silent", "wrong", "refused"),
+    "restarts": ("server_died", "model_process_died", "heartbeat", "start_failed", "upgrade"),
+}
+
+
+class HealthPort:
+    """A port that tells a `Health`: `/ready`, `/live` and `/metrics`. A context manager.
+
+    Args:
+        health: what to tell.
+        host: address to listen on.
+        port: its number; 0 takes a free one.
+
+    Attributes:
+        url: where it listens.
+
+    Raises:
+        OSError: the port cannot be listened on.
+    """
+
+    def __init__(self, health: Health, host: str, port: int) -> None:
+        self._server = _Server((host, port), _handler_of(health))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(5.0,), daemon=True)
+        reachable = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+        self.url = f"http://{reachable}:{self._server.server_address[1]}"
+
+    def __enter__(self) -> "HealthPort":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._server.stop()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    """No more threads than connections that it takes at a time; others wait."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+
+    def process_request(self, request: object, client_address: object) -> None:
+        self._slots.acquire()
+        super().process_request(request, client_address)  # type: ignore[arg-type]
+
+    def process_request_thread(self, request: object, client_address: object) -> None:
+        try:
+            super().process_request_thread(request, client_address)  # type: ignore[arg-type]
+        finally:
+            self._slots.release()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+def _handler_of(health: Health) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = TIMEOUT_S  # for the request to come
+        server_version = "gpt2-reward"
+        sys_version = ""
+
+        def do_GET(self) -> None:  # the name that http.server calls
+            status, body = _answer(health, self.path)
+            content = body.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its own name
+            """Probes come every few seconds: nothing to log."""
+
+    return Handler
+
+
+def _answer(health: Health, path: str) -> tuple[int, str]:
+    if path == "/live":
+        return 200, "live\n"
+    if path == "/ready":
+        return (200, "ready\n") if health.is_ready else (503, f"{health.reason}\n")
+    if path == "/metrics":
+        return 200, health.metrics()
+    return 404, "there are /ready, /live and /metrics\n"

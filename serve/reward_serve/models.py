@@ -1,0 +1,119 @@
+"""The models that a server shows, and which of their versions are put away."""
+
+import contextlib
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from reward_contract import MODEL_NAME
+from reward_contract.facts import Golden
+from reward_contract.integrity import read_facts
+from reward_serve.errors import RepositoryError
+from reward_serve.log import Tell
+from reward_serve.quarantine import Quarantine, Version
+from reward_serve.view import View, models_of, versions_of
+
+
+class Models:
+    """The versions that a server is shown.
+
+    Args:
+        repository: the model repository.
+        folder: where it is shown.
+        quarantine: versions that are left out.
+        tell: is told of versions that are put away, a line each.
+
+    Attributes:
+        shown: versions that Triton sees.
+        changed: set whenever they change, after the start.
+    """
+
+    def __init__(self, repository: Path, folder: Path, quarantine: Quarantine, tell: Tell) -> None:
+        self.shown: list[Version] = []
+        self.changed = threading.Event()
+        self._view = View(repository, folder, quarantine)
+        self._quarantine = quarantine
+        self._tell = tell
+        self._told: dict[Version, str] = {}
+
+    def show(self) -> None:
+        """Show them for the first time.
+
+        Raises:
+            RepositoryError: none is sound.
+        """
+        self.sync()
+        if not self.shown:
+            reasons = self._quarantine.reasons.items()
+            why = "".join(f"\n  {version}: {reason}" for version, reason in reasons)
+            raise RepositoryError(
+                f"{self._view.repository} has no version that is as it was exported; copy it "
+                f"again, or export it again:{why}"
+            )
+
+    def sync(self) -> None:
+        """Follow the repository."""
+        with contextlib.suppress(FileNotFoundError):  # it changed at this very moment
+            shown = self._view.sync()
+            if shown != self.shown:
+                self.shown = shown
+                self.changed.set()
+        self._report()
+
+    def put_away(self, versions: Iterable[Version], reason: str) -> list[Version]:
+        """Stop showing those versions that an older one can stand in for, and return them."""
+        put = [version for version in dict.fromkeys(versions) if self._has_older(version)]
+        for version in put:
+            with contextlib.suppress(FileNotFoundError):  # gone by itself
+                self._quarantine.put(version, self._view.path_of(version), reason)
+        self.sync()
+        return put
+
+    def named(self, beginning: str, number: int) -> Version | None:
+        """The shown version whose model's name begins so."""
+        for version in self.shown:
+            if version.number == number and version.model.startswith(beginning):
+                return version
+        return None
+
+    def golden(self, number: int | None) -> Golden | None:
+        """The golden rows of a version of the reward model, or of the newest that is shown.
+
+        Returns:
+            None if there is no such version, or it has none.
+        """
+        numbers = [version.number for version in self.shown if version.model == MODEL_NAME]
+        if not numbers:
+            return None
+        chosen = Version(MODEL_NAME, max(numbers) if number is None else number)
+        facts = read_facts(self._view.path_of(chosen))
+        return None if facts is None else facts.golden
+
+    def _has_older(self, version: Version) -> bool:
+        return version in self.shown and any(
+            other.model == version.model and other.number < version.number for other in self.shown
+        )
+
+    def _report(self) -> None:
+        for version, reason in self._quarantine.reasons.items():
+            if self._told.get(version) != reason:
+                self._tell(f"{version} is not served: {reason}")
+        self._told = dict(self._quarantine.reasons)
+
+
+def check_repository(repository: Path) -> None:
+    """Refuse a repository that has nothing to serve.
+
+    Raises:
+        RepositoryError: it is not there, or no model in it has a version.
+    """
+    if not repository.is_dir():
+        raise RepositoryError(
+            f"there is no model repository at {repository}; make one and publish to it: "
+            f"gpt2-reward export CHECKPOINT --repository {repository}"
+        )
+    if not any(any(versions_of(model)) for model in models_of(repository)):
+        raise RepositoryError(
+            f"{repository} has no version of any model yet; publish one of {MODEL_NAME} first: "
+            f"gpt2-reward export CHECKPOINT --repository {repository}"
+        )

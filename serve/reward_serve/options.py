@@ -1,0 +1,69 @@
+"""How to run the server."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reward_serve.security import HEADER, Security
+
+_METRICS_OFF = frozenset({"--allow-metrics=false", "--allow-metrics=0"})
+_CONTROL_MODE = "--model-control-mode="
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How to run the server.
+
+    Attributes:
+        repository: the model repository.
+        host: address to listen on, IPv4 or a name of one; loopback unless told otherwise, since
+            Triton has no authentication of its own.
+        grpc_port: 0 takes a free one.
+        http_port: the same; readiness is asked here.
+        metrics_port: the same.
+        triton_options: further options of tritonserver, passed as they are.
+        security: who may do what; None leaves all of Triton's protocols open.
+        ready_timeout_s: seconds within which the models have to be loaded.
+        stop_timeout_s: seconds that requests in flight are given at the end.
+        end_with_parent: whether the server ends when the starting thread does, even if
+            that was killed. Set it in programs that start the server from their main thread.
+        verbose: whether the server's log goes to standard error as well.
+    """
+
+    repository: Path
+    host: str = "127.0.0.1"
+    grpc_port: int = 8001
+    http_port: int = 8000
+    metrics_port: int = 8002
+    triton_options: tuple[str, ...] = ()
+    ready_timeout_s: float = 300.0
+    stop_timeout_s: float = 30.0
+    end_with_parent: bool = False
+    verbose: bool = False
+    security: Security | None = field(default=None, repr=False)
+
+    @property
+    def all_triton_options(self) -> tuple[str, ...]:
+        """Those that follow from the security, and the further ones."""
+        secured = () if self.security is None else self.security.triton_options()
+        return (*secured, *self.triton_options)
+
+    @property
+    def own_headers(self) -> dict[str, str]:
+        """What opens the server's HTTP port to its launcher."""
+        return {} if self.security is None else {HEADER: self.security.http_key}
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether gRPC is encrypted."""
+        return any(option.startswith("--grpc-use-ssl") for option in self.all_triton_options)
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether Triton serves metrics."""
+        return not _METRICS_OFF.intersection(self.triton_options)
+
+    @property
+    def follows_repository(self) -> bool:
+        """Whether Triton looks at its repository after the start."""
+        modes = [o.removeprefix(_CONTROL_MODE) for o in self.triton_options if _CONTROL_MODE in o]
+        return bool(modes) and modes[-1] != "none"

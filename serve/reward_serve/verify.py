@@ -1,0 +1,166 @@
+"""Asks a running server, wherever it is, for the golden rows of the versions that it serves.
+
+It speaks plain gRPC with Triton's own messages: the client package is not needed for it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from reward_contract import INPUT_IDS, MODEL_NAME, REWARD
+from reward_contract.facts import Facts, Golden, parameter_of
+from reward_contract.integrity import damage, read_facts
+from reward_serve.errors import VerifyError
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server to verify.
+
+    Attributes:
+        url: host and port of its gRPC.
+        timeout_s: for each request.
+        roots: PEM file of the authorities to trust; plain text if None.
+        certificate: PEM file of this caller's certificate, for servers that ask for one.
+        key: PEM file of that certificate's key.
+    """
+
+    url: str
+    timeout_s: float = 30.0
+    roots: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def channel(self) -> grpc.Channel:
+        """A connection to it.
+
+        Raises:
+            VerifyError: a file cannot be read.
+        """
+        if self.roots is None:
+            return grpc.insecure_channel(self.url)
+        try:
+            pem = [p and p.read_bytes() for p in (self.roots, self.key, self.certificate)]
+        except OSError as error:
+            raise VerifyError(f"cannot read {error.filename}: {error.strerror}") from error
+        return grpc.secure_channel(self.url, grpc.ssl_channel_credentials(*pem))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A golden row and what the server made of it.
+
+    Attributes:
+        version: of the model.
+        tokens: length of the row.
+        reward: the server's, float32.
+        wanted: PyTorch's.
+        tolerance: how far they may be apart.
+    """
+
+    version: int
+    tokens: int
+    reward: float
+    wanted: float
+    tolerance: float
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the two are as near as they have to be."""
+        return abs(self.reward - self.wanted) <= self.tolerance  # phrased so that NaN is not
+
+
+def verify(target: Target, repository: Path | None = None) -> Iterator[Row]:
+    """The golden rows of each version that a server serves, asked for one by one.
+
+    Args:
+        target: the server.
+        repository: where the rows are read of versions that the server shows none of.
+
+    Raises:
+        VerifyError: the server does not answer, or there are no golden rows of a version.
+    """
+    with target.channel() as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        try:
+            metadata = stub.ModelMetadata(
+                service_pb2.ModelMetadataRequest(name=MODEL_NAME), timeout=target.timeout_s
+            )
+            for version in sorted(map(int, metadata.versions)):
+                golden = _golden(stub, target, repository, version)
+                yield from _rows(version, golden, _rewards(stub, target, version, golden))
+        except grpc.RpcError as error:
+            raise VerifyError(
+                f"{target.url} did not answer: {error.code().name}: {error.details()}"
+            ) from error
+
+
+def damaged(repository: Path) -> dict[int, str]:
+    """What is wrong with the files of each version of a repository; {} if they are as exported.
+
+    Raises:
+        VerifyError: it has no version of the reward model.
+    """
+    versions = {
+        int(path.name): path
+        for path in (repository / MODEL_NAME).glob("[1-9]*")
+        if path.name.isdecimal() and path.is_dir()
+    }
+    if not versions:
+        raise VerifyError(f"{repository} has no version of {MODEL_NAME}")
+    found = {version: damage(path) for version, path in sorted(versions.items())}
+    return {version: what for version, what in found.items() if what is not None}
+
+
+def _golden(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub,
+    target: Target,
+    repository: Path | None,
+    version: int,
+) -> Golden:
+    request = service_pb2.ModelConfigRequest(name=MODEL_NAME, version=str(version))
+    config = stub.ModelConfig(request, timeout=target.timeout_s).config
+    text = config.parameters[parameter_of(version)].string_value
+    facts: Facts | None = None
+    if text:
+        try:
+            facts = Facts.from_json(text)
+        except ValueError as error:
+            raise VerifyError(f"{target.url}, version {version}: {error}") from error
+    elif repository is not None:
+        facts = read_facts(repository / MODEL_NAME / str(version))
+    if facts is None or facts.golden is None:
+        raise VerifyError(
+            f"{target.url} shows no golden rows of version {version}: its config.pbtxt is older "
+            "than they, or another; name the repository with --repository, or export again"
+        )
+    return facts.golden
+
+
+def _rewards(
+    stub: service_pb2_grpc.GRPCInferenceServiceStub, target: Target, version: int, golden: Golden
+) -> list[float]:
+    found = []
+    for row in golden.padded():  # one at a time: the server may take no larger batch
+        request = service_pb2.ModelInferRequest(model_name=MODEL_NAME, model_version=str(version))
+        request.inputs.add(name=INPUT_IDS.name, datatype=INPUT_IDS.dtype, shape=[1, len(row)])
+        request.outputs.add(name=REWARD.name)
+        request.raw_input_contents.append(np.array(row, np.int32).tobytes())
+        answer = stub.ModelInfer(request, timeout=target.timeout_s)
+        content = b"".join(answer.raw_output_contents)
+        if len(content) != np.float32().nbytes:
+            raise VerifyError(f"{target.url} answered {len(content)} bytes for one reward, not 4")
+        found.append(float(np.frombuffer(content, "<f4")[0]))
+    return found
+
+
+def _rows(version: int, golden: Golden, rewards: list[float]) -> Iterator[Row]:
+    for row, reward, wanted in zip(golden.rows, rewards, golden.rewards, strict=True):
+        yield Row(version, len(row), reward, wanted, golden.tolerance)

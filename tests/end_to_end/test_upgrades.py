@@ -1,0 +1,239 @@
+"""A version that fails to load, however it fails, leaves the one before it serving."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import eventually
+
+from reward_client import Connection, Retry, RewardClient, ServerError
+from reward_contract import MODEL_NAME
+from reward_contract.facts import MANIFEST_NAME
+from reward_serve.control import Control
+from reward_serve.model_process import Child, children
+
+TEXTS = ["Hi", "How are you?", "I am a fish."]
+COMMAND = Path(sys.executable).with_name("gpt2-reward")
+ONCE = Connection(retry=Retry(attempts=1))
+
+
+@dataclass
+class Running:
+    """`gpt2-reward serve --poll`, and what it prints."""
+
+    process: subprocess.Popen
+    printed: Path
+    models: Path
+
+    def told(self) -> str:
+        return self.printed.read_text()
+
+    def address(self, service: str) -> str:
+        return re.search(rf"^  {service} +(\S+)", self.told(), re.MULTILINE)[1]
+
+    def health(self, path: str) -> tuple[int, str]:
+        url = re.search(r"health: (\S+)/ready", self.told())[1]
+        try:
+            with urllib.request.urlopen(f"{url}/{path}") as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def triton(self) -> int:
+        (pid,) = children(self.process.pid)
+        return pid
+
+    def model_processes(self) -> dict[int, Child]:
+        return children(self.triton())
+
+    def log(self) -> str:
+        return Path(self.address("log")).read_text()
+
+
+@pytest.fixture
+def running(repository: Path, tmp_path: Path) -> Iterator[Running]:
+    shutil.copytree(repository, tmp_path / "repository")
+    models = tmp_path / "repository" / MODEL_NAME
+    config = models / "config.pbtxt"
+    # a warm-up that lasts until a test has had its way with it
+    config.write_text(
+        config.read_text().replace('"as much as four full rows"', '"long" count: 300')
+    )
+    printed = tmp_path / "printed"
+    ports = [f"--{service}-port=0" for service in ("grpc", "http", "metrics", "health")]
+    words = [COMMAND, "serve", f"--repository={models.parent}", "--poll=1", "--heartbeat=1", *ports]
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    with (
+        printed.open("wb") as file,
+        subprocess.Popen([*words, "--", "--log-verbose=1"], stderr=file, env=env) as process,
+    ):
+        found = Running(process, printed, models)
+        assert eventually(lambda: "  log" in found.told(), within_s=60)
+        yield found
+        process.terminate()
+
+
+def publish(models: Path, number: int) -> None:
+    """Version 1 once more, in one rename."""
+    shutil.copytree(models / "1", models / ".next")
+    (models / ".next").rename(models / str(number))
+
+
+@dataclass
+class Calls:
+    """What a caller that never asks twice has got so far."""
+
+    versions: list[int] = field(default_factory=list)
+    errors: list[ServerError] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def calling(url: str) -> Iterator[Calls]:
+    calls, stop = Calls(), threading.Event()
+
+    def call(client: RewardClient) -> None:
+        wanted = None
+        while not stop.is_set():
+            try:
+                scores = client.score(TEXTS)
+            except ServerError as error:
+                calls.errors.append(error)
+                continue
+            wanted = scores.rewards if wanted is None else wanted
+            np.testing.assert_allclose(scores.rewards, wanted, rtol=0, atol=1e-5)
+            calls.versions.append(scores.model_version)
+
+    with RewardClient(url, connection=ONCE, timeout_s=20) as client:
+        thread = threading.Thread(target=call, args=(client,))
+        thread.start()
+        try:
+            yield calls
+        finally:
+            stop.set()
+            thread.join()
+
+
+def newcomer(running: Running, old: set[int], is_there: Callable[[Child], bool]) -> int:
+    """The new version's process, as soon as it is as far as that."""
+    found: list[int] = []
+
+    def look() -> bool:
+        now = running.model_processes()
+        found[:] = [pid for pid, child in now.items() if pid not in old and is_there(child)]
+        return bool(found)
+
+    assert eventually(look, within_s=30)
+    return found[0]
+
+
+def test_a_process_killed_before_the_backend_begins_costs_no_call(running: Running) -> None:
+    old = {*running.model_processes()}
+    with calling(running.address("gRPC")) as calls:
+        assert eventually(lambda: len(calls.versions) > 3)
+        publish(running.models, 2)
+        os.kill(newcomer(running, old, lambda child: child.serves is None), signal.SIGKILL)
+        told = "gpt2_reward version 2 is not served: its process died while loading (SIGKILL)"
+        assert eventually(lambda: told in running.told())
+        assert eventually(lambda: "quarantined_versions 1\n" in running.health("metrics")[1])
+        n_calls = len(calls.versions)
+        assert eventually(lambda: len(calls.versions) > n_calls + 20)
+    assert calls.errors == []
+    assert {*calls.versions} == {1}
+    assert running.health("ready") == (200, "ready\n")
+    publish(running.models, 3)  # Triton still waits for the dead process, so it is started again
+    assert eventually(lambda: running.told().count("ready: serving") == 2, within_s=60)
+    with RewardClient(running.address("gRPC")) as client:
+        assert client.score(TEXTS).model_version == 3
+    assert 'restarts_total{reason="upgrade"} 1' in running.health("metrics")[1]
+
+
+@pytest.mark.parametrize("stage", ["opens the graph", "warms up"])
+def test_a_process_killed_later_costs_no_call_either(running: Running, stage: str) -> None:
+    """Triton starts such a process again, or gives the version up."""
+    old, n_warm = {*running.model_processes()}, running.log().count("warmup sample")
+    with calling(running.address("gRPC")) as calls:
+        assert eventually(lambda: len(calls.versions) > 3)
+        publish(running.models, 2)
+        pid = newcomer(running, old, lambda child: child.serves is not None)
+        if stage == "warms up":
+            assert eventually(lambda: running.log().count("warmup sample") > n_warm, within_s=30)
+        os.kill(pid, signal.SIGKILL)
+        given_up = ("version 2 is not served", "version 2 could not be loaded")
+        assert eventually(
+            lambda: 2 in calls.versions or any(line in running.told() for line in given_up),
+            within_s=60,
+        )
+        n_calls = len(calls.versions)
+        assert eventually(lambda: len(calls.versions) > n_calls + 20, within_s=60)
+    assert calls.errors == []
+    assert eventually(lambda: running.health("ready")[0] == 200)
+
+
+def test_damaged_and_half_copied_versions_are_not_shown_to_triton(running: Running) -> None:
+    with calling(running.address("gRPC")) as calls:
+        shutil.copytree(running.models / "1", running.models / ".half")
+        whole = (running.models / "1" / "model.onnx.data").read_bytes()
+        (running.models / ".half" / "model.onnx.data").write_bytes(whole[: len(whole) // 2])
+        (running.models / ".half").rename(running.models / "2")
+        told = "gpt2_reward version 2 is not served: model.onnx.data has sha256"
+        assert eventually(lambda: told in running.told())
+        (running.models / "2" / "model.onnx.data").write_bytes(whole)
+        assert eventually(lambda: 2 in calls.versions, within_s=60)
+    assert calls.errors == []
+
+
+def test_a_version_that_triton_cannot_load_leaves_the_old_one(running: Running) -> None:
+    with calling(running.address("gRPC")) as calls:
+        shutil.copytree(running.models / "1", running.models / ".next")
+        (running.models / ".next" / "model.onnx").write_bytes(b"not a graph")
+        (running.models / ".next" / MANIFEST_NAME).unlink()
+        (running.models / ".next").rename(running.models / "2")
+        assert eventually(lambda: "gpt2_reward version 2 could not be loaded" in running.told())
+        n_calls = len(calls.versions)
+        assert eventually(lambda: len(calls.versions) > n_calls + 20)
+        os.kill(running.triton(), signal.SIGKILL)  # a server that starts loads the newest alone
+        assert eventually(lambda: running.told().count("ready: serving") == 2, within_s=90)
+        n_calls = len(calls.versions)
+        assert eventually(lambda: len(calls.versions) > n_calls + 5)
+    assert {*calls.versions} == {1}
+
+
+@pytest.mark.parametrize("signum", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_model_process_that_hangs_or_dies_is_noticed_and_replaced(
+    running: Running, signum: signal.Signals
+) -> None:
+    pid = next(iter(running.model_processes()))
+    os.kill(pid, signum)
+    assert eventually(lambda: running.health("ready")[0] == 503)
+    assert eventually(lambda: running.health("ready") == (200, "ready\n"), within_s=60)
+    assert running.health("live") == (200, "live\n")
+    reason = {signal.SIGSTOP: "heartbeat", signal.SIGKILL: "model_process_died"}[signum]
+    assert f'restarts_total{{reason="{reason}"}} 1' in running.health("metrics")[1]
+    with RewardClient(running.address("gRPC")) as client:
+        assert client.score(TEXTS).model_version == 1
+
+
+def test_a_server_that_answers_wrongly_is_not_ready(running: Running) -> None:
+    manifest = running.models / "1" / MANIFEST_NAME
+    text = manifest.read_text()
+    manifest.write_text(re.sub(r'("rewards": \[\s*)(-?[\d.e-]+)', r"\g<1>123.0", text))
+    assert eventually(lambda: "golden row 0 of version 1 got" in running.health("ready")[1])
+    assert 'heartbeat_failures_total{reason="wrong"}' in running.health("metrics")[1]
+
+
+def test_the_index_of_the_server_is_the_launchers_alone(running: Running) -> None:
+    with pytest.raises(Exception, match="restricted") as caught:
+        Control(running.address("HTTP")).state(MODEL_NAME, 1)
+    assert caught.value.status == 403
