@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from cuda_dry_run import stand_ins
 
-FUSED = ("fmha", "flash", "attention_kernel_batched")  # in the names of kernels that keep scores to themselves
-# what the configuration asks of the provider as well
-OPTIONS = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
+# in the names of kernels that keep scores to themselves
+FUSED = ("fmha", "flash", "attention_kernel_batched")
 
 
 @dataclass(slots=True)
@@ -72,7 +71,9 @@ def dry_run(
     graphs: Sequence[Path],
     batches: Mapping[str, NDArray[np.int32]],
     folder: Path,
+    *,
     capabilities: Sequence[int] = (90,),
+    options: Mapping[str, str],
 ) -> list[Session]:
     """Run each batch through each graph, on each compute capability.
 
@@ -82,6 +83,7 @@ def dry_run(
         batches: int32 [B, S] by name.
         folder: for what is written in between.
         capabilities: compute capabilities times ten.
+        options: of the CUDA provider, as the model's configuration has them.
 
     Raises:
         RuntimeError: a session could not be made, or the provider did not start.
@@ -93,7 +95,7 @@ def dry_run(
         "graphs": [str(path) for path in graphs],
         "batches": str(folder / "batches.npz"),
         "capabilities": list(capabilities),
-        "options": OPTIONS,
+        "options": dict(options),
         "report": str(folder / "report.json"),
     }
     (folder / "job.json").write_text(json.dumps(job))
