@@ -21,6 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fp32",
         help="fp16 for GPUs, int8 for CPUs; default: %(default)s",
     )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="that will serve; default: the precision's own"
+    )
+    parser.add_argument(
+        "--attention",
+        choices=("looped", "padded", "varlen"),
+        help="of the graph; default: padded on GPUs, looped on CPUs",
+    )
     parser.add_argument("--version", type=int, help="default: the next free number")
     parser.add_argument("--overwrite", action="store_true", help="replace the version if it exists")
 

@@ -146,11 +146,15 @@ class Precision:
         graph.metadata_props[DEVICES_KEY] = " ".join(form.runs_on)
         return graph
 
-    def emulate(self, model: Model) -> ir.Model | None:
-        """The graph that is compared where no GPU is there; None if it is the graph itself."""
-        if self.emulation is None:
-            return None
+    def emulate(self, model: Model) -> ir.Model:
+        """The graph that is compared where no GPU is there.
+
+        Raises:
+            ExportError: the precision has none, because its own graph tells on a CPU.
+        """
         own = self.emulation
+        if own is None:
+            raise ExportError(f"{self.name} is not emulated; its own graph is compared")
         return build(model.architecture, model.weights(), own.linear, own.attention, own.parts)
 
 

@@ -16,7 +16,7 @@ from reward_export.batches import calibration_groups, groups_of_candidates
 from reward_export.checkpoint import Checkpoint, load
 from reward_export.graph import build
 from reward_export.linear import quantise
-from reward_export.ops import FLOAT, Ops, tensor_input
+from reward_export.ops import FLOAT, FLOAT16, Ops, tensor_input
 from reward_export.precision import PRECISIONS, without_outliers
 
 Ids = NDArray[np.int32]
@@ -37,7 +37,8 @@ def graph_of(
 ) -> ir.Model:
     """Of these weights, as they are."""
     chosen = PRECISIONS[precision]
-    return build(checkpoint.architecture, weights, chosen.linear, chosen.attention)
+    form = chosen.form()
+    return build(checkpoint.architecture, weights, chosen.linear, form.attention, form.parts)
 
 
 def rewards(model: ir.Model, ids: Ids) -> NDArray[np.float32]:
@@ -51,7 +52,9 @@ def linear(precision: str, x: NDArray[np.float32], weight: NDArray, bias: NDArra
     """One layer alone, run by ONNX Runtime, as float32."""
     op = Ops()
     given_x = tensor_input("x", ir.DataType.FLOAT, ("t", x.shape[1]))
-    y = op.Cast(PRECISIONS[precision].linear(op, given_x, "layer", weight, bias), to=FLOAT)
+    chosen = PRECISIONS[precision].linear
+    cast_x = op.Cast(given_x, to=FLOAT16 if chosen.compute == FLOAT16 else FLOAT)
+    y = op.Cast(chosen(op, cast_x, "layer", weight, bias), to=FLOAT)
     y.name, y.type = "y", ir.TensorType(ir.DataType.FLOAT)
     session = onnxruntime.InferenceSession(
         ir.to_proto(op.model([given_x], [y])).SerializeToString(),
