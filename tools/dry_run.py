@@ -41,8 +41,12 @@ def main() -> None:
     """Print the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--graph", type=Path, help="a graph of your own instead")
-    parser.add_argument("--capability", type=int, default=90, help="times ten; default: %(default)s")
-    parser.add_argument("--batch", default="16x8x160x48", help="contexts x candidates x tokens x tokens")
+    parser.add_argument(
+        "--capability", type=int, default=90, help="times ten; default: %(default)s"
+    )
+    parser.add_argument(
+        "--batch", default="16x8x160x48", help="contexts x candidates x tokens x tokens"
+    )
     given = parser.parse_args()
     ids = chat(np.random.default_rng(0), *map(int, given.batch.split("x"))).astype(np.int32)
     with tempfile.TemporaryDirectory() as name:
@@ -50,7 +54,12 @@ def main() -> None:
         for runtime in sorted(path for path in RUNTIMES.iterdir() if path.name[0].isdigit()):
             chosen = [given.graph.resolve()] if given.graph else graphs(folder)
             for session in dry_run(
-                runtime, chosen, {given.batch: ids}, folder, capabilities=[given.capability], options=cuda_options()
+                runtime,
+                chosen,
+                {given.batch: ids},
+                folder,
+                capabilities=[given.capability],
+                options=cuda_options(),
             ):
                 print(*describe(session), sep="\n")
             print(f"  most memory of the device: {session.most_memory / 2**20:.0f} MiB\n")

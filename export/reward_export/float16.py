@@ -72,7 +72,9 @@ class RoundedLayers(Layers):
     def update(self, hidden: ir.Value, x: ir.Value, name: str) -> Stream:
         """See `Layers`."""
         bias = self.weight(f"{name}.bias")
-        return Stream(rounded(self.op, self.op.Add(self.op.Add(hidden, self._product(x, name)), bias)))
+        return Stream(
+            rounded(self.op, self.op.Add(self.op.Add(hidden, self._product(x, name)), bias))
+        )
 
     def activated(self, x: ir.Value, name: str) -> ir.Value:
         """See `Layers`; tanh by CUDA's kernel, whose every step is float16."""

@@ -59,7 +59,7 @@ class Model(Protocol):
         """The largest magnitude in each input channel of each linear module of the blocks."""
 
     def largest_activation(self, batches: Batches) -> float:
-        """The largest magnitude that goes into or comes out of a linear module of the blocks."""
+        """The largest magnitude around a linear module or in the residual stream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,8 +108,8 @@ def test_a_graph_that_scores_bad_ids_is_not_published(
     monkeypatch.setattr(
         graph,
         "pool",
-        lambda op, hidden, weight, _rows: op.Gemm(
-            hidden, op.weight("score.weight", weight), transB=1
+        lambda op, hidden, weight, _rows, tree: op.Gemm(
+            op.Gather(hidden, tree.which), op.weight("score.weight", weight), transB=1
         ),
     )
     with pytest.raises(ExportError, match="instead of NaN"):
@@ -253,10 +253,16 @@ def test_smaller_precisions_are_published_with_their_fidelity(
     )
     manifest = json.loads((published.path / "manifest.json").read_text())
     assert manifest["precision"] == precision
-    assert manifest["provider"] == "CPUExecutionProvider"
+    emulated = "float16 emulated on the CPU"
+    assert manifest["provider"] == {"fp16": emulated, "int8": "CPUExecutionProvider"}[precision]
+    assert (manifest["device"], manifest["attention"]) == {
+        "fp16": ("cuda", "padded"),
+        "int8": ("cpu", "looped"),
+    }[precision]
     assert manifest["parity"]["spearman"] >= PRECISIONS[precision].tolerance.spearman
     assert manifest["parity"]["best_agreement"] >= PRECISIONS[precision].tolerance.best_agreement
-    assert manifest["parity"]["max_batch_effect"] <= 1e-5
+    effect = {"fp16": 0.02 * manifest["parity"]["reward_std"], "int8": 1e-5}[precision]
+    assert manifest["parity"]["max_batch_effect"] <= effect
     n_weights = (outlier_folder / "model.safetensors").stat().st_size / 4
     size = (published.path / "model.onnx.data").stat().st_size
     # scales, biases and layer norms stay float32: a few per cent at this width

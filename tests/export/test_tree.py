@@ -129,9 +129,7 @@ def check_tree(ids: object, found: Arrays) -> None:
 
 
 @pytest.mark.parametrize(("ids", "tokens"), BATCHES)
-def test_the_tree_and_its_packed_tokens(
-    run: Run, ids: list[list[int]], tokens: list[int]
-) -> None:
+def test_the_tree_and_its_packed_tokens(run: Run, ids: list[list[int]], tokens: list[int]) -> None:
     """Each token is packed once, in the order of the sorted rows, and found by all."""
     found = packed_tree(run, ids)
     assert found[0].tolist() == tokens

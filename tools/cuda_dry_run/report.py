@@ -16,9 +16,7 @@ LIMITS = (
 
 def work_of_a_layer(shallow: Session, deep: Session, n_more: int) -> dict[str, float]:
     """Launches and products that one layer more adds, by batch."""
-    return {
-        name: (deep.runs[name].work - run.work) / n_more for name, run in shallow.runs.items()
-    }
+    return {name: (deep.runs[name].work - run.work) / n_more for name, run in shallow.runs.items()}
 
 
 def describe(session: Session) -> Iterable[str]:
@@ -49,7 +47,9 @@ def violations(shallow: Session, deep: Session, n_more: int) -> list[str]:
         deep: the same with more layers.
         n_more: how many.
     """
-    found = [f"a copy back to the host: {line}" for line in deep.copies if line.startswith("ToHost")]
+    found = [
+        f"a copy back to the host: {line}" for line in deep.copies if line.startswith("ToHost")
+    ]
     if len(deep.copies) != len(shallow.copies):
         found.append(f"copies inside a layer: {len(shallow.copies)} became {len(deep.copies)}")
     for name, work in work_of_a_layer(shallow, deep, n_more).items():

@@ -82,9 +82,7 @@ def _wanted(libraries: list[Path]) -> tuple[dict[str, set[str]], set[str]]:
 
 
 def _read(path: Path, flag: str) -> str:
-    done = subprocess.run(
-        ["readelf", "-W", flag, path], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["readelf", "-W", flag, path], capture_output=True, text=True, check=True)
     return done.stdout
 
 
