@@ -26,8 +26,8 @@ from reward_export.tree import Packed, Tree, size
 # added to the score of a key that must not be seen: the least number of the type that holds it
 MASKED = {FLOAT: float(np.finfo(np.float32).min), FLOAT16: float(np.finfo(np.float16).min)}
 PIECE = 128  # most queries of a loop's turn: larger turns meet more keys than they may see
-# CUDA's fused kernel wants queries and keys in these multiples: 88 queries of 221 keys are an error,
-# 87 queries go to a kernel that holds all scores, and so do less than 256 of float32
+# what CUDA's fused kernel wants: 88 queries of 221 keys are an error, 87 queries go to a kernel
+# that holds all scores, and so do less than 256 in float32
 UNIT, CHUNK = 8, {FLOAT16: 8, FLOAT: 256}
 
 

@@ -3,7 +3,7 @@
 Each step is a function; shapes stand at line ends, in one alphabet:
 
     B rows   U rows that differ   S positions as sent   N positions up to the longest row
-    V vocabulary   T packed tokens (those that differ)   H hidden   h heads   D hidden per head (H / h)
+    V vocabulary   T packed tokens (those that differ)   H hidden   h heads   D hidden per head
     A stretches of queries   I, O input and output channels of a linear layer
 
 1. `tree.admit`        lengths of the rows; rows that cannot be scored are set aside

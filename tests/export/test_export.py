@@ -306,3 +306,24 @@ def test_a_version_is_staged_beside_the_repository_unless_that_is_another_volume
     monkeypatch.setattr(repository, "_mount_points", lambda: {str(empty_repository)})
     with repository.staging(folder, needed_bytes=1) as staged:
         assert staged.parent == folder
+
+
+def test_float32_is_exported_for_gpus_in_its_padded_form(
+    empty_repository: Path, checkpoint_folder: Path
+) -> None:
+    arguments = ["export", str(checkpoint_folder), f"--repository={empty_repository}"]
+    assert main([*arguments, "--precision=fp32", "--device=cuda"]) == 0
+    version = empty_repository / MODEL_NAME / "1"
+    manifest = json.loads((version / "manifest.json").read_text())
+    assert (manifest["device"], manifest["attention"]) == ("cuda", "padded")
+    assert manifest["parity"]["max_difference"] < 1e-5
+    session = parity.open_session(version / "model.onnx")
+    assert session.get_modelmeta().custom_metadata_map == {"devices": "cuda cpu"}
+
+
+def test_a_form_that_a_precision_does_not_have_is_refused(
+    empty_repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["export", "unread", f"--repository={empty_repository}", "--precision=int8"]
+    assert main([*arguments, "--device=cuda"]) == 1
+    assert "int8 has no form for device cuda" in capsys.readouterr().err

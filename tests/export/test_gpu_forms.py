@@ -81,7 +81,7 @@ class MultiHeadAttention(OpRun):
         num_heads: int = 0,
         scale: float = 0.0,
         unidirectional: int | None = None,
-        mask_filter_value: float | None = None,
+        mask_filter_value: float | None = None,  # noqa: ARG002 the operator has it
     ):
         assert bias is None
         size = query.shape[-1] // num_heads

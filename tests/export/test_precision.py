@@ -21,6 +21,7 @@ from reward_export.errors import ParityError
 from reward_export.graph import build
 from reward_export.linear import quantise
 from reward_export.ops import FLOAT, FLOAT16, Ops, tensor_input
+from reward_export.parity import check, open_session
 from reward_export.precision import PRECISIONS, without_outliers
 
 Ids = NDArray[np.int32]
@@ -161,6 +162,32 @@ def test_a_residual_stream_beyond_float16_is_refused(checkpoint: Checkpoint) -> 
     beyond = replace(checkpoint, model=model)
     with pytest.raises(ParityError, match=r"reach 1e\+05, and float16 ends at 65504"):
         PRECISIONS["fp16"].build(beyond)
+
+
+def test_float16_is_emulated_with_the_rounding_of_a_gpu(checkpoint: Checkpoint) -> None:
+    """A runtime that dropped the roundings would give float32's rewards."""
+    ids = np.concatenate([batch[:, :32] for batch in list(groups_of_candidates())[:3]])
+    wanted = checkpoint.rewards(ids)
+    error = np.abs(rewards(PRECISIONS["fp16"].emulate(checkpoint), ids) - wanted).max()
+    assert 1e-4 * wanted.std() < error < 0.05 * wanted.std()
+
+
+def test_channels_that_drown_the_others_are_refused_though_float16_holds_them(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """The first block adds 20,000 to two channels, the last takes it away: steps of 16 remain."""
+    model = copy.deepcopy(checkpoint.model)
+    push = torch.zeros(128)
+    push[3], push[70] = 20_000, -20_000
+    with torch.no_grad():
+        model.transformer.h[0].mlp.c_proj.bias += push
+        model.transformer.h[-1].mlp.c_proj.bias -= push
+    drowned = replace(checkpoint, model=model)
+    assert PRECISIONS["fp16"].build(drowned)  # within the range
+    path = tmp_path / "emulated.onnx"
+    ir.save(PRECISIONS["fp16"].emulate(drowned), path)
+    with pytest.raises(ParityError, match="nothing was published; try --precision fp32"):
+        check(open_session(path), drowned, 1024, PRECISIONS["fp16"].tolerance)
 
 
 def test_int8_is_built_of_smooth_weights(

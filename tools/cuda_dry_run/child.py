@@ -1,4 +1,4 @@
-"""Runs batches through graphs on the stand-ins; started by `drive.dry_run`, in a process of its own.
+"""Runs batches through graphs on the stand-ins; started by `drive.dry_run`.
 
     python child.py JOB.json     with the wheel on PYTHONPATH and the stand-ins on LD_LIBRARY_PATH
 

@@ -66,7 +66,7 @@ class Session:
     most_memory: int  # bytes of the device that the whole job held at its peak
 
 
-def dry_run(
+def dry_run(  # noqa: PLR0913 each is a choice of its own
     runtime: Path,
     graphs: Sequence[Path],
     batches: Mapping[str, NDArray[np.int32]],
@@ -155,8 +155,7 @@ def _runs(lines: str, errors: dict[str, str]) -> dict[str, Run]:
 
 
 def _stem(kernel: str) -> str:
-    """`void onnxruntime::cuda::Kernel<float, 4>(...)` is `Kernel`; template arguments that name
-    a fused kernel stay."""
+    """`void onnxruntime::cuda::Kernel<float, 4>(...)` is `Kernel`."""
     name = kernel.removeprefix("void ")
     if fused := re.search(r"\w*(?:fmha|flash)\w*", name):
         return fused[0]

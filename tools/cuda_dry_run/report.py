@@ -21,7 +21,7 @@ def work_of_a_layer(shallow: Session, deep: Session, n_more: int) -> dict[str, f
 
 def describe(session: Session) -> Iterable[str]:
     """The lines of one session."""
-    yield f"{session.graph}  ONNX Runtime {session.version}, compute capability {session.capability}"
+    yield f"{session.graph}, ONNX Runtime {session.version}, capability {session.capability}"
     for provider, nodes in session.nodes.items():
         most = ", ".join(f"{name} {n}" for name, n in nodes.most_common(8))
         yield f"  {provider}: {nodes.total()} nodes ({most}, ...)"

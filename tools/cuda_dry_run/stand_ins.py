@@ -26,7 +26,8 @@ ANSWERS = {
     # one algorithm, whose 96 bytes are read
     "cublasLtMatmulAlgoGetHeuristic": "(void*a,void*b,void*c,void*d,void*e,void*f,void*g,int n,"
     "void*r,int*found){*found=1;memset(r,0,96);return 0;}",
-    "cudnnBackendCreateDescriptor": "(int kind,void**p){static long h=16;*p=(void*)(h+=16);return 0;}",
+    "cudnnBackendCreateDescriptor": "(int kind,void**p)"
+    "{static long h=16;*p=(void*)(h+=16);return 0;}",
     "cudnnGetReductionWorkspaceSize": "(void*a,void*b,void*c,void*d,size_t*s){*s=1024;return 0;}",
     "cudnnGetReductionIndicesSize": "(void*a,void*b,void*c,void*d,size_t*s){*s=1024;return 0;}",
 }
@@ -116,7 +117,18 @@ def _compile(code: str, target: Path, *, versioned: bool) -> None:
     versions.write_text(f"{target.name} {{ global: *; }};\n")
     flags = [f"-Wl,--version-script={versions}"] if versioned else []
     subprocess.run(
-        ["gcc", "-w", "-O1", "-shared", "-fPIC", f"-Wl,-soname,{target.name}"]
-        + ["-Wl,--unresolved-symbols=ignore-all", *flags, "-o", target, source],
+        [
+            "gcc",
+            "-w",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            f"-Wl,-soname,{target.name}",
+            *flags,
+            "-Wl,--unresolved-symbols=ignore-all",
+            "-o",
+            target,
+            source,
+        ],
         check=True,
     )
