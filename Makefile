@@ -49,7 +49,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(VENV)/onnxruntimes/%: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime==$*
 
-$(VENV)/onnxruntimes-gpu/%: $(INSTALLED)
+$(VENV)/onnxruntimes-gpu/%: | $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime-gpu==$*
 
 bench: $(INSTALLED) ## graph, server, overload and client on a tiny model, minutes; SUITES and OPTIONS choose others
