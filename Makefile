@@ -7,11 +7,14 @@ INSTALLED := $(VENV)/.installed
 # the graph is run on these as well: those of Triton's images 26.05 to 26.07
 RUNTIMES := $(addprefix $(VENV)/onnxruntimes/,1.24.4 1.27.0)
 
+# its CUDA build for dry runs: that of Triton's image, and the newest
+CUDA_RUNTIMES := $(addprefix $(VENV)/onnxruntimes-gpu/,1.27.0 1.31.1)
+
 # ONNX Runtime reports its use to its makers from 1.32 on, unless told otherwise
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-client lint types install bench train-chitchat clean
+.PHONY: help demo test test-client cuda-dry-run lint types install bench train-chitchat clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
@@ -34,6 +37,10 @@ $(VENV)/client-%/.installed: pyproject.toml tools/oldest.py
 	$(@D)/bin/pip install --quiet --constraint $(@D)/constraints.txt --editable . pytest hypothesis trustme
 	@touch $@
 
+cuda-dry-run: $(INSTALLED) $(CUDA_RUNTIMES) ## the graphs for GPUs on the real CUDA provider without a GPU (fetches 400 MB once, needs gcc)
+	$(BIN)/python tools/dry_run.py
+	$(BIN)/pytest tests/cuda
+
 lint: $(INSTALLED) ## ruff, style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,6 +60,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(VENV)/onnxruntimes/%: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime==$*
+
+$(VENV)/onnxruntimes-gpu/%: | $(INSTALLED)
+	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime-gpu==$*
 
 bench: $(INSTALLED) ## graph, server, overload and client on a tiny model, minutes; SUITES and OPTIONS choose others
 	$(BIN)/python -m reward_bench $(or $(SUITES),graph client server overload) $(or $(OPTIONS),--quick)

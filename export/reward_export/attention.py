@@ -2,14 +2,16 @@
 
 A row's fresh tokens are one stretch, from where it leaves the tree to its end. Their
 queries meet the keys of the row from position 0 on: those of its own stretch, and those
-that other rows own. Two ways to do that, which give the same numbers:
+that other rows own. Three ways to do that, which give the same numbers:
 
 `Looped` takes one piece of a stretch after the other, at its exact size: nothing is
-padded, and a piece's queries do not meet the keys behind it. The fastest on CPUs.
+padded, and a piece's queries do not meet the keys after it. The fastest on CPUs. On a GPU
+each turn of its loop would wait for the host four times.
 
-`Batched` cuts all stretches into chunks of one size, gathers every chunk's keys, and runs
-one operator over all of them. More arithmetic and more memory, but few large kernels, as
-GPUs like it.
+`Padded` cuts all stretches into chunks of one size, gathers every chunk's keys, and runs
+one operator over all of them, with a bias that hides what a query must not see. For GPUs.
+
+`varlen.Varlen` gives the operator chunks of their own sizes. For GPUs as well.
 """
 
 from dataclasses import dataclass
@@ -19,12 +21,14 @@ import numpy as np
 import onnx_ir as ir
 
 from reward_export.ops import FLOAT, FLOAT16, INT64, Ops
-from reward_export.tree import Packed, Rows, Tree, positions
+from reward_export.tree import Packed, Tree, size
 
 # added to the score of a key that must not be seen: the least number of the type that holds it
-MASKED = float(np.finfo(np.float32).min)
-MASKED_FLOAT16 = float(np.finfo(np.float16).min)
+MASKED = {FLOAT: float(np.finfo(np.float32).min), FLOAT16: float(np.finfo(np.float16).min)}
 PIECE = 128  # most queries of a loop's turn: larger turns meet more keys than they may see
+# what CUDA's fused kernel wants: 88 queries of 221 keys are an error, 87 queries go to a kernel
+# that holds all scores, and so do less than 256 in float32
+UNIT, CHUNK = 8, {FLOAT16: 8, FLOAT: 256}
 
 
 class Attention(Protocol):
@@ -36,7 +40,7 @@ class Attention(Protocol):
         """Each query's mixture of the values that it sees.
 
         Args:
-            query: [T, H] for the tokens whose result is wanted.
+            query: [T, H] for the tokens whose result is wanted, as many as `lengthened` gives.
             key: [T, H] of all packed tokens.
             value: the same.
             n_head: heads.
@@ -46,18 +50,24 @@ class Attention(Protocol):
             [T, H], in the order of `query`.
         """
 
+    def lengthened(self, line: ir.Value) -> ir.Value:
+        """An int64 line of one number a query, with zeros for spare ones at its end, if any."""
+
 
 class AttentionForm(Protocol):
     """How attention is computed; planned anew for each set of queries."""
 
-    def __call__(self, op: Ops, rows: Rows, packed: Packed, stretches: "Stretches", /) -> Attention:
+    def __call__(
+        self, op: Ops, tree: Tree, packed: Packed, stretches: "Stretches", compute: int, /
+    ) -> Attention:
         """The plan.
 
         Args:
             op: appends to the graph.
-            rows: the batch.
-            packed: its tokens that differ.
+            tree: the rows that differ.
+            packed: their tokens that differ.
             stretches: the queries.
+            compute: ONNX element type of queries, keys and values.
         """
 
 
@@ -71,34 +81,31 @@ class Stretches:
     position: ir.Value  # [A] of the first query in its row
 
 
-def fresh_stretches(op: Ops, rows: Rows, tree: Tree) -> Stretches:
-    """The stretches of fresh tokens, none for a row that owns nothing; [A] up to B."""
-    fresh = op.ReduceSum(op.Cast(tree.fresh, to=INT64), op.shape(1), keepdims=0)  # [B]
+def fresh_stretches(op: Ops, tree: Tree) -> Stretches:
+    """The stretch of fresh tokens of each row that differs. [U]."""
+    fresh = op.ReduceSum(op.Cast(tree.fresh, to=INT64), op.shape(1), keepdims=0)
     begin = op.CumSum(fresh, op.int64(0), exclusive=1)
-    position = op.Sub(op.Cast(rows.length, to=INT64), fresh)  # where the row leaves the tree
-    row = op.Squeeze(op.NonZero(fresh), op.shape(0))  # [A]
-    return Stretches(row, *(op.Gather(x, row) for x in (begin, fresh, position)))
+    position = op.Sub(tree.length, fresh)  # where the row leaves the tree
+    return Stretches(op.count(size(op, fresh, 0)), begin, fresh, position)
 
 
-def last_tokens(op: Ops, rows: Rows) -> Stretches:
-    """One query a row, its last token; they stand in the order of the rows. [B]."""
-    length = op.Cast(rows.length, to=INT64)
-    row = op.Squeeze(op.NonZero(length), op.shape(0))  # [B]: 0, 1, ...
-    one = op.int64(1)
-    return Stretches(row, row, op.Min(length, one), op.Sub(length, one))
+def last_tokens(op: Ops, tree: Tree) -> Stretches:
+    """One query for each row that differs, its last token. [U]."""
+    row, one = op.count(size(op, tree.length, 0)), op.int64(1)
+    return Stretches(row, row, op.Min(tree.length, one), op.Sub(tree.length, one))
 
 
-def cut(op: Ops, stretches: Stretches, size: ir.Value) -> Stretches:
-    """The stretches in pieces of at most `size` queries, in the same order."""
-    pieces = _divide_up(op, stretches.n_queries, size)
-    ordinal = op.Range(op.int64(0), op.ReduceMax(pieces, keepdims=0), op.int64(1))
+def cut(op: Ops, stretches: Stretches, most: ir.Value) -> Stretches:
+    """The stretches in pieces of at most `most` queries, in the same order."""
+    pieces = divide_up(op, stretches.n_queries, most)
+    ordinal = op.count(op.ReduceMax(pieces, keepdims=1))
     exists = op.Less(ordinal, op.Unsqueeze(pieces, op.shape(1)))
     whole, nth = (op.Squeeze(x, op.shape(0)) for x in op.split(op.NonZero(exists), parts=2, axis=0))
-    offset = op.Mul(nth, size)
+    offset = op.Mul(nth, most)
     return Stretches(
         op.Gather(stretches.row, whole),
         op.Add(op.Gather(stretches.begin, whole), offset),
-        op.Min(size, op.Sub(op.Gather(stretches.n_queries, whole), offset)),
+        op.Min(most, op.Sub(op.Gather(stretches.n_queries, whole), offset)),
         op.Add(op.Gather(stretches.position, whole), offset),
     )
 
@@ -116,10 +123,12 @@ class _Piece:
 class Looped:
     """One piece of a stretch after the other, at its exact size."""
 
-    def __init__(self, op: Ops, rows: Rows, packed: Packed, stretches: Stretches) -> None:
+    def __init__(
+        self, op: Ops, tree: Tree, packed: Packed, stretches: Stretches, _compute: int = FLOAT
+    ) -> None:
         self._op = op
-        self._node = packed.node  # [B, N]
-        self._position = op.Cast(positions(op, rows), to=INT64)  # [N]
+        self._node = packed.node  # [U, N]
+        self._position = op.count(size(op, tree.ids, 1))  # [N]
         self._pieces = cut(op, stretches, op.int64(PIECE))
         self._n_pieces = op.Squeeze(op.Shape(self._pieces.row), op.shape(0))
 
@@ -136,10 +145,19 @@ class Looped:
             seen_value = op.Gather(value, piece.nodes, axis=1)
             asking = op.Slice(query, piece.begin, piece.end, op.shape(1))  # [h, c, D]
             score = op.contrib("FusedMatMul", asking, seen_key, transB=1, alpha=scale)  # [h, c, k]
-            return op.MatMul(op.Softmax(op.Add(score, piece.bias), axis=-1), seen_value)
+            weight = self._rounded(op, op.Softmax(op.Add(score, piece.bias), axis=-1))
+            return op.MatMul(weight, seen_value)
 
         attended = op.concat_loop(self._n_pieces, turn, axis=1)  # [h, T, D]
         return merge_heads(op, attended)
+
+    def lengthened(self, line: ir.Value) -> ir.Value:
+        """See `Attention`; there are no spare ones."""
+        return line
+
+    def _rounded(self, _op: Ops, x: ir.Value) -> ir.Value:
+        """The weights of the values, as `float16.RoundedLooped` has them in float16."""
+        return x
 
     def _piece(self, op: Ops, i: ir.Value) -> _Piece:
         """Piece `i` [1]: c queries, and the k keys up to the last of them."""
@@ -157,46 +175,43 @@ class Looped:
         )
 
 
-class Batched:
-    """All stretches at once, in chunks of their mean size C.
+class Padded:
+    """All stretches at once, in chunks of their mean size C; C and N are rounded up for CUDA.
 
     Args:
         op: appends to the graph.
-        rows: the batch.
-        packed: its tokens that differ.
+        tree: the rows that differ.
+        packed: their tokens that differ.
         stretches: the queries.
         compute: ONNX element type of queries, keys and values.
     """
 
     def __init__(
-        self, op: Ops, rows: Rows, packed: Packed, stretches: Stretches, compute: int = FLOAT
+        self, op: Ops, tree: Tree, packed: Packed, stretches: Stretches, compute: int
     ) -> None:
         self._op = op
-        n_queries = op.ReduceSum(stretches.n_queries, keepdims=0)
-        n_stretches = op.Squeeze(op.Shape(stretches.row), op.shape(0))
-        size = _divide_up(op, n_queries, n_stretches)  # C: one long stretch costs nobody else
-        chunks = cut(op, stretches, size)
+        n_queries = op.ReduceSum(stretches.n_queries, keepdims=1)
+        mean = divide_up(op, n_queries, size(op, stretches.row, 0))
+        c = round_up(op, mean, CHUNK[compute])  # one long stretch costs the others nothing
+        chunks = cut(op, stretches, c)
 
-        step = op.Range(op.int64(0), size, op.int64(1))  # [C]
+        step = op.count(c)  # [C]
         n_queries, begin, first = (
             op.Unsqueeze(x, op.shape(1)) for x in (chunks.n_queries, chunks.begin, chunks.position)
         )  # each [A, 1]
         used = op.Less(step, n_queries)  # [A, C]
         step = op.Min(step, op.Sub(n_queries, op.int64(1)))  # spare queries repeat the last
         self._queries = op.Add(begin, step)  # [A, C] into the packed queries
-        self._keys = op.Gather(packed.node, chunks.row)  # [A, N] into the packed tokens
-        self._slots = op.Squeeze(
-            op.NonZero(op.Reshape(used, op.shape(-1))), op.shape(0)
-        )  # [T] of the A * C
-        key_position = op.Cast(positions(op, rows), to=INT64)  # [N]
-        masked = MASKED_FLOAT16 if compute == FLOAT16 else MASKED
-        bias = causal_bias(op, op.Add(first, step), key_position, masked)  # [A, C, N]
-        self._bias = op.Cast(op.Unsqueeze(bias, op.shape(1)), to=compute)  # [A, 1, C, N]
-
-    @classmethod
-    def of_float16(cls, op: Ops, rows: Rows, packed: Packed, stretches: Stretches) -> "Batched":
-        """The same for float16 queries, keys and values."""
-        return cls(op, rows, packed, stretches, FLOAT16)
+        self._slots = op.Reshape(op.NonZero(op.Reshape(used, op.shape(-1))), op.shape(-1))  # [T]
+        n = size(op, tree.ids, 1)
+        wide = round_up(op, n, UNIT)  # N from here on
+        more = op.Concat(op.shape(0, 0, 0), op.Sub(wide, n), axis=0)
+        self._keys = op.Gather(op.Pad(packed.node, more, op.int64(0)), chunks.row)  # [A, N]
+        # in float16, which holds whole numbers up to 2,048: integers would keep the bias on the
+        # CPU, from where each batch would copy it
+        key_position = op.Cast(op.count(wide), to=FLOAT16)  # [N]
+        bias = causal_bias(op, op.Cast(op.Add(first, step), to=FLOAT16), key_position, compute)
+        self._bias = op.Unsqueeze(bias, op.shape(1))  # [A, 1, C, N]
 
     def __call__(
         self, query: ir.Value, key: ir.Value, value: ir.Value, *, n_head: int, scale: float
@@ -218,13 +233,17 @@ class Batched:
         flat = op.Reshape(attended, op.Concat(op.shape(-1), width, axis=0))  # [A * C, H]
         return op.Gather(flat, self._slots)
 
+    def lengthened(self, line: ir.Value) -> ir.Value:
+        """See `Attention`; spare ones repeat others here."""
+        return line
+
 
 def causal_bias(
-    op: Ops, query_position: ir.Value, key_position: ir.Value, masked: float = MASKED
+    op: Ops, query_position: ir.Value, key_position: ir.Value, compute: int = FLOAT
 ) -> ir.Value:
-    """[..., c] and [k] to [..., c, k] float32: 0 where a query sees the key, else `masked`."""
+    """[..., c] and [k] to [..., c, k]: 0 where a query sees the key, else `MASKED`."""
     seen = op.LessOrEqual(key_position, op.Unsqueeze(query_position, op.shape(-1)))
-    return op.Where(seen, op.float32(0.0), op.float32(masked))
+    return op.Where(seen, op.number(0.0, compute), op.number(MASKED[compute], compute))
 
 
 def split_heads(op: Ops, x: ir.Value, n_head: int) -> ir.Value:
@@ -239,5 +258,11 @@ def merge_heads(op: Ops, x: ir.Value) -> ir.Value:
     return op.Reshape(x, op.Concat(n_tokens, op.shape(-1), axis=0))
 
 
-def _divide_up(op: Ops, x: ir.Value, y: ir.Value) -> ir.Value:
+def divide_up(op: Ops, x: ir.Value, y: ir.Value) -> ir.Value:
+    """`x` / `y`, rounded up."""
     return op.Div(op.Sub(op.Add(x, y), op.int64(1)), y)
+
+
+def round_up(op: Ops, x: ir.Value, unit: int) -> ir.Value:
+    """The next multiple of `unit`."""
+    return op.Mul(divide_up(op, x, op.int64(unit)), op.int64(unit))

@@ -85,11 +85,11 @@ class Checkpoint:
             seen = given.abs().amax(0).numpy()
             largest[name] = np.maximum(largest.get(name, 0), seen)
 
-        self._watch_linears(batches, look)
+        self._watch(batches, look, (Conv1D,))
         return largest
 
     def largest_activation(self, batches: Iterable[NDArray[np.int32]]) -> float:
-        """The largest magnitude that goes into or comes out of a linear module of the blocks.
+        """The largest magnitude around a linear module or in the residual stream.
 
         Args:
             batches: int32 [B, S] each, to run the model on.
@@ -100,15 +100,17 @@ class Checkpoint:
             nonlocal largest
             largest = max(largest, float(given.abs().max()), float(made.abs().max()))
 
-        self._watch_linears(batches, look)
+        # what goes into the norms is the residual stream
+        self._watch(batches, look, (Conv1D, torch.nn.LayerNorm))
         return largest
 
-    def _watch_linears(
+    def _watch(
         self,
         batches: Iterable[NDArray[np.int32]],
         look: Callable[[str, torch.Tensor, torch.Tensor], None],
+        kinds: tuple[type[torch.nn.Module], ...],
     ) -> None:
-        """Run the model, and show each linear module's name, input [T, I] and output [T, O].
+        """Run the model, and show the name, input [T, I] and output [T, O] of modules of a kind.
 
         T are the tokens up to each row's scored one: what follows is padding.
         """
@@ -120,7 +122,7 @@ class Checkpoint:
         hooks = [
             module.register_forward_hook(hook_of(name))
             for name, module in self.model.named_modules()
-            if isinstance(module, Conv1D)
+            if isinstance(module, kinds)
         ]
         try:
             for ids in batches:

@@ -1,6 +1,7 @@
 """From a checkpoint to a published version: load, write, compare, publish."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -8,17 +9,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import onnx_ir as ir
+import onnxruntime
 
 from reward_contract.facts import MANIFEST_NAME, Facts
 from reward_contract.integrity import sha256_of
 from reward_export import checkpoint as checkpoints
 from reward_export import parity as parities
 from reward_export.golden import golden
-from reward_export.precision import PRECISIONS
+from reward_export.precision import PRECISIONS, PROVIDERS, Form, Precision
 from reward_export.repository import ModelFolder
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
+EMULATED = "float16 emulated on the CPU"  # in place of a provider's name
+CPU, CUDA = PROVIDERS["cpu"], PROVIDERS["cuda"]
 LIBRARIES = ("gpt2-reward", "torch", "transformers", "onnx", "onnx-ir", "numpy")
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # one of the two is installed
 
@@ -34,6 +38,8 @@ class ExportOptions:
         repository: the model repository; made if only its last folder is missing.
         revision: branch, tag or commit on the hub.
         precision: of weights and arithmetic, a key of `precision.PRECISIONS`.
+        device: `cpu` or `cuda`; the precision's first if None.
+        attention: name of its form for that device; the first if None.
         version: version number; the next free one if None.
     """
 
@@ -41,6 +47,8 @@ class ExportOptions:
     repository: Path
     revision: str | None = None
     precision: str = "fp32"
+    device: str | None = None
+    attention: str | None = None
     version: int | None = None
 
 
@@ -70,6 +78,7 @@ def export(options: ExportOptions, say: Say) -> Published:
         PublishError: the repository cannot take the version.
     """
     precision = PRECISIONS[options.precision]
+    form = precision.form(options.device, options.attention)
     folder = ModelFolder(options.repository)
     folder.check(options.version)
     say(f"loading {options.checkpoint}")
@@ -84,16 +93,33 @@ def export(options: ExportOptions, say: Say) -> Published:
         graph = staged / GRAPH_NAME
         if precision.prepare:
             say("measuring activations on real conversations")
-        ir.save(precision.build(checkpoint), graph, external_data=DATA_NAME)
-        session = parities.open_session(graph, precision.providers)
-        n_positions = checkpoint.architecture.n_positions
-        parity = parities.check(session, checkpoint, n_positions, precision.tolerance)
+        ir.save(precision.build(checkpoint, form), graph, external_data=DATA_NAME)
+        parity, compared = _compare(graph, precision, form, checkpoint)
         facts = Facts(golden=golden(checkpoint, parity.tolerance), sha256=_hashes(staged))
         manifest = _manifest(options, checkpoint, parity) | facts.as_json()
-        manifest["provider"] = session.get_providers()[0]  # what the comparison ran on
+        manifest |= {"device": form.device, "attention": form.name, "provider": compared}
         (staged / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
         path = folder.publish(staged, options.version, facts)
     return Published(path, parity)
+
+
+def _compare(
+    graph: Path, precision: Precision, form: Form, checkpoint: checkpoints.Checkpoint
+) -> tuple[parities.Parity, str]:
+    """What the comparison with PyTorch measured, and what it ran on."""
+    n_positions, tolerance = checkpoint.architecture.n_positions, precision.tolerance
+    on_gpu = form.device == "cuda" and CUDA in onnxruntime.get_available_providers()
+    if on_gpu or "cpu" in form.runs_on:
+        session = parities.open_session(graph, (CUDA, CPU) if on_gpu else (CPU,))
+        parity = parities.check(session, checkpoint, n_positions, tolerance)
+        if on_gpu or precision.emulation is None:
+            return parity, session.get_providers()[0]
+    # no GPU: its rounding, on this CPU
+    with tempfile.TemporaryDirectory() as folder:
+        emulated = Path(folder) / GRAPH_NAME
+        ir.save(precision.emulate(checkpoint), emulated, external_data=DATA_NAME)
+        session = parities.open_session(emulated)
+        return parities.check(session, checkpoint, n_positions, tolerance), EMULATED
 
 
 def _manifest(

@@ -2,16 +2,16 @@
 
 Each step is a function; shapes stand at line ends, in one alphabet:
 
-    B rows   S positions as sent   N positions up to the longest row   V vocabulary
-    T packed tokens (those that differ)   H hidden   h heads   D hidden per head (H / h)
+    B rows   U rows that differ   S positions as sent   N positions up to the longest row
+    V vocabulary   T packed tokens (those that differ)   H hidden   h heads   D hidden per head
     A stretches of queries   I, O input and output channels of a linear layer
 
 1. `tree.admit`        lengths of the rows; rows that cannot be scored are set aside
-2. `tree.prefix_tree`  for each (row, position) the first row with the same tokens up to here
-3. `tree.pack`         the tokens that are nobody's copy, in one line: [T]
+2. `tree.prefix_tree`  the rows that differ, in order, and which tokens the row before has not
+3. `tree.pack`         those tokens in one line: [T]
 4. `attention`         a row's queries against the keys of the row, wherever they were computed
 5. `Block.last`        the last block computes what is read: one token a row
-   `pool`              its logit; NaN where the row was set aside
+   `pool`              its logit, for each row that has it; NaN where the row was set aside
 
 Between 3 and 5 stand the transformer's blocks, on [T, H] alone: no padding, no shared
 prefix twice.
@@ -33,8 +33,8 @@ from reward_contract import INPUT_IDS, REWARD
 from reward_export.attention import Attention, AttentionForm, fresh_stretches, last_tokens
 from reward_export.fold import without_key_value_biases
 from reward_export.linear import Linear
-from reward_export.ops import FLOAT, INT64, Ops, tensor_input
-from reward_export.tree import Packed, Rows, admit, pack, prefix_tree
+from reward_export.ops import CONTRIB_DOMAIN, FLOAT, Ops, tensor_input
+from reward_export.tree import Packed, Rows, Tree, admit, pack, prefix_tree
 
 Weights: TypeAlias = Mapping[str, NDArray[np.float32]]
 
@@ -67,25 +67,43 @@ class Architecture:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """The residual stream; its newest update may be still to be added, with a bias or without."""
+
+    hidden: ir.Value  # [T, H]
+    update: ir.Value | None = None  # [T, H]
+    bias: ir.Value | None = None  # [H]
+
+
+@dataclass(frozen=True, slots=True)
 class Layers:
-    """The parts of GPT-2, on packed tokens."""
+    """The parts of GPT-2 on packed tokens, each of the plain operators: the fastest on CPUs."""
 
     op: Ops
     architecture: Architecture
     weights: Weights
     times: Linear
 
-    def embed(self, packed: Packed) -> ir.Value:
-        """Token plus position embedding of the packed tokens. -> [T, H]."""
+    def embed(self, tokens: ir.Value, positions: ir.Value) -> Stream:
+        """Token plus position embedding. [T], [T] -> [T, H]."""
         op, table = self.op, self.weights["transformer.wte.weight"]
-        token = self.times.embed(op, "wte.weight", table, packed.tokens)
-        return op.Add(token, op.Gather(self.weight("wpe.weight"), packed.positions))
+        token = self.times.embed(op, "wte.weight", table, tokens)
+        return Stream(op.Add(token, op.Gather(self.weight("wpe.weight"), positions)))
 
-    def norm(self, x: ir.Value, name: str) -> ir.Value:
-        """Layer norm over the hidden dimension."""
+    def norm(self, stream: Stream, name: str) -> tuple[ir.Value, ir.Value]:
+        """The layer norm of the stream over the hidden dimension, and the stream itself."""
         scale, bias = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
         epsilon = self.architecture.layer_norm_epsilon
-        return self.op.LayerNormalization(x, scale, bias, axis=-1, epsilon=epsilon)
+        normed = self.op.LayerNormalization(stream.hidden, scale, bias, axis=-1, epsilon=epsilon)
+        return normed, stream.hidden
+
+    def update(self, hidden: ir.Value, x: ir.Value, name: str) -> Stream:
+        """The stream after a linear layer of `x` was added."""
+        return Stream(self.op.Add(hidden, self.linear(x, name)))
+
+    def activated(self, x: ir.Value, name: str) -> ir.Value:
+        """A linear layer and the activation function. [T, H] -> [T, 4 * H]."""
+        return self.op.Gelu(self.linear(x, name), approximate=self.architecture.gelu)
 
     def linear(self, x: ir.Value, name: str) -> ir.Value:
         """`x` times the weight, plus bias; GPT-2 stores weights as [in, out]."""
@@ -102,15 +120,55 @@ class Layers:
         own_bias = bias if part == "query" else None  # see `without_key_value_biases`
         return self.times(self.op, x, name, np.ascontiguousarray(weight), own_bias)
 
-    def add(self, hidden: ir.Value, update: ir.Value) -> ir.Value:
-        """The residual stream, which is float32 in every precision."""
-        if self.times.compute != FLOAT:
-            update = self.op.Cast(update, to=FLOAT)
-        return self.op.Add(hidden, update)
-
     def weight(self, name: str) -> ir.Value:
         """A weight of the checkpoint as it is: small ones are float32 in every precision."""
         return self.op.weight(name, self.weights[f"transformer.{name}"])
+
+
+class FusedLayers(Layers):
+    """The same of ONNX Runtime's fused operators, for GPUs: fewer launches, fewer bytes.
+
+    The residual stream is of the type that the linear layers compute in. Biases of the layers
+    that go into it are added with it, in the norm that follows.
+    """
+
+    def embed(self, tokens: ir.Value, positions: ir.Value) -> Stream:
+        """See `Layers`; the first norm adds the two."""
+        op, table = self.op, self.weights["transformer.wte.weight"]
+        token = self.times.embed(op, "wte.weight", table, tokens)
+        return Stream(token, op.Gather(self.weight("wpe.weight"), positions))
+
+    def norm(self, stream: Stream, name: str) -> tuple[ir.Value, ir.Value]:
+        """See `Layers`."""
+        normed, _, _, hidden = self.op.several(
+            "SkipLayerNormalization",
+            stream.hidden,
+            stream.update,
+            self.weight(f"{name}.weight"),
+            self.weight(f"{name}.bias"),
+            stream.bias,
+            n_outputs=4,
+            domain=CONTRIB_DOMAIN,
+            epsilon=self.architecture.layer_norm_epsilon,
+        )
+        return normed, hidden
+
+    def update(self, hidden: ir.Value, x: ir.Value, name: str) -> Stream:
+        """See `Layers`."""
+        return Stream(hidden, self._product(x, name), self.weight(f"{name}.bias"))
+
+    def activated(self, x: ir.Value, name: str) -> ir.Value:
+        """See `Layers`."""
+        operator = "FastGelu" if self.architecture.gelu == "tanh" else "BiasGelu"
+        return self.op.contrib(operator, self._product(x, name), self.weight(f"{name}.bias"))
+
+    def weight(self, name: str) -> ir.Value:
+        """A weight in the type that everything has here."""
+        dtype = ir.DataType(self.times.compute).numpy()
+        return self.op.weight(name, self.weights[f"transformer.{name}"].astype(dtype))
+
+    def _product(self, x: ir.Value, name: str) -> ir.Value:
+        return self.times(self.op, x, name, self.weights[f"transformer.{name}.weight"], None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +178,20 @@ class Block:
     layers: Layers
     index: int
 
-    def __call__(self, hidden: ir.Value, attention: Attention) -> ir.Value:
+    def __call__(self, stream: Stream, attention: Attention) -> Stream:
         """The block's output for every packed token. [T, H] -> [T, H]."""
-        normed = self.layers.norm(hidden, self.name("ln_1"))
+        normed, hidden = self.layers.norm(stream, self.name("ln_1"))
         return self._finish(hidden, self._attend(attention, normed, normed))
 
-    def last(self, hidden: ir.Value, pooled: ir.Value, attention: Attention) -> ir.Value:
-        """The same for the `pooled` tokens [B] alone, over the keys of all. -> [B, H]."""
+    def last(self, stream: Stream, pooled: ir.Value, attention: Attention) -> Stream:
+        """The same for the `pooled` tokens [U] alone, over the keys of all. -> [U, H]."""
         layers, op = self.layers, self.layers.op
-        normed = layers.norm(hidden, self.name("ln_1"))
+        normed, hidden = layers.norm(stream, self.name("ln_1"))
         attended = self._attend(attention, op.Gather(normed, pooled), normed)
         return self._finish(op.Gather(hidden, pooled), attended)
 
     def _attend(self, attention: Attention, asking: ir.Value, normed: ir.Value) -> ir.Value:
-        """Attention of the `asking` tokens over all. [T, H] or [B, H], [T, H] -> as asking."""
+        """Attention of the `asking` tokens over all. [T, H] or [U, H], [T, H] -> as asking."""
         layers, architecture = self.layers, self.layers.architecture
         return attention(
             layers.third(asking, self.name("attn.c_attn"), "query"),
@@ -143,13 +201,13 @@ class Block:
             scale=architecture.attention_scales[self.index],
         )
 
-    def _finish(self, hidden: ir.Value, attended: ir.Value) -> ir.Value:
+    def _finish(self, hidden: ir.Value, attended: ir.Value) -> Stream:
         """Output projection and MLP, each added to the residual stream."""
-        layers, op = self.layers, self.layers.op
-        hidden = layers.add(hidden, layers.linear(attended, self.name("attn.c_proj")))
-        inner = layers.linear(layers.norm(hidden, self.name("ln_2")), self.name("mlp.c_fc"))
-        inner = op.Gelu(inner, approximate=layers.architecture.gelu)  # [T, 4 * H]
-        return layers.add(hidden, layers.linear(inner, self.name("mlp.c_proj")))
+        layers = self.layers
+        stream = layers.update(hidden, attended, self.name("attn.c_proj"))
+        normed, hidden = layers.norm(stream, self.name("ln_2"))
+        inner = layers.activated(normed, self.name("mlp.c_fc"))  # [T, 4 * H]
+        return layers.update(hidden, inner, self.name("mlp.c_proj"))
 
     def name(self, part: str) -> str:
         """The part's name in the checkpoint."""
@@ -157,7 +215,11 @@ class Block:
 
 
 def build(
-    architecture: Architecture, weights: Weights, linear: Linear, attention: AttentionForm
+    architecture: Architecture,
+    weights: Weights,
+    linear: Linear,
+    attention: AttentionForm,
+    parts: type[Layers] = Layers,
 ) -> ir.Model:
     """The whole graph: `input_ids` int32 [B, S] to `reward` float32 [B, 1].
 
@@ -167,38 +229,43 @@ def build(
             state dict.
         linear: how linear layers are computed.
         attention: how attention is computed, on what `linear` gives.
+        parts: which operators the blocks are made of.
     """
     op = Ops()
     weights = without_key_value_biases(weights, architecture.n_layer)
     ids = tensor_input(INPUT_IDS.name, ir.DataType.INT32, ("batch", "sequence"))
     rows = admit(op, ids, architecture.vocab_size, architecture.n_positions)
     tree = prefix_tree(op, rows)
-    packed = pack(op, rows, tree)
+    packed = pack(op, tree)
 
-    layers = Layers(op, architecture, weights, linear)
+    layers, compute = parts(op, architecture, weights, linear), linear.compute
     *blocks, last = [Block(layers, index) for index in range(architecture.n_layer)]
-    hidden = layers.embed(packed)  # [T, H]
-    over_tree = attention(op, rows, packed, fresh_stretches(op, rows, tree))
+    over_tree = attention(op, tree, packed, fresh_stretches(op, tree), compute)
+    stream = layers.embed(*(over_tree.lengthened(x) for x in (packed.tokens, packed.positions)))
     for block in blocks:
-        hidden = block(hidden, over_tree)  # [T, H]
-    pooled = pooled_tokens(op, rows, packed)
-    over_keys = attention(op, rows, packed, last_tokens(op, rows))
-    hidden = last.last(hidden, pooled, over_keys)  # [B, H]
+        stream = block(stream, over_tree)  # [T, H]
+    over_keys = attention(op, tree, packed, last_tokens(op, tree), compute)
+    pooled = over_keys.lengthened(pooled_tokens(op, tree, packed))
+    stream = last.last(stream, pooled, over_keys)  # [U, H]
 
-    reward = pool(op, layers.norm(hidden, "ln_f"), weights["score.weight"], rows)
+    normed, _ = layers.norm(stream, "ln_f")
+    reward = pool(op, normed, weights["score.weight"], rows, tree)
     reward.name = REWARD.name
     reward.type, reward.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(("batch", 1))
     return op.model([ids], [reward])
 
 
-def pooled_tokens(op: Ops, rows: Rows, packed: Packed) -> ir.Value:
-    """Where each row's last token stands in the packed line. -> [B]."""
-    last = op.Cast(op.Sub(rows.length, op.int32(1)), to=INT64)
-    node = op.GatherElements(packed.node, op.Unsqueeze(last, op.shape(1)), axis=1)  # [B, 1]
+def pooled_tokens(op: Ops, tree: Tree, packed: Packed) -> ir.Value:
+    """Where the last token of each row that differs stands in the packed line. -> [U]."""
+    last = op.Sub(tree.length, op.int64(1))
+    node = op.GatherElements(packed.node, op.Unsqueeze(last, op.shape(1)), axis=1)  # [U, 1]
     return op.Squeeze(node, op.shape(1))
 
 
-def pool(op: Ops, hidden: ir.Value, weight: NDArray[np.float32], rows: Rows) -> ir.Value:
-    """The reward of each row, NaN where the row was set aside. [B, H] -> [B, 1]."""
-    reward = op.Gemm(hidden, op.weight("score.weight", weight), transB=1)
+def pool(
+    op: Ops, hidden: ir.Value, weight: NDArray[np.float32], rows: Rows, tree: Tree
+) -> ir.Value:
+    """The reward of each row, NaN where the row was set aside. [U, H] -> [B, 1]."""
+    own = op.Gather(hidden, tree.which)  # [B, H]
+    reward = op.Gemm(op.Cast(own, to=FLOAT), op.weight("score.weight", weight), transB=1)
     return op.Where(op.Unsqueeze(rows.admitted, op.shape(1)), reward, op.float32(float("nan")))

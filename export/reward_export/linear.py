@@ -2,8 +2,7 @@
 
 `float32` is what it says.
 
-`float16` computes on float16 weights and activations; what is around it (the residual
-stream and the layer norms) stays float32, where GPT-2's large channels cannot overflow.
+`float16` computes on float16 weights and activations, and sums in float32.
 
 `int8` quantises each row by its own largest magnitude, and each column of the weight by
 its own. The integer product is exact, so a row's result does not depend on the rows beside
@@ -32,7 +31,7 @@ class Linear(Protocol):
     compute: int  # ONNX element type of its results, and of the attention between them
 
     def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
-        """Rows of a [V, H] table, as float32. [T] -> [T, H]."""
+        """Rows of a [V, H] table, in `compute`. [T] -> [T, H]."""
 
     def __call__(
         self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32 | None
@@ -61,19 +60,18 @@ class Float32Linear:
 
 
 class Float16Linear:
-    """float16 weights and arithmetic; the embedding goes into a float32 stream."""
+    """float16 weights and arithmetic."""
 
     compute = FLOAT16
 
     def embed(self, op: Ops, name: str, table: Float32, rows: ir.Value) -> ir.Value:
         """See `Linear`."""
-        return op.Cast(op.Gather(op.weight(name, table.astype(np.float16)), rows), to=FLOAT)
+        return op.Gather(op.weight(name, table.astype(np.float16)), rows)
 
     def __call__(
         self, op: Ops, x: ir.Value, name: str, weight: Float32, bias: Float32 | None
     ) -> ir.Value:
         """See `Linear`."""
-        x = op.Cast(x, to=FLOAT16)  # nothing where it is that already
         factor = op.weight(f"{name}.weight", weight.astype(np.float16))
         if bias is None:
             return op.MatMul(x, factor)

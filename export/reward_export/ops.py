@@ -54,13 +54,35 @@ class Ops:
         """An operator of ONNX Runtime's own set (`com.microsoft`), with one output."""
         return self._append(op_type, inputs, attributes, domain=CONTRIB_DOMAIN)
 
+    def several(
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        n_outputs: int,
+        domain: str = "",
+        **attributes: Attribute,
+    ) -> Sequence[ir.Value]:
+        """An operator with more than one output; all of them."""
+        outputs = self._tape.op_multi_out(
+            op_type, inputs, attributes, num_outputs=n_outputs, domain=domain
+        )
+        for output in outputs:
+            output.name = self._new_name(op_type)
+        return outputs
+
     def split(self, x: ir.Value, *, parts: int, axis: int) -> Sequence[ir.Value]:
         """`x` cut into `parts` equal parts along `axis`."""
-        attributes = {"num_outputs": parts, "axis": axis}
-        outputs = self._tape.op_multi_out("Split", [x], attributes, num_outputs=parts)
-        for output in outputs:
-            output.name = self._new_name("Split")
-        return outputs
+        return self.several("Split", x, n_outputs=parts, num_outputs=parts, axis=axis)
+
+    def count(self, n: ir.Value) -> ir.Value:
+        """0, 1, ... n - 1 as int64, for an int64 [1] of at least 1.
+
+        `Range` gives the same, and on a GPU it would take the numbers around it there, for
+        copies back and forth: its CUDA kernel reads its inputs in the host's memory.
+        """
+        one = self.shape(1)
+        more = self.Concat(self.shape(0), self.Sub(n, one), axis=0)
+        return self.CumSum(self.Pad(one, more, self.int64(1)), self.int64(0), exclusive=1)
 
     def concat_loop(
         self, n_turns: ir.Value, turn: Callable[[Ops, ir.Value], ir.Value], *, axis: int
@@ -99,6 +121,10 @@ class Ops:
     def float32(self, value: float) -> ir.Value:
         """A scalar constant."""
         return self._scalar(value, "float32")
+
+    def number(self, value: float, dtype: int) -> ir.Value:
+        """A scalar constant of an ONNX element type."""
+        return self._scalar(value, str(ir.DataType(dtype).numpy()))
 
     def shape(self, *dims: int) -> ir.Value:
         """A constant 1-D int64 tensor: a shape, axes, or slice bounds."""

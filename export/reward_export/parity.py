@@ -125,10 +125,11 @@ def check(
             alone.append(
                 _batch_effect(session, ids, found[-1], every=len(found) % ALL_ROWS_EVERY == 1)
             )
-    _check_isolation(session, groups[0], n_positions, tolerance.batch_effect)
     all_wanted, all_found = np.concatenate(wanted), np.concatenate(found)
     best = [w.argmax() == f.argmax() for w, f in zip(wanted, found, strict=True)][: len(groups)]
     difference, std = np.abs(all_found - all_wanted), float(all_wanted.std())
+    batch_effect = tolerance.batch_effect * (std if tolerance.batch_effect_in_reward_stds else 1.0)
+    _check_isolation(session, groups[0], n_positions, batch_effect)
     parity = Parity(
         n_rows=len(all_wanted),
         n_batches=len(wanted),
@@ -141,7 +142,7 @@ def check(
         best_agreement=float(np.mean(best)),
         tolerance=tolerance.max_difference * (std if tolerance.in_reward_stds else 1.0),
     )
-    _hold(parity, tolerance)
+    _hold(parity, tolerance, batch_effect)
     return parity
 
 
@@ -154,12 +155,12 @@ def _batch_effect(
     return float(np.abs(alone - together[list(rows)]).max())
 
 
-def _hold(parity: Parity, tolerance: Tolerance) -> None:
+def _hold(parity: Parity, tolerance: Tolerance, batch_effect: float) -> None:
     # ranks decide for these, and a checkpoint whose rewards hardly differ has none to keep
     remedy = "; try --precision fp32" if tolerance.in_reward_stds else ""
     checks = (
         ("largest difference", parity.max_difference, "at most", parity.tolerance),
-        ("effect of batch mates", parity.max_batch_effect, "at most", tolerance.batch_effect),
+        ("effect of batch mates", parity.max_batch_effect, "at most", batch_effect),
         ("rank correlation", parity.spearman, "at least", tolerance.spearman),
         ("agreement on the best", parity.best_agreement, "at least", tolerance.best_agreement),
     )

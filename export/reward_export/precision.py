@@ -8,14 +8,17 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from reward_export.attention import AttentionForm, Batched, Looped
+from reward_export.attention import AttentionForm, Looped, Padded
 from reward_export.batches import calibration_groups, groups_of_candidates
-from reward_export.errors import ParityError
-from reward_export.graph import Architecture, Weights, build
+from reward_export.errors import ExportError, ParityError
+from reward_export.float16 import RoundedLayers, RoundedLinear, RoundedLooped
+from reward_export.graph import Architecture, FusedLayers, Layers, Weights, build
 from reward_export.linear import Float16Linear, Float32Linear, Int8Linear, Linear
 from reward_export.smooth import smoothed
+from reward_export.varlen import Varlen
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+DEVICES_KEY = "devices"  # of the file's metadata: kinds of devices that it is for
 
 Batches: TypeAlias = Iterable[NDArray[np.int32]]
 
@@ -30,7 +33,8 @@ class Tolerance:
             rather than absolute.
         spearman: least rank correlation of all rewards with PyTorch's.
         best_agreement: least share of groups whose best candidate is PyTorch's.
-        batch_effect: how far a reward may move with its batch mates, absolute.
+        batch_effect: how far a reward may move with its batch mates.
+        batch_effect_in_reward_stds: whether that is in standard deviations of the rewards.
     """
 
     max_difference: float
@@ -38,6 +42,7 @@ class Tolerance:
     best_agreement: float
     in_reward_stds: bool = False
     batch_effect: float = 1e-5
+    batch_effect_in_reward_stds: bool = False
 
 
 class Model(Protocol):
@@ -54,7 +59,40 @@ class Model(Protocol):
         """The largest magnitude in each input channel of each linear module of the blocks."""
 
     def largest_activation(self, batches: Batches) -> float:
-        """The largest magnitude that goes into or comes out of a linear module of the blocks."""
+        """The largest magnitude around a linear module or in the residual stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a precision is computed on a kind of device.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        name: what tells it from the other forms for the device.
+        attention: what attention is.
+        parts: which operators the blocks are made of.
+        runs_on: kinds of devices that can run it at all; a server refuses the others.
+    """
+
+    device: str
+    name: str
+    attention: AttentionForm
+    parts: type[Layers]
+    runs_on: tuple[str, ...]
+
+
+LOOPED = Form("cpu", "looped", Looped, Layers, ("cpu",))
+PADDED = Form("cuda", "padded", Padded, FusedLayers, ("cuda", "cpu"))
+VARLEN = Form("cuda", "varlen", Varlen, FusedLayers, ("cuda",))
+
+
+@dataclass(frozen=True, slots=True)
+class Emulation:
+    """A graph for the CPU that gives the rewards which a GPU would give."""
+
+    linear: Linear
+    attention: AttentionForm
+    parts: type[Layers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +102,60 @@ class Precision:
     Attributes:
         name: as the command line and the manifest have it.
         linear: what linear layers and the token embedding are.
-        attention: what attention is.
+        forms: how it is computed on each kind of device; the first is the one for users.
         tolerance: what the rewards are held to before they are published.
         bytes_per_weight: in the file.
         prepare: the weights that the graph is built from, for a precision that has to look at
             activations first; they are taken as they are if None.
-        providers: ONNX Runtime's, the first that is installed is compared with PyTorch.
+        emulation: what is compared with PyTorch where no GPU is there, if the graph's own
+            rewards on a CPU say nothing of those on a GPU.
     """
 
     name: str
     linear: Linear
-    attention: AttentionForm
+    forms: tuple[Form, ...]
     tolerance: Tolerance
     bytes_per_weight: int
     prepare: Callable[[Model], Weights] | None = None
-    providers: tuple[str, ...] = (CPU,)
+    emulation: Emulation | None = None
 
-    def build(self, model: Model) -> ir.Model:
-        """The checkpoint's graph in this precision.
+    def form(self, device: str | None = None, name: str | None = None) -> Form:
+        """The form for a kind of device, and of this name if there are several.
+
+        Raises:
+            ExportError: there is none.
+        """
+        for form in self.forms:
+            if device in {None, form.device} and name in {None, form.name}:
+                return form
+        known = ", ".join(f"--device {form.device} --attention {form.name}" for form in self.forms)
+        raise ExportError(
+            f"{self.name} has no form for device {device or 'any'} and attention {name or 'any'}; "
+            f"it has {known}"
+        )
+
+    def build(self, model: Model, form: Form | None = None) -> ir.Model:
+        """The checkpoint's graph in this precision; in its first form if none is given.
 
         Raises:
             ParityError: the precision cannot hold the checkpoint's activations.
         """
+        form = form or self.form()
         weights = self.prepare(model) if self.prepare else model.weights()
-        return build(model.architecture, weights, self.linear, self.attention)
+        graph = build(model.architecture, weights, self.linear, form.attention, form.parts)
+        graph.metadata_props[DEVICES_KEY] = " ".join(form.runs_on)
+        return graph
+
+    def emulate(self, model: Model) -> ir.Model:
+        """The graph that is compared where no GPU is there.
+
+        Raises:
+            ExportError: the precision has none, because its own graph tells on a CPU.
+        """
+        own = self.emulation
+        if own is None:
+            raise ExportError(f"{self.name} is not emulated; its own graph is compared")
+        return build(model.architecture, model.weights(), own.linear, own.attention, own.parts)
 
 
 def within_float16(model: Model) -> Weights:
@@ -131,24 +199,31 @@ PRECISIONS = {
         Precision(
             "fp32",
             Float32Linear(),
-            Looped,
+            (LOOPED, PADDED),
             Tolerance(1e-4, spearman=0.999, best_agreement=0.95),  # about 1e-6 is usual
             bytes_per_weight=4,
         ),
         Precision(
             "fp16",
             Float16Linear(),
-            Batched.of_float16,  # for GPUs, which like few large kernels
-            Tolerance(0.05, in_reward_stds=True, spearman=0.999, best_agreement=0.95),
+            (PADDED, VARLEN),
+            Tolerance(
+                0.05,
+                in_reward_stds=True,
+                spearman=0.999,
+                best_agreement=0.95,
+                # sums that are split differently are rounded differently: see docs/precision.md
+                batch_effect=0.02,
+                batch_effect_in_reward_stds=True,
+            ),
             bytes_per_weight=2,
             prepare=within_float16,
-            # the CPU computes float16 in float32, and so cannot show what float16 does
-            providers=(CUDA, CPU),
+            emulation=Emulation(RoundedLinear(), RoundedLooped, RoundedLayers),
         ),
         Precision(
             "int8",
             Int8Linear(),
-            Looped,
+            (LOOPED,),
             Tolerance(0.3, in_reward_stds=True, spearman=0.99, best_agreement=0.85),
             bytes_per_weight=1,
             prepare=without_outliers,

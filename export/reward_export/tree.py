@@ -1,6 +1,11 @@
 """Steps 1 to 3 of the scoring graph: which tokens of a batch differ.
 
 Read `graph.py` first; it has the alphabet of the shapes.
+
+All of it is integer work, a few passes over the batch. On a GPU it stays on the CPU: the first
+`Pad` takes its sizes from a `Shape`, which ONNX Runtime keeps there, and so on from operator to
+operator. What would break that chain is left out: operators whose CUDA kernels take a computed
+input from the host's memory (`Range`, `Slice`, `Expand`, `TopK`). `make cuda-dry-run` holds it.
 """
 
 from dataclasses import dataclass
@@ -9,6 +14,9 @@ import onnx_ir as ir
 
 from reward_contract import CONTRACT
 from reward_export.ops import INT32, INT64, Ops
+
+NOTHING = -1  # after a row's end; smaller than any id, so that a row sorts before its extensions
+NEVER = -2  # equal to nothing: the row before the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +30,25 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Step 2: who computes what."""
+    """Step 2: the rows that differ in lexicographic order, and which of their tokens differ.
 
-    owner: ir.Value  # [B, N] int32: the first row with the same tokens up to this position
-    fresh: ir.Value  # [B, N] bool: a real token whose owner is its own row
+    In that order each row shares with the row before it whatever it shares with any of those
+    before, so that one comparison a row finds the whole tree.
+    """
+
+    ids: ir.Value  # [U, N] int64, `NOTHING` after the row's end
+    length: ir.Value  # [U] int64, at least 1
+    fresh: ir.Value  # [U, N] bool: a token that the row before does not have; one a row at least
+    which: ir.Value  # [B] int64: each row of the batch, among the U
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Step 3: the tokens that differ, in row-major order."""
+    """Step 3: the tokens that differ, row after row."""
 
-    tokens: ir.Value  # [T] int32
+    tokens: ir.Value  # [T] int64
     positions: ir.Value  # [T] int64
-    node: ir.Value  # [B, N] int64: where a (row, position) stands in the packed line
+    node: ir.Value  # [U, N] int64: where a (row, position) stands in the packed line
 
 
 def admit(op: Ops, ids: ir.Value, vocab_size: int, n_positions: int) -> Rows:
@@ -45,9 +59,10 @@ def admit(op: Ops, ids: ir.Value, vocab_size: int, n_positions: int) -> Rows:
     beyond the position table set the row aside: it is scored as pads, and answers NaN.
     """
     pad = op.int32(CONTRACT.pad_token_id)
-    ids = op.Pad(ids, op.shape(0, 0, 0, 1), pad)  # no row is empty then   [B, S + 1]
-    width = op.Squeeze(op.Shape(ids, start=1, end=2), op.shape(0))
-    ends = op.Range(op.int32(1), op.Cast(op.Add(width, op.int64(1)), to=INT32), op.int32(1))
+    # no row is empty then; that the 1 is computed from a shape keeps all this on the CPU
+    one = op.Add(op.Mul(size(op, ids, 1), op.int64(0)), op.shape(1))
+    ids = op.Pad(ids, op.Concat(op.shape(0, 0, 0), one, axis=0), pad)  # [B, S + 1]
+    ends = op.Cast(op.Add(op.count(size(op, ids, 1)), op.int64(1)), to=INT32)  # [S + 1]: 1, 2, ...
     is_pad = op.Equal(ids, pad)  # [B, S + 1]
     length = op.ReduceMax(op.Where(is_pad, op.int32(1), ends), op.shape(1), keepdims=0)  # [B]
 
@@ -59,52 +74,55 @@ def admit(op: Ops, ids: ir.Value, vocab_size: int, n_positions: int) -> Rows:
 
     length = op.Where(admitted, length, op.int32(1))  # [B]
     longest = op.Cast(op.ReduceMax(length, keepdims=1), to=INT64)  # [1]
-    ids = op.Slice(ids, op.shape(0), longest, op.shape(1))  # [B, N]
+    ids = op.Gather(ids, op.count(longest), axis=1)  # [B, N]
     ids = op.Where(op.Unsqueeze(admitted, op.shape(1)), ids, pad)
     return Rows(ids, length, admitted)
 
 
 def prefix_tree(op: Ops, rows: Rows) -> Tree:
-    """For each (row, position) the first row of the batch with the same tokens up to here."""
-    n_rows = op.Cast(op.Squeeze(op.Shape(rows.ids, end=1), op.shape(0)), to=INT32)
-    row = op.Range(op.int32(0), n_rows, op.int32(1))  # [B]
-    row_column = op.Unsqueeze(row, op.shape(1))  # [B, 1]
-    position = positions(op, rows)  # [N]
-    live = op.Less(position, op.Unsqueeze(rows.length, op.shape(1)))  # [B, N]
+    """The rows in lexicographic order, each compared with the one before."""
+    position = op.count(size(op, rows.ids, 1))  # [N]
+    length = op.Unsqueeze(op.Cast(rows.length, to=INT64), op.shape(1))  # [B, 1]
+    ended = op.GreaterOrEqual(position, length)  # [B, N]
+    given = op.Where(ended, op.int64(NOTHING), op.Cast(rows.ids, to=INT64))
+    ids, first, which, _ = op.several("Unique", given, n_outputs=4, axis=0, sorted=1)
 
-    # beyond its end a row holds a number of its own, so that no two rows agree there
-    own = op.Sub(op.int32(-1), row_column)  # [B, 1]
-    key = op.Where(live, rows.ids, own)  # [B, N]
-    differ = op.Not(
-        op.Equal(op.Unsqueeze(key, op.shape(1)), op.Unsqueeze(key, op.shape(0)))
-    )  # [B, B, N]
-    n_positions = op.Squeeze(op.Shape(position), op.shape(0))
-    never = op.Cast(n_positions, to=INT32)
-    shared = op.ReduceMin(op.Where(differ, position, never), op.shape(2), keepdims=1)  # [B, B, 1]
-
-    same = op.Greater(shared, position)  # [B, B, N]: rows agree from 0 up to here
-    first = op.Where(same, op.Unsqueeze(row, op.shape(0, 2)), n_rows)
-    owner = op.ReduceMin(first, op.shape(1), keepdims=0)  # [B, N]
-    return Tree(owner, op.And(live, op.Equal(owner, row_column)))
+    before = op.Pad(ids, op.shape(1, 0, -1, 0), op.int64(NEVER))  # [U, N], a row later
+    unlike = op.Where(op.Equal(ids, before), size(op, ids, 1), position)
+    leaves = op.ReduceMin(unlike, op.shape(1), keepdims=1)  # [U, 1] the first that differs
+    live = op.GreaterOrEqual(ids, op.int64(0))
+    fresh = op.And(live, op.GreaterOrEqual(position, leaves))
+    return Tree(ids, op.Cast(op.Gather(rows.length, first), to=INT64), fresh, which)
 
 
-def pack(op: Ops, rows: Rows, tree: Tree) -> Packed:
-    """The fresh tokens in one line, and the way from each (row, position) into it."""
-    n_positions = op.Shape(rows.ids, start=1, end=2)  # [1]
-    fresh = op.Reshape(tree.fresh, op.shape(-1))  # [B * N]
-    cells = op.Reshape(op.NonZero(fresh), op.shape(-1))  # [T] int64 into B * N
-    tokens = op.Gather(op.Reshape(rows.ids, op.shape(-1)), cells)
+def pack(op: Ops, tree: Tree) -> Packed:
+    """The fresh tokens in one line, and the way from each (row, position) into it.
 
-    rank = op.Sub(op.CumSum(op.Cast(fresh, to=INT32), op.int32(0)), op.int32(1))  # [B * N]
-    owner_cell = op.Add(
-        op.Mul(op.Cast(tree.owner, to=INT64), n_positions),
-        op.Cast(positions(op, rows), to=INT64),
-    )  # [B, N]
-    node = op.Cast(op.Gather(rank, owner_cell), to=INT64)
-    return Packed(tokens, op.Mod(cells, n_positions), node)
+    Of a position that is not fresh, the token stands in the nearest row above that has a fresh
+    one there: the last fresh one, when columns are read one after another.
+    """
+    cells = op.Reshape(op.NonZero(op.Reshape(tree.fresh, op.shape(-1))), op.shape(-1))  # [T]
+    tokens = op.Gather(op.Reshape(tree.ids, op.shape(-1)), cells)
+
+    fresh = op.Cast(tree.fresh, to=INT32)  # [U, N]
+    by_row, by_column = _last_one(op, fresh, axis=1), _last_one(op, fresh, axis=0)  # [U, N]
+    packed = op.Compress(_columns(op, by_row), _columns(op, tree.fresh))  # [T], column by column
+    node = op.Cast(op.Gather(packed, by_column), to=INT64)
+    return Packed(tokens, op.Mod(cells, size(op, tree.ids, 1)), node)
 
 
-def positions(op: Ops, rows: Rows) -> ir.Value:
-    """0, 1, ... N - 1 as int32."""
-    n = op.Squeeze(op.Shape(rows.ids, start=1, end=2), op.shape(0))
-    return op.Range(op.int32(0), op.Cast(n, to=INT32), op.int32(1))  # [N]
+def _last_one(op: Ops, flags: ir.Value, *, axis: int) -> ir.Value:
+    """Which of the ones was the last up to here, when `axis` runs fastest. int32 [U, N]."""
+    ones = op.ReduceSum(flags, op.shape(axis), keepdims=1)  # [U, 1] or [1, N]
+    before = op.CumSum(ones, op.int64(1 - axis), exclusive=1)
+    return op.Sub(op.Add(op.CumSum(flags, op.int64(axis)), before), op.int32(1))
+
+
+def _columns(op: Ops, x: ir.Value) -> ir.Value:
+    """[U, N] in one line, column after column. [N * U]."""
+    return op.Reshape(op.Transpose(x, perm=(1, 0)), op.shape(-1))
+
+
+def size(op: Ops, x: ir.Value, axis: int) -> ir.Value:
+    """The length of an axis, int64 [1]."""
+    return op.Shape(x, start=axis, end=axis + 1)

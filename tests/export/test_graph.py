@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reward_contract import INPUT_IDS, REWARD
-from reward_export.attention import AttentionForm, Batched, Looped
 from reward_export.checkpoint import Checkpoint, load
-from reward_export.graph import build
-from reward_export.linear import Float32Linear
+from reward_export.precision import LOOPED, PADDED, PRECISIONS, Form
 
 PAD, VOCAB, N_POSITIONS = 50256, 50257, 1024
 Ids = NDArray[np.int32]
@@ -23,17 +21,16 @@ Ids = NDArray[np.int32]
 class Scorer:
     """A checkpoint in PyTorch, and its graph on ONNX Runtime."""
 
-    def __init__(self, checkpoint: Checkpoint, attention: AttentionForm, path: Path) -> None:
+    def __init__(self, checkpoint: Checkpoint, form: Form, path: Path) -> None:
         self.reference = checkpoint.rewards
-        linear = Float32Linear()
-        ir.save(build(checkpoint.architecture, checkpoint.weights(), linear, attention), path)
+        ir.save(PRECISIONS["fp32"].build(checkpoint, form), path)
         self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def rewards(self, ids: Ids) -> NDArray[np.float32]:
         return self.session.run([REWARD.name], {INPUT_IDS.name: ids})[0]
 
 
-@pytest.fixture(scope="module", params=[Looped, Batched])
+@pytest.fixture(scope="module", params=[LOOPED, PADDED], ids=lambda form: form.name)
 def scorer(
     request: pytest.FixtureRequest,
     checkpoint_folder: Path,

@@ -84,60 +84,77 @@ def test_a_batch_without_positions_is_scored_as_pads(run: Run) -> None:
 
 
 BATCHES = [
-    pytest.param([[1, 2, 3], [1, 2, 4]], [[0, 0, 0], [0, 0, 1]], [1, 2, 3, 4], id="shared prefix"),
-    pytest.param([[1, 2], [1, 2], [1, 2]], [[0, 0]] * 3, [1, 2], id="duplicates"),
+    pytest.param([[1, 2, 3], [1, 2, 4]], [1, 2, 3, 4], id="shared prefix"),
+    pytest.param([[1, 2], [1, 2], [1, 2]], [1, 2], id="duplicates"),
     pytest.param(
-        [[1, PAD, PAD], [1, 2, 3], [1, 2, PAD]],
-        [[0, 0, 0], [0, 1, 1], [0, 1, 2]],
-        [1, 2, 3],
-        id="a row that is a prefix of another",
+        [[1, PAD, PAD], [1, 2, 3], [1, 2, PAD]], [1, 2, 3], id="a row that is a prefix of another"
     ),
-    pytest.param(
-        [[9, 2], [1, 2], [9, 3]], [[0, 0], [1, 1], [0, 2]], [9, 2, 1, 2, 3], id="any order"
-    ),
+    pytest.param([[9, 2], [1, 2], [9, 3]], [1, 2, 9, 2, 3], id="any order"),
     pytest.param(
         [[1, PAD, 3], [1, PAD, PAD], [1, PAD, 4]],
-        [[0, 0, 0], [0, 1, 1], [0, 0, 2]],
         [1, PAD, 3, 4],
         id="the pad token inside is shared with tokens, not with padding",
     ),
-    pytest.param([[PAD, PAD], [PAD, 2]], [[0, 0], [0, 1]], [PAD, 2], id="pads alone"),
+    pytest.param([[PAD, PAD], [PAD, 2]], [PAD, 2], id="pads alone"),
     pytest.param(
         [[1, 2, 3], [1, 5, 3], [1, 5, 6], [1, 2, 7]],
-        [[0, 0, 0], [0, 1, 1], [0, 1, 2], [0, 0, 3]],
-        [1, 2, 3, 5, 3, 6, 7],
+        [1, 2, 3, 7, 5, 3, 6],
         id="a tree of two branches",
     ),
 ]
 
 
-@pytest.mark.parametrize(("ids", "owner", "tokens"), BATCHES)
-def test_the_tree_and_its_packed_tokens(
-    run: Run, ids: list[list[int]], owner: list[list[int]], tokens: list[int]
-) -> None:
-    """Each token belongs to the first row that has it, is packed once, and is found by all."""
+def packed_tree(run: Run, ids: object) -> Arrays:
+    """Tokens, positions, and for each row of the batch its way into them and its length."""
 
     def steps(op: Ops, rows: Rows) -> list[ir.Value]:
         tree = prefix_tree(op, rows)
-        packed = pack(op, rows, tree)
-        return [tree.owner, packed.tokens, packed.positions, packed.node, rows.length]
+        packed = pack(op, tree)
+        node = op.Gather(packed.node, tree.which)
+        return [packed.tokens, packed.positions, node, rows.length]
 
-    found_owner, packed, positions, node, length = run(steps, ids)
-    assert packed.tolist() == tokens
+    return run(steps, ids)
+
+
+def check_tree(ids: object, found: Arrays) -> None:
+    """Each token is where its row and position say, and none is there twice."""
+    tokens, positions, node, length = found
+    ids = np.asarray(ids)
+    prefixes = set()
     for row, n in enumerate(length.tolist()):
-        assert found_owner[row, :n].tolist() == owner[row][:n]
-        assert packed[node[row, :n]].tolist() == ids[row][:n]
+        assert tokens[node[row, :n]].tolist() == ids[row, :n].tolist()
         assert positions[node[row, :n]].tolist() == list(range(n))
+        prefixes |= {ids[row, : end + 1].tobytes() for end in range(n)}
+    assert len(tokens) == len(prefixes)
+
+
+@pytest.mark.parametrize(("ids", "tokens"), BATCHES)
+def test_the_tree_and_its_packed_tokens(run: Run, ids: list[list[int]], tokens: list[int]) -> None:
+    """Each token is packed once, in the order of the sorted rows, and found by all."""
+    found = packed_tree(run, ids)
+    assert found[0].tolist() == tokens
+    check_tree(ids, found)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 40, 700])
+@pytest.mark.parametrize("alphabet", [2, 3, 40])
+def test_the_tree_finds_all_that_any_rows_share_in_any_order(
+    run: Run, n_rows: int, alphabet: int
+) -> None:
+    rng = np.random.default_rng(n_rows + alphabet)
+    ids = rng.integers(0, alphabet, (n_rows, 8))
+    ids = np.where(np.arange(8) < rng.integers(0, 9, (n_rows, 1)), ids, PAD).astype(np.int32)
+    check_tree(ids, packed_tree(run, ids))
 
 
 def test_stretches_begin_where_a_row_leaves_the_tree(run: Run) -> None:
     def steps(op: Ops, rows: Rows) -> list[ir.Value]:
-        found = fresh_stretches(op, rows, prefix_tree(op, rows))
+        found = fresh_stretches(op, prefix_tree(op, rows))
         return [found.row, found.begin, found.n_queries, found.position]
 
     ids = [[1, 2, 3, 4], [1, 2, 9, PAD], [1, 2, 3, 4], [8, PAD, PAD, PAD]]
     row, begin, n_queries, position = run(steps, ids)
-    assert row.tolist() == [0, 1, 3]  # the duplicate owns nothing
+    assert row.tolist() == [0, 1, 2]  # of the three that differ
     assert begin.tolist() == [0, 4, 5]
     assert n_queries.tolist() == [4, 1, 1]
     assert position.tolist() == [0, 2, 0]
@@ -145,7 +162,7 @@ def test_stretches_begin_where_a_row_leaves_the_tree(run: Run) -> None:
 
 def test_long_stretches_are_cut_into_pieces(run: Run) -> None:
     def steps(op: Ops, rows: Rows) -> list[ir.Value]:
-        pieces = cut(op, fresh_stretches(op, rows, prefix_tree(op, rows)), op.int64(3))
+        pieces = cut(op, fresh_stretches(op, prefix_tree(op, rows)), op.shape(3))
         return [pieces.row, pieces.begin, pieces.n_queries, pieces.position]
 
     ids = [[1, 2, 3, 4, 5, 6, 7], [1, 2, 9, 9, 9, PAD, PAD], [8, 8, 8, 8, PAD, PAD, PAD]]
@@ -156,15 +173,17 @@ def test_long_stretches_are_cut_into_pieces(run: Run) -> None:
     assert position.tolist() == [0, 3, 6, 2, 0, 3]
 
 
-def test_one_token_a_row_is_pooled_its_last(run: Run) -> None:
+def test_one_token_of_each_row_is_pooled_its_last(run: Run) -> None:
     def steps(op: Ops, rows: Rows) -> list[ir.Value]:
-        packed = pack(op, rows, prefix_tree(op, rows))
-        last = last_tokens(op, rows)
-        return [packed.tokens, pooled_tokens(op, rows, packed), last.n_queries, last.position]
+        tree = prefix_tree(op, rows)
+        packed, last = pack(op, tree), last_tokens(op, tree)
+        pooled = pooled_tokens(op, tree, packed)
+        return [packed.tokens, pooled, last.n_queries, last.position, tree.which]
 
     ids = [[1, 2, 3], [1, 2, PAD], [1, 2, 3], [PAD, PAD, PAD], [4, PAD, 5]]
-    tokens, pooled, n_queries, position = run(steps, ids)
-    assert tokens.tolist() == [1, 2, 3, PAD, 4, PAD, 5]
-    assert pooled.tolist() == [2, 1, 2, 3, 6]  # shared where the row's last token is
-    assert n_queries.tolist() == [1, 1, 1, 1, 1]
-    assert position.tolist() == [2, 1, 2, 0, 2]
+    tokens, pooled, n_queries, position, which = run(steps, ids)
+    assert tokens.tolist() == [1, 2, 3, 4, PAD, 5, PAD]
+    assert pooled.tolist() == [1, 2, 5, 6]  # of the rows that differ, in order
+    assert which.tolist() == [1, 0, 1, 3, 2]  # where each row sent is among them
+    assert n_queries.tolist() == [1, 1, 1, 1]
+    assert position.tolist() == [1, 2, 2, 0]

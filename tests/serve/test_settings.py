@@ -4,7 +4,9 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+from google.protobuf import json_format, text_format
 from lookup import add_model
+from tritonclient.grpc import model_config_pb2
 
 from reward_contract.cpu import EXACT_INT8
 from reward_serve.backend import settings
@@ -14,10 +16,13 @@ from reward_serve.backend.settings import (
     SessionSettings,
     open_session,
     read_settings,
+    refuse_other_devices,
 )
 
 LEVEL = onnxruntime.GraphOptimizationLevel
 CPU = Device("CPU")
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "model_repository" / "gpt2_reward" / "config.pbtxt"
 BOTH = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
@@ -164,3 +169,32 @@ def test_accelerators_of_the_cpp_backend_are_refused_where_they_would_act() -> N
 def test_a_gpu_instance_never_falls_back_to_the_cpu() -> None:
     with pytest.raises(ConfigError, match="install onnxruntime-gpu instead"):
         read_settings({}, Device("GPU"), ["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(
+    ("devices", "provider", "refused"),
+    [
+        ("cpu", "CUDAExecutionProvider", True),
+        ("cuda", "CPUExecutionProvider", True),
+        ("cuda cpu", "CPUExecutionProvider", False),
+        ("cuda cpu", "CUDAExecutionProvider", False),
+        (None, "CUDAExecutionProvider", False),  # a graph of somebody else
+    ],
+)
+def test_a_graph_is_refused_on_devices_that_it_is_not_for(
+    devices: str | None, provider: str, *, refused: bool
+) -> None:
+    metadata = {} if devices is None else {"devices": devices}
+    if not refused:
+        refuse_other_devices(metadata, provider)
+        return
+    with pytest.raises(ConfigError, match=f"exported for {devices}, and this instance runs on"):
+        refuse_other_devices(metadata, provider)
+
+
+def test_the_checked_in_configuration_turns_off_what_would_move_rewards_on_a_gpu() -> None:
+    message = text_format.Parse(CONFIG.read_text(), model_config_pb2.ModelConfig())
+    config = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    options = read_settings(config, Device("GPU"), BOTH).providers[0][1]
+    assert options["use_tf32"] == "0"
+    assert options["enable_skip_layer_norm_strict_mode"] == "1"

@@ -10,8 +10,9 @@ EXTRA = "export"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt2-reward export` takes."""
-    from reward_export.precision import PRECISIONS  # noqa: PLC0415  # an extra
+    from reward_export.precision import PRECISIONS, PROVIDERS  # noqa: PLC0415  # an extra
 
+    attentions = sorted({form.name for one in PRECISIONS.values() for form in one.forms})
     parser.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="The checkpoint: a hub id or a folder."
     )
@@ -36,6 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="Publish as this version. Default: the next free number.",
+    )
+    parser.add_argument(
+        "--device",
+        choices=PROVIDERS,
+        help="Build the graph for this device. Default: the precision's own.",
+    )
+    parser.add_argument(
+        "--attention",
+        choices=attentions,
+        help="Compute attention in this form. Default: padded on GPUs, looped on CPUs.",
     )
 
 

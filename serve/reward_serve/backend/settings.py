@@ -30,6 +30,7 @@ ARENA_STRATEGIES = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
 CONV_SEARCHES = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
 SWITCHES = {"0": False, "false": False, "1": True, "true": True}
 SPINNING = "session.intra_op.allow_spinning"
+DEVICES = "devices"  # of a graph's metadata: the kinds that it is for, such as "cpu cuda"
 SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 
 
@@ -89,7 +90,11 @@ def read_settings(config: Config, device: Device, available: Sequence[str]) -> S
 
 
 def open_session(path: str, settings: SessionSettings) -> onnxruntime.InferenceSession:
-    """The session; it fails rather than fall back to another provider."""
+    """The session; it fails rather than fall back to another provider.
+
+    Raises:
+        ConfigError: the provider did not start, or the graph is not for it.
+    """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = settings.optimization
     options.intra_op_num_threads = settings.intra_op_threads
@@ -111,7 +116,28 @@ def open_session(path: str, settings: SessionSettings) -> onnxruntime.InferenceS
             f"ONNX Runtime could not start {wanted}, and would use "
             f"{session.get_providers()[0]}; look for its warning above"
         )
+    refuse_other_devices(session.get_modelmeta().custom_metadata_map, wanted)
     return session
+
+
+def refuse_other_devices(metadata: Mapping[str, str], provider: str) -> None:
+    """Refuse a graph on a kind of device that its file says it is not for.
+
+    Args:
+        metadata: of the file; one that says nothing is for all.
+        provider: that the session runs on.
+
+    Raises:
+        ConfigError: the graph would be useless there, or fail at its first request.
+    """
+    kinds = {CPU: "cpu", CUDA: "cuda"}
+    made_for = metadata.get(DEVICES, " ".join(kinds.values())).split()
+    if kinds[provider] not in made_for:
+        raise ConfigError(
+            f"the graph was exported for {' and '.join(made_for)}, and this instance runs on "
+            f"{kinds[provider]}; export it with --device {kinds[provider]} (fp16 or fp32 on a "
+            f"GPU, fp32 or int8 on a CPU), or set the instance group's kind"
+        )
 
 
 def _providers(

@@ -1,0 +1,101 @@
+"""The graphs for GPUs on the real CUDA provider, over stand-ins for NVIDIA's libraries."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from cuda_dry_run.configuration import cuda_options
+from cuda_dry_run.drive import dry_run
+from cuda_dry_run.grid import grid
+from cuda_dry_run.report import violations
+
+from reward_export import attention
+from reward_export.checkpoint import load
+from reward_export.precision import PRECISIONS, Form
+from reward_export.random_checkpoint import random_checkpoint
+
+RUNTIMES = Path(sys.prefix) / "onnxruntimes-gpu"
+VERSIONS = ("1.24.4", "1.27.0", "1.31.1")  # Triton 26.05 and 26.06, 26.07, the newest
+CAPABILITIES = (80, 86, 89, 90)
+FORMS = [
+    (precision.name, form)
+    for precision in PRECISIONS.values()
+    for form in precision.forms
+    if form.device == "cuda"
+]
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def runtime(request: pytest.FixtureRequest) -> Path:
+    folder = RUNTIMES / request.param
+    if not folder.is_dir():
+        pytest.skip(f"onnxruntime-gpu {request.param} is not in {folder}: make cuda-dry-run")
+    if not shutil.which("gcc") or not shutil.which("readelf"):
+        pytest.skip("the stand-ins are compiled, and gcc or readelf (binutils) is missing")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two layers and three; heads of 64 as GPT-2 has them, by which kernels are chosen."""
+    folders = [tmp_path_factory.mktemp(f"layers{n}") for n in (2, 3)]
+    return [
+        random_checkpoint(folder, n_layer=n, n_head=2, n_embd=128)
+        for n, folder in zip((2, 3), folders, strict=True)
+    ]
+
+
+def save(checkpoint: Path, precision: str, form: Form, path: Path) -> Path:
+    ir.save(PRECISIONS[precision].build(load(str(checkpoint)), form), path)
+    return path
+
+
+@pytest.mark.parametrize(("precision", "form"), FORMS, ids=lambda x: getattr(x, "name", x))
+def test_every_batch_goes_through_the_fused_kernel_within_the_budget(
+    runtime: Path, checkpoints: list[Path], precision: str, form: Form, tmp_path: Path
+) -> None:
+    graphs = [
+        save(checkpoint, precision, form, tmp_path / f"{n}.onnx")
+        for n, checkpoint in enumerate(checkpoints)
+    ]
+    sessions = dry_run(
+        runtime, graphs, grid(), tmp_path, capabilities=CAPABILITIES, options=cuda_options()
+    )
+    shallow, deep = sessions[: len(CAPABILITIES)], sessions[len(CAPABILITIES) :]
+    for one, other in zip(shallow, deep, strict=True):
+        assert one.capability == other.capability
+        assert violations(one, other, 1) == []
+        assert set(one.runs) == set(grid())
+        # the front is the CPU's, all of it: no integer operator but the plan's own gathers
+        assert not {"Unique", "CumSum", "NonZero", "Pad", "Equal"} & set(
+            one.nodes["CUDAExecutionProvider"]
+        )
+
+
+def test_the_dry_run_sees_what_was_wrong(
+    runtime: Path, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Unaligned, the fused kernel refuses 88 queries of 221 keys; unfused batches are seen."""
+    monkeypatch.setattr(attention, "UNIT", 1)
+    padded = PRECISIONS["fp16"].form("cuda", "padded")
+    graph = save(checkpoints[0], "fp16", padded, tmp_path / "unaligned.onnx")
+    batches = {name: ids for name, ids in grid().items() if name.endswith(" keys")}
+    (session,) = dry_run(runtime, [graph], batches, tmp_path, options=cuda_options())
+    assert "fmha" in session.runs["best of 8, 221 keys"].error
+    assert not session.runs["best of 8, 224 keys"].error
+
+
+def test_loops_and_integer_products_are_not_for_a_gpu(
+    runtime: Path, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    graphs = [
+        save(checkpoints[0], name, PRECISIONS[name].form("cpu"), tmp_path / f"{name}.onnx")
+        for name in ("fp32", "int8")
+    ]
+    ids = np.arange(80, dtype=np.int32).reshape(4, 20)
+    looped, int8 = dry_run(runtime, graphs, {"one": ids}, tmp_path, options=cuda_options())
+    assert looped.runs["one"].to_host > 4
+    assert int8.nodes["CPUExecutionProvider"]["MatMulIntegerToFloat"] > 0

@@ -1,0 +1,18 @@
+"""The CUDA provider's options, as our backend reads them from the checked-in configuration."""
+
+from pathlib import Path
+
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
+
+from reward_serve.backend.settings import Device, read_settings
+
+CONFIG = Path(__file__).parents[2] / "model_repository" / "gpt2_reward" / "config.pbtxt"
+BOTH = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+def cuda_options() -> dict[str, str]:
+    """Of an instance on the first GPU."""
+    message = text_format.Parse(CONFIG.read_text(), model_config_pb2.ModelConfig())
+    config = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return read_settings(config, Device("GPU"), BOTH).providers[0][1]
