@@ -73,6 +73,8 @@ def test_a_server_that_comes_back_is_held_to_the_contract_again(connect: Connect
         client = connect(first.url)
         client.score(["Hi"])
         port = int(first.url.rpartition(":")[2])
+    with pytest.raises(UnavailableError):  # gRPC hides a restart between two calls
+        client.score(["Hi"])
     with FakeServer(lambda ids: ids[:, 0], port=port) as second:
         second.config.parameters["max_tokens"].string_value = "512"
         with pytest.raises(ContractError, match="max_tokens"):
@@ -87,7 +89,7 @@ def test_a_server_that_starts_late_is_waited_for(connect: Connect) -> None:
     retry = Retry(attempts=1000, first_pause_s=0.01, longest_pause_s=0.05)
     client = connect(f"127.0.0.1:{port}", connection=Connection(retry=retry))
     with pytest.raises(UnavailableError) as caught:
-        client.score(["Hi"], timeout_s=0.5)
+        client.score(["Hi"], timeout_s=2)
     assert caught.value.attempts > 2, "it tried until its time was over"
     with FakeServer(lambda ids: ids[:, 0], port=port):
         assert len(client.score(["Hi"], timeout_s=HUNG_S).rewards) == 1
@@ -139,14 +141,14 @@ def test_a_large_call_meets_a_server_that_takes_less(connect: Connect) -> None:
 def test_a_silent_server_costs_one_call_and_is_left_out(
     servers: list[FakeServer], connect: Connect
 ) -> None:
-    client = connect(urls(servers), timeout_s=0.5)
+    client = connect(urls(servers), timeout_s=HUNG_S)
     for _ in range(3):
         client.score(["Hi"])
-    servers[1].delay_s = 2
+    servers[1].delay_s = 6
     answered, failed = [], []
     for _ in range(12):
         try:
-            answered += client.score(["Hi"]).rewards.tolist()
+            answered += client.score(["Hi"], timeout_s=3).rewards.tolist()
         except DeadlineError as error:
             failed.append(error.url)
     assert failed == [servers[1].url]
