@@ -19,7 +19,7 @@ class TritonPythonModel(model.TritonPythonModel):
     def initialize(self, args: Mapping[str, str]) -> None:
         config = json.loads(args["model_config"]) | {"default_model_filename": "model.onnx"}
         super().initialize({**args, "model_config": json.dumps(config)})
-        self._folder = Path(args["model_repository"])
+        self._folder = Path(config["parameters"]["gate"]["string_value"])
 
     def execute(self, requests: Sequence[Any]) -> list[object]:
         ids = [self._arrays(request)["input_ids"].tolist() for request in requests]

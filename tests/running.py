@@ -59,7 +59,8 @@ def gated(repository: Path, copy: Path) -> Gate:
     config = model / "config.pbtxt"
     text = config.read_text()
     assert 'backend: "onnxruntime"' in text
-    config.write_text(text.replace('backend: "onnxruntime"', 'backend: "python"'))
+    text = text.replace('backend: "onnxruntime"', 'backend: "python"')
+    config.write_text(f'{text}parameters {{ key: "gate" value {{ string_value: "{model}" }} }}\n')
     return Gate(copy)
 
 

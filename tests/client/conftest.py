@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from waiting import HUNG_S
 
 from reward_client import AsyncRewardClient, RewardClient
 from reward_client.testing import FakeServer
@@ -80,4 +81,4 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
 
 @pytest.fixture
 def client(fake: FakeServer, connect: Connect) -> RewardClient:
-    return connect(fake.url, timeout_s=5)
+    return connect(fake.url, timeout_s=HUNG_S)

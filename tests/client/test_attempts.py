@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
@@ -80,13 +80,14 @@ def test_the_servers_time_is_whole_microseconds_and_never_none(connect: Connect)
         assert 0 < fake.parameters[0]["timeout"] <= HUNG_S * 1e6
 
 
-def test_rewards_belong_to_the_caller(connect: Connect) -> None:
-    with FakeServer(lambda ids: ids[:, 0], max_batch_rows=2) as fake:
-        client = connect(fake.url)
-        for texts in (["Hi"], ["Hi"] * 5):  # of one request, and of several
-            rewards = client.score(texts).rewards
-            rewards -= rewards.mean()
-            np.testing.assert_array_equal(rewards, np.zeros(len(texts), np.float32))
+def test_rewards_are_the_callers_to_change() -> None:
+    response = service_pb2.ModelInferResponse(model_version="1")
+    response.outputs.add(name="reward", datatype="FP32", shape=[2, 1])
+    response.raw_output_contents.append(np.float32([1, 3]).tobytes())
+    rewards = wire.rewards_of(response, 2)
+    rewards -= rewards.mean()  # of one request's; those of several are joined into a new array
+    np.testing.assert_array_equal(rewards, np.float32([-1, 1]))
+    np.testing.assert_array_equal(wire.rewards_of(response, 2), np.float32([1, 3]))
 
 
 class Watched(FakeServer):
@@ -107,44 +108,62 @@ class Watched(FakeServer):
             assert await asyncio.to_thread(self.ended.acquire, timeout=HUNG_S)
 
 
-@pytest.mark.parametrize("n_rows", [1, 3])
-def test_a_cancelled_call_cancels_all_its_requests(n_rows: int) -> None:
-    answers = threading.Event()
-
-    def held(ids: np.ndarray) -> np.ndarray:
-        assert answers.wait(HUNG_S)
-        return ids[:, 0]
-
-    async def give_up() -> None:
-        async with AsyncRewardClient(fake.url) as client:
-            task = asyncio.ensure_future(client.score(["Hi"] * n_rows))
-            assert await asyncio.to_thread(eventually, lambda: len(fake.requests) == n_rows)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            await fake.until_ended(n_rows)  # unanswered, and before `close` ends them
-
-    with Watched(held) as fake:
-        asyncio.run(give_up())
-        answers.set()
+@pytest.fixture
+def answers() -> Iterator[threading.Event]:
+    """What requests wait for that a test holds back; there when the test is over."""
+    event = threading.Event()
+    yield event
+    event.set()
 
 
-def test_a_request_that_fails_cancels_the_others_of_its_call() -> None:
-    answers = threading.Event()
+@pytest.fixture
+def held(answers: threading.Event) -> Iterator[Watched]:
+    """Answers "Hi" with an error as soon as two others wait, and these once they may."""
 
-    def one_fails(ids: np.ndarray) -> np.ndarray:
+    def rewards(ids: np.ndarray) -> np.ndarray:
         if ids[0, 0] == 17250:  # "Hi"
             assert eventually(lambda: len(fake.requests) == 3)
             raise RuntimeError
-        assert answers.wait(HUNG_S)
+        answers.wait()
         return ids[:, 0]
 
+    with Watched(rewards) as fake:
+        yield fake
+        answers.set()
+
+
+@pytest.mark.parametrize("n_rows", [1, 3])
+def test_a_cancelled_call_cancels_all_its_requests(held: Watched, n_rows: int) -> None:
+    async def give_up() -> None:
+        async with AsyncRewardClient(held.url) as client:
+            task = asyncio.ensure_future(client.score(["a"] * n_rows))
+            assert await asyncio.to_thread(eventually, lambda: len(held.requests) == n_rows)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await held.until_ended(n_rows)  # unanswered, and before `close` ends them
+
+    asyncio.run(give_up())
+
+
+def test_a_request_that_fails_cancels_the_others_of_its_call(held: Watched) -> None:
     async def call() -> None:
-        async with AsyncRewardClient(fake.url) as client:
+        async with AsyncRewardClient(held.url) as client:
             with pytest.raises(InternalError):
                 await client.score(["a", "Hi", "b"])
-            await fake.until_ended(3)
+            await held.until_ended(3)
 
-    with Watched(one_fails) as fake:
-        asyncio.run(call())
-        answers.set()
+    asyncio.run(call())
+
+
+def test_a_call_that_is_cancelled_while_its_client_is_closed_is_cancelled(held: Watched) -> None:
+    async def call() -> None:
+        client = AsyncRewardClient(held.url)
+        task = asyncio.ensure_future(client.score(["a"]))
+        assert await asyncio.to_thread(eventually, lambda: len(held.requests) == 1)
+        task.cancel()
+        await client.close()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(call())

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 from bulk_files import LINES, read, rewards, score, wanted, write
+from waiting import HUNG_S, eventually
 
 from reward_client.bulk import lines
 from reward_client.cli import main
@@ -32,7 +33,7 @@ def test_a_group_of_many_requests_has_the_time_of_as_many(tmp_path: Path) -> Non
     data = write(tmp_path / "in.jsonl", [{"context": "Hi", "candidates": ["!"] * 64 * 10}])
     with FakeServer(lambda ids: ids[:, 0], max_batch_rows=32) as server:
         server.delay_s = 0.2  # 20 requests, 4 at a time: 1 s
-        assert score(server, data, tmp_path / "out.jsonl", "--timeout=0.5", "--patience=2") == 0
+        assert score(server, data, tmp_path / "out.jsonl", "--timeout=0.5", "--patience=60") == 0
     assert len(read(tmp_path / "out.jsonl")[0]["rewards"]) == 640
 
 
@@ -144,14 +145,14 @@ def test_a_server_that_restarts_is_waited_for(
         server.delay_s = 0.05
         run = threading.Thread(target=lambda: codes.append(score(server, data, output)))
         run.start()
-        while not (output.exists() and output.stat().st_size):
-            time.sleep(0.01)
-    time.sleep(2.5)  # beyond the client's own retries
+        assert eventually(lambda: output.exists() and output.stat().st_size > 0)
+    said: list[str] = []
+    # once the client's own retries are over
+    assert eventually(lambda: said.append(capsys.readouterr().err) or "waiting, " in "".join(said))
     with FakeServer(lambda ids: ids[:, 0] / 100, port=int(server.url.rpartition(":")[2])):
         run.join()
     assert codes == [0]
     assert rewards(read(output)) == [pytest.approx(wanted(line), rel=1e-6) for line in lines]
-    assert "waiting, " in capsys.readouterr().err
 
 
 def test_a_full_server_is_waited_for(tmp_path: Path) -> None:
@@ -230,6 +231,7 @@ def test_as_many_requests_as_allowed_are_on_their_way(tmp_path: Path, in_flight:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
+        assert eventually(lambda: most[0] >= in_flight)  # and then a moment for one too many
         time.sleep(0.02)
         with lock:
             now[0] -= 1
@@ -252,7 +254,7 @@ def test_reading_stops_while_no_answer_comes(
         return parse(number, line)
 
     def held(ids: np.ndarray) -> np.ndarray:
-        answers.wait(20)
+        answers.wait(HUNG_S)
         return ids[:, 0] / 100
 
     monkeypatch.setattr(lines, "from_json", counted)

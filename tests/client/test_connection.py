@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 import trustme
+from waiting import HUNG_S, eventually
 
 from reward_client import (
     TLS,
@@ -72,6 +73,8 @@ def test_a_server_that_comes_back_is_held_to_the_contract_again(connect: Connect
         client = connect(first.url)
         client.score(["Hi"])
         port = int(first.url.rpartition(":")[2])
+    with pytest.raises(UnavailableError):  # gRPC hides a restart between two calls
+        client.score(["Hi"])
     with FakeServer(lambda ids: ids[:, 0], port=port) as second:
         second.config.parameters["max_tokens"].string_value = "512"
         with pytest.raises(ContractError, match="max_tokens"):
@@ -86,10 +89,10 @@ def test_a_server_that_starts_late_is_waited_for(connect: Connect) -> None:
     retry = Retry(attempts=1000, first_pause_s=0.01, longest_pause_s=0.05)
     client = connect(f"127.0.0.1:{port}", connection=Connection(retry=retry))
     with pytest.raises(UnavailableError) as caught:
-        client.score(["Hi"], timeout_s=0.5)
+        client.score(["Hi"], timeout_s=2)
     assert caught.value.attempts > 2, "it tried until its time was over"
     with FakeServer(lambda ids: ids[:, 0], port=port):
-        assert len(client.score(["Hi"], timeout_s=10).rewards) == 1
+        assert len(client.score(["Hi"], timeout_s=HUNG_S).rewards) == 1
 
 
 @pytest.mark.parametrize(
@@ -181,13 +184,13 @@ def slow_gate(url: str, seconds: float) -> Iterator[str]:
 def test_the_time_left_and_the_priority_reach_the_server(
     fake: FakeServer, connect: Connect
 ) -> None:
-    client = connect(fake.url, timeout_s=20, priority="bulk")
+    client = connect(fake.url, timeout_s=2 * HUNG_S, priority="bulk")
     client.score(["Hi"])
-    client.score(["Hi"], timeout_s=2, priority="interactive")
+    client.score(["Hi"], timeout_s=HUNG_S, priority="interactive")
     (first, second) = fake.parameters
     assert (first["priority"], second["priority"]) == (2, 1)
-    assert 10e6 < first["timeout"] <= 20e6, "microseconds"
-    assert 1e6 < second["timeout"] <= 2e6
+    assert HUNG_S * 1e6 < first["timeout"] <= 2 * HUNG_S * 1e6, "microseconds"
+    assert 1e6 < second["timeout"] <= HUNG_S * 1e6
 
 
 def test_without_a_priority_the_server_decides(fake: FakeServer, client: RewardClient) -> None:
@@ -208,10 +211,7 @@ def test_a_cancelled_task_cancels_its_request(fake: FakeServer) -> None:
             assert task.cancelled()
 
     asyncio.run(give_up())
-    until = time.monotonic() + 5
-    while not fake.n_cancelled and time.monotonic() < until:
-        time.sleep(0.02)
-    assert fake.n_cancelled == 1
+    assert eventually(lambda: fake.n_cancelled == 1)
 
 
 def test_a_closed_client_says_so(fake: FakeServer) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from lookup import add_model
 from onnx import helper, numpy_helper
 from waiting import eventually
 
@@ -147,7 +147,8 @@ def test_what_is_being_written_does_not_make_the_server_load_again(
 ) -> None:
     with ModelFolder(models.parent).staging(needed_bytes=0) as staged:
         (staged / "part").write_text("x")
-        time.sleep(2.5)  # two polls
+        add_model(models.parent, "lookup")  # a later poll than this one's finds it
+        assert eventually(lambda: "successfully loaded 'lookup'" in log(polling_server))
     assert log(polling_server).count("loading: gpt2_reward:1") == 1
 
 

@@ -10,6 +10,7 @@ import pytest
 import trustme
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
+from waiting import HUNG_S
 
 from reward_client import TLS, Connection, Retry, RewardClient, UnavailableError
 from reward_client.cli import main
@@ -65,7 +66,7 @@ def controlled(repository: Path) -> Iterator[TritonServer]:
 
 def asked(server: TritonServer, tls: TLS | None) -> int:
     connection = Connection(tls=tls, retry=Retry(attempts=1))
-    with RewardClient(server.grpc_url, timeout_s=10, connection=connection) as client:
+    with RewardClient(server.grpc_url, timeout_s=HUNG_S, connection=connection) as client:
         return len(client.score(["Hi"]).rewards)
 
 
