@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from reward_serve.model_process import children
 from reward_serve.server import TritonServer
@@ -29,6 +31,16 @@ def stopped_model(server: TritonServer) -> Iterator[None]:
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+
+
+def with_one_instance(repository: Path, folder: Path) -> Path:
+    """A copy of a repository, for tests that have to know what waits and what is executed."""
+    shutil.copytree(repository, folder, symlinks=True)
+    (config,) = folder.glob("*/config.pbtxt")
+    text = config.read_text()
+    assert "count: 2" in text
+    config.write_text(text.replace("count: 2", "count: 1"))
+    return folder
 
 
 def metric(server: TritonServer, name: str, **labels: str) -> float:

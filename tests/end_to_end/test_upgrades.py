@@ -177,7 +177,6 @@ def test_a_process_killed_later_costs_no_call_either(running: Running, stage: st
         )
         n_calls = len(calls.versions)
         assert eventually(lambda: len(calls.versions) > n_calls + 20, within_s=60)
-    print(running.told(), set(calls.versions), calls.errors[:3])
     assert calls.errors == []
     assert eventually(lambda: running.health("ready")[0] == 200)
 
