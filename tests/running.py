@@ -52,9 +52,8 @@ class Gate:
 
 
 def gated(repository: Path, copy: Path) -> Gate:
-    """A copy of `repository` whose model waits at a gate before each execution."""
-    shutil.copytree(repository, copy)
-    model = copy / MODEL_NAME
+    """A copy of `repository` whose one instance waits at a gate before each execution."""
+    model = with_one_instance(repository, copy) / MODEL_NAME
     shutil.copy2(GATED_MODEL, model / "1" / "model.py")
     config = model / "config.pbtxt"
     text = config.read_text()
@@ -69,6 +68,16 @@ def model_processes(server: TritonServer) -> list[int]:
     pids = list(children(server.pid))
     assert pids
     return pids
+
+
+def with_one_instance(repository: Path, folder: Path) -> Path:
+    """A copy of a repository, for tests that have to know what waits and what is executed."""
+    shutil.copytree(repository, folder, symlinks=True)
+    (config,) = folder.glob("*/config.pbtxt")
+    text = config.read_text()
+    assert "count: 2" in text
+    config.write_text(text.replace("count: 2", "count: 1"))
+    return folder
 
 
 def metric(server: TritonServer, name: str, **labels: str) -> float:

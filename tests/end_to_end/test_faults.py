@@ -1,10 +1,15 @@
 """What may go wrong around a server: correct answers go on, and nothing is lost silently."""
 
+import contextlib
 import os
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +17,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from running import Gate, gated, model_processes, pending
+from running import Gate, gated, model_processes, pending, with_one_instance
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from waiting import HUNG_S, eventually
 
@@ -27,9 +32,12 @@ LARGE = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length
 
 
 @pytest.fixture(scope="module")
-def own_server(repository: Path) -> Iterator[TritonServer]:
+def own_server(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TritonServer]:
     """Not the session's: it is treated badly."""
-    options = ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0)
+    own = with_one_instance(repository, tmp_path_factory.mktemp("own") / "repository")
+    options = ServerOptions(own, grpc_port=0, http_port=0, metrics_port=0)
     with TritonServer(options) as server:
         yield server
 
@@ -106,7 +114,7 @@ def test_a_priority_that_does_not_exist_is_the_default(stub: Stub, rewards: np.n
 
 
 @pytest.mark.usefixtures("rewards")
-@pytest.mark.parametrize("n_rows", [1, 128])
+@pytest.mark.parametrize("n_rows", [1, 16])
 def test_64_mb_in_one_message_answer_nan(own_server: TritonServer, stub: Stub, n_rows: int) -> None:
     ids = np.ones((n_rows, 16 * 2**20 // n_rows), np.int32)
     answer = wire.rewards_of(stub.ModelInfer(request(ids), timeout=HUNG_S), n_rows)
@@ -176,7 +184,7 @@ def test_clients_that_are_killed_leave_nothing_behind(
 def overflowing() -> service_pb2.ModelInferRequest:
     """Whose size in bytes is 0 in 64 bits: Triton 2.51 lets it through to the model's process."""
     found = request(np.zeros((0, 8), np.int32))
-    found.inputs[0].shape[:] = [128, 2**55]
+    found.inputs[0].shape[:] = [16, 2**58]
     return found
 
 
@@ -184,10 +192,11 @@ def overflowing() -> service_pb2.ModelInferRequest:
 def command(repository: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen, str, Path]]:
     """`gpt2-reward serve`: its process, its address for gRPC, and what it prints."""
     printed = tmp_path / "printed"
-    ports = ("--grpc-port=0", "--http-port=0", "--metrics-port=0")
-    words = [COMMAND, "serve", f"--repository={repository}", *ports]
+    ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics", "health")]
+    own = with_one_instance(repository, tmp_path / "repository")
+    words = [COMMAND, "serve", f"--repository={own}", *ports]
     with printed.open("wb") as file, subprocess.Popen(words, stderr=file) as process:
-        assert eventually(lambda: "log" in printed.read_text())
+        assert eventually(lambda: "  log" in printed.read_text(), within_s=60)
         yield process, re.search(r"gRPC +(\S+)", printed.read_text())[1], printed
         process.terminate()
 
@@ -227,7 +236,7 @@ def test_a_model_process_that_dies_is_started_again(
     process.terminate()
     assert process.wait(HUNG_S) == 0
     kept = re.findall(
-        r"the process of a model has died:.*?full log: (\S+)", printed.read_text(), re.DOTALL
+        r"^the process of a model has died .*; log: (\S+);", printed.read_text(), re.MULTILINE
     )
     assert len(kept) == 2
     for log in kept:
@@ -250,3 +259,57 @@ def test_sigterm_answers_what_is_in_flight_and_in_the_queue(
             for one in (first, *waiting):
                 np.testing.assert_allclose(one.result().rewards, wanted, rtol=0, atol=1e-5)
         gated_server.wait()
+
+
+def test_a_request_of_no_rows_and_no_tokens_does_not_delay_the_end(repository: Path) -> None:
+    """Triton's backends return before they answer it: it is lost, and in flight for ever."""
+    options = ServerOptions(
+        repository, grpc_port=0, http_port=0, metrics_port=0, stop_timeout_s=300
+    )
+    with TritonServer(options) as server:
+        with (
+            grpc.insecure_channel(server.grpc_url) as channel,
+            pytest.raises(grpc.RpcError, match="Deadline Exceeded"),
+        ):
+            Stub(channel).ModelInfer(request(np.zeros((0, 0), np.int32)), timeout=1)
+        server.interrupt()
+        assert eventually(lambda: "Waiting for in-flight" in server.log.read_text())
+        server.wait()  # and does not take the 300 s
+
+
+BRACKETS = b'{"inputs":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+
+
+def test_a_body_that_kills_triton_is_refused_before_it_is_read(
+    command: tuple[subprocess.Popen, str, Path],
+) -> None:
+    process, url, printed = command
+    http = re.search(r"HTTP +(\S+)", printed.read_text())[1]
+    (triton,) = children(process.pid)
+    for path in ("models/gpt2_reward/infer", "repository/index", "models/gpt2_reward/stats"):
+        asked = urllib.request.Request(f"{http}/v2/{path}", BRACKETS)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(asked)
+    assert urllib.request.urlopen(f"{http}/v2/health/ready").status == 200
+    with RewardClient(url) as client:
+        assert len(client.score(TEXTS).rewards) == 3
+    assert list(children(process.pid)) == [triton], "the same process"
+
+
+def test_idle_connections_do_not_shut_others_out(repository: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    options = ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    server = TritonServer(options)
+    try:
+        server.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.stop)
+        host, port = server.grpc_url.split(":")
+        for _ in range(400):
+            stack.enter_context(socket.create_connection((host, int(port))))
+        assert server.takes_connections()
+        with RewardClient(server.grpc_url) as client:
+            assert len(client.score(TEXTS).rewards) == 3

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import eventually
+from waiting import eventually
 
 from reward_client import Connection, Retry, RewardClient, ServerError
 from reward_contract import MODEL_NAME

@@ -106,6 +106,21 @@ def test_with_tls_http_answers_health_alone(mutual: TritonServer) -> None:
     assert status(f"{mutual.http_url}/v2/models/gpt2_reward/infer", {"inputs": []}) == 403
 
 
+def test_without_tls_http_answers_health_alone_too(controlled: TritonServer) -> None:
+    assert status(f"{controlled.http_url}/v2/health/ready") == 200
+    infer = f"{controlled.http_url}/v2/models/gpt2_reward/infer"
+    assert status(infer, {"inputs": []}) == 403
+    assert status(infer, {"inputs": []}, **{HEADER: KEY}) == 400, "it is read, and refused"
+
+
+def test_http_scores_if_asked_for(repository: Path, pem: Path) -> None:
+    with serve(repository, Security(http_inference=True)) as server:
+        assert status(f"{server.http_url}/v2/models/gpt2_reward/config") == 200
+        assert status(f"{server.http_url}/v2/repository/index", {}) == 403
+    with pytest.raises(SecurityError, match="no TLS"):
+        Security(pem / "server.pem", pem / "server.key", http_inference=True)
+
+
 def test_control_is_closed_to_those_without_the_key(controlled: TritonServer) -> None:
     with InferenceServerClient(controlled.grpc_url) as client:
         header = {f"triton-grpc-protocol-{HEADER}": KEY}

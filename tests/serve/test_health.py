@@ -1,0 +1,112 @@
+"""The launcher's own port, and what a heartbeat makes of answers."""
+
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from reward_contract.facts import Golden
+from reward_serve.control import Control, greets
+from reward_serve.health import MAX_CONNECTIONS, Health, HealthPort
+from reward_serve.heartbeat import Heartbeat, Pulse
+from reward_serve.server import TritonServer
+
+PATIENCE = Pulse(every_s=5, timeout_s=20)
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health()
+
+
+@pytest.fixture
+def port(health: Health) -> Iterator[HealthPort]:
+    with HealthPort(health, "127.0.0.1", 0) as port:
+        yield port
+
+
+def get(port: HealthPort, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"{port.url}{path}") as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_the_port_tells_what_is_known(health: Health, port: HealthPort) -> None:
+    assert get(port, "/ready") == (503, "starting\n")
+    health.mark_ready()
+    assert get(port, "/ready") == (200, "ready\n")
+    health.mark_miss("silent", "no answer")
+    health.count_restart("heartbeat")
+    assert get(port, "/ready") == (503, "no answer\n")
+    assert get(port, "/live") == (200, "live\n")
+    page = get(port, "/metrics")[1]
+    assert "\ngpt2_reward_ready 0\n" in page
+    assert '\ngpt2_reward_heartbeat_failures_total{reason="silent"} 1\n' in page
+    assert '\ngpt2_reward_restarts_total{reason="heartbeat"} 1\n' in page
+    assert get(port, "/elsewhere")[0] == 404
+
+
+def test_connections_that_say_nothing_do_not_shut_probes_out(port: HealthPort) -> None:
+    host, number = port.url.removeprefix("http://").split(":")
+    idle = [socket.create_connection((host, int(number))) for _ in range(2 * MAX_CONNECTIONS)]
+    assert get(port, "/live") == (200, "live\n")
+    for connection in idle:
+        connection.close()
+
+
+def heartbeat(server: TritonServer, health: Health, golden: Golden | None) -> Heartbeat:
+    def golden_of(_version: int | None) -> Golden | None:
+        return golden
+
+    return Heartbeat(server.control, golden_of, server.takes_connections, PATIENCE, health)
+
+
+def test_right_rewards_are_a_good_heartbeat(server: TritonServer, health: Health) -> None:
+    heartbeat(server, health, server.models.golden(None)).beat()
+    assert health.is_ready
+    assert health.beat_s > 0
+
+
+def test_a_wrong_reward_is_told_with_all_numbers(server: TritonServer, health: Health) -> None:
+    golden = server.models.golden(1)
+    lying = Golden(golden.rows, tuple(reward + 1 for reward in golden.rewards), golden.tolerance)
+    heartbeat(server, health, lying).beat()
+    assert health.reason.startswith("golden row 0 of version 1 got")
+    assert f"PyTorch's is {lying.rewards[0]:.6g}, and 0.0001 may differ" in health.reason
+    assert health.failures == {"wrong": 1}
+
+
+def test_a_version_without_golden_rows_is_not_asked(server: TritonServer, health: Health) -> None:
+    health.mark_ready()
+    heartbeat(server, health, None).beat()
+    assert health.is_ready
+
+
+def test_a_server_that_is_away_is_silent(server: TritonServer, health: Health) -> None:
+    golden = server.models.golden(None)
+    with socket.create_server(("127.0.0.1", 0)) as unanswering:
+        port = unanswering.getsockname()[1]
+        away = Heartbeat(
+            Control(f"http://127.0.0.1:{port}"),
+            lambda _version: golden,
+            lambda: False,
+            Pulse(timeout_s=0.2),
+            health,
+        )
+        away.beat()
+        assert health.failures == {"silent": 1}
+        assert "not answered in 0.2 s" in health.reason
+
+
+def test_a_port_greets_if_it_speaks_http_2(server: TritonServer) -> None:
+    assert server.takes_connections()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        threading.Thread(target=lambda: other.accept()[0].close()).start()  # noqa: PLW0108  # later
+        assert not greets("127.0.0.1", port, tls=False, timeout_s=5)
+    assert not greets("127.0.0.1", port, tls=False, timeout_s=5), "nothing listens"
