@@ -28,6 +28,7 @@ from reward_client.errors import (
 )
 from reward_client.options import OnError, Priority
 from reward_client.results import RankedCandidate, Ranking, Scores, ServerInfo
+from reward_client.timing import Timing
 from reward_contract import CONTRACT, Contract
 from reward_text import Tokenizer, Truncation
 
@@ -57,6 +58,7 @@ __all__ = [
     "Scores",
     "ServerError",
     "ServerInfo",
+    "Timing",
     "Tokenizer",
     "Truncation",
     "UnavailableError",

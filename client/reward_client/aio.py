@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -21,6 +21,8 @@ from reward_client.options import OnError, Options, Priority, Wishes
 from reward_client.results import Ranking, Scores, ServerInfo
 from reward_client.servers import CLOSED
 from reward_client.steps import Ask, Hedged, Pause, Step, Steps, T
+from reward_client.tasks import as_completed, cancel
+from reward_client.timing import OnTiming
 from reward_contract import MODEL_NAME
 from reward_text import Truncation
 
@@ -30,8 +32,8 @@ OTHER_LOOP = "the client belongs to the event loop of its first call; make one i
 class AsyncRewardClient:
     r"""`RewardClient` for asyncio: same arguments, methods, results and errors, awaited.
 
-    It may be used by any number of tasks of one event loop. A call that is cancelled cancels
-    its requests, and the server drops those that are still in its queue.
+    It has `rank_each` besides. Any number of tasks of one event loop may use it. A call that
+    is cancelled cancels its requests, and the server drops those that are still in its queue.
 
     Example:
         >>> async def best_of(context, candidates):
@@ -49,10 +51,12 @@ class AsyncRewardClient:
         model: str = MODEL_NAME,
         model_version: int | None = None,
         connection: Connection | None = None,
+        on_timing: OnTiming | None = None,
     ) -> None:
         connection = connection or Connection()
         self._calls = Calls(
-            url, Options(timeout_s, truncation, priority, model, model_version, connection)
+            url,
+            Options(timeout_s, truncation, priority, model, model_version, connection, on_timing),
         )
         self._servers = [
             _Server(endpoint.url, connection) for endpoint in self._calls.endpoints.all
@@ -155,6 +159,47 @@ class AsyncRewardClient:
         wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
         return await self._run(self._calls.rank_many(groups, wishes))
 
+    def rank_each(  # noqa: PLR0913  # by keyword, each with a default
+        self,
+        groups: Iterable[Group],
+        *,
+        in_flight: int = 8,
+        timeout_s: float | None = None,
+        priority: Priority | None = None,
+        truncation: Truncation | None = None,
+        model_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
+    ) -> AsyncGenerator[tuple[int, Ranking], None]:
+        """The rankings of any number of groups, each as soon as it is there.
+
+        Each group is a call of its own, so that an update of the model may come in between. If
+        the generator is closed or its task cancelled, so are the requests on their way.
+
+        Args:
+            groups: pairs of a context and its candidates; of an iterator, no more are taken
+                than are in flight. Taking one must not block the event loop.
+            in_flight: groups at most that have been taken and whose ranking has not.
+            timeout_s: seconds for each group; the client's if None.
+            priority: as `rank_many`'s, and so are those below.
+            truncation: of this call; the client's if None.
+            model_version: to ask; the client's if None.
+            headers: of this call, besides the connection's.
+            on_error: as `rank_many`'s.
+
+        Returns:
+            A generator of pairs: the group's place in `groups`, from 0 on, and its ranking.
+
+        Raises:
+            RewardError: as `rank_many`, of one group, while iterating; the others are cancelled.
+            ValueError: fewer than one in flight.
+        """
+        if in_flight < 1:
+            raise ValueError(f"in_flight must be at least 1, not {in_flight}")
+        wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
+        calls = (self._calls.rank_each(*one, wishes) for one in enumerate(groups))
+        return as_completed((self._run(steps) for steps in calls), in_flight)
+
     async def _run(self, steps: Steps[T]) -> T:
         """Do one step after the other, and tell the call what came of it."""
         go_on: Callable[[], Step] = partial(steps.send, None)
@@ -183,7 +228,7 @@ class AsyncRewardClient:
         try:
             return await asyncio.gather(*tasks)
         finally:
-            await _cancel(tasks)
+            await cancel(tasks)
 
     async def _run_in(self, places: asyncio.Semaphore, steps: Steps[T]) -> T:
         async with places:
@@ -205,7 +250,7 @@ class AsyncRewardClient:
                         return task.result()
             return first.result()  # raises its error
         finally:
-            await _cancel(tasks)
+            await cancel(tasks)
 
 
 class _Server:
@@ -259,18 +304,6 @@ class _Server:
         if self._credentials is None:
             return grpc.aio.insecure_channel(self._url, options)
         return grpc.aio.secure_channel(self._url, self._credentials, options)
-
-
-async def _cancel(tasks: Sequence["asyncio.Future[Any]"]) -> None:
-    """End what is still running, and wait for it: nothing of a call outlives it."""
-    left = [task for task in tasks if not task.done()]
-    for task in left:
-        task.cancel()
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            task.exception()  # seen: asyncio need not report it
-    if left:
-        await asyncio.wait(left)
 
 
 def _is_cancelled() -> bool:

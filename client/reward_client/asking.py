@@ -12,6 +12,7 @@ from reward_client.errors import ServerError
 from reward_client.grpc_errors import NO_ANSWER, server_error
 from reward_client.options import Options, Terms
 from reward_client.steps import Ask, Steps
+from reward_client.timing import timed
 from reward_client.tracing import Span
 
 
@@ -51,14 +52,15 @@ class Asking:
         trace = (span or terms.span).headers()
         headers = (*self.options.connection.headers(), *terms.headers, *trace)
         began, timeout_s = time.monotonic(), terms.time_left_s(endpoint.url)
-        try:
-            outcome = yield Ask(endpoint.index, method, request, timeout_s, headers)
-        except GeneratorExit:  # nobody waits any more: another server was faster, or all is off
-            self.endpoints.mark_given_up(endpoint, began)
-            raise
-        if isinstance(outcome, grpc.RpcError):
-            self.counters.failed()
-            raise self._error(outcome, endpoint, began) from outcome
+        with timed(self.options.on_timing, "attempt", method, endpoint.url):
+            try:
+                outcome = yield Ask(endpoint.index, method, request, timeout_s, headers)
+            except GeneratorExit:  # nobody waits any more: another server was faster, or all is off
+                self.endpoints.mark_given_up(endpoint, began)
+                raise
+            if isinstance(outcome, grpc.RpcError):
+                self.counters.failed()
+                raise self._error(outcome, endpoint, began) from outcome
         endpoint.silence.heard()
         return outcome
 

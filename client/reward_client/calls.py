@@ -5,8 +5,10 @@
 Methods are generators of `steps.Step`; see there.
 """
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -20,13 +22,15 @@ from reward_client.errors import InvalidInputError, ServerError
 from reward_client.introductions import Introductions
 from reward_client.options import Options, Terms, Wishes
 from reward_client.parts import Parts
-from reward_client.results import Ranking, Scores, ServerInfo
+from reward_client.results import RankedCandidate, Ranking, Scores, ServerInfo
 from reward_client.steps import Pause, Steps, Together
-from reward_client.tracing import span
-from reward_text import Encoded, Tokenizer, Truncation, check_texts
+from reward_client.timing import timed
+from reward_client.tracing import Span, span
+from reward_text import Encoded, Tokenizer, check_texts
 
 TURN_S = 0.001  # of tokenising at a stretch
 ROWS_PER_LOOK = 8
+GROUP_FIELDS = 2  # a context, and its candidates
 
 Group = tuple[str, Sequence[str]]
 """A context and its candidates."""
@@ -56,19 +60,19 @@ class Calls:
 
     def connect(self) -> Steps[ServerInfo]:
         """Hold the first server that answers to the contract."""
-        with span("connect") as current:
+        with self._call("connect") as current:
             return (yield from self._introduced(Terms.of(self.options, current), self._attempts))
 
     def is_ready(self, timeout_s: float | None) -> Steps[bool]:
         """Whether some server answers and keeps the contract, each asked once."""
-        with span("is_ready") as current:
+        with self._call("is_ready") as current:
             terms = Terms.of(self.options, current, Wishes(timeout_s=timeout_s))
             asked = [self._is_ready(endpoint, terms) for endpoint in self.endpoints.all]
             return any((yield Together(asked)))
 
     def wait_until_ready(self, timeout_s: float) -> Steps[ServerInfo]:
         """As `connect`, with all the patience that the time allows."""
-        with span("wait_until_ready") as current:
+        with self._call("wait_until_ready") as current:
             terms = Terms.of(self.options, current, Wishes(timeout_s=timeout_s))
             retry = replace(self.options.connection.retry or Retry(), attempts=None)
             patient = Attempts(self._asking, self._introductions, retry)
@@ -86,7 +90,7 @@ class Calls:
 
     def score(self, texts: Sequence[str], wishes: Wishes) -> Steps[Scores]:
         """The reward of each text."""
-        with span("score") as current:
+        with self._call("score") as current:
             terms = Terms.of(self.options, current, wishes)
             with span("tokenise", current):
                 encoded = yield from self._encode_texts(texts)
@@ -94,7 +98,7 @@ class Calls:
 
     def rank(self, context: str, candidates: Sequence[str], wishes: Wishes) -> Steps[Ranking]:
         """One group's candidates, best first."""
-        with span("rank") as current:
+        with self._call("rank") as current:
             terms = Terms.of(self.options, current, wishes)
             with span("tokenise", current):
                 encoded = self._tokenizer.encode_group(context, candidates, terms.truncation)
@@ -103,18 +107,39 @@ class Calls:
 
     def rank_many(self, groups: Sequence[Group], wishes: Wishes) -> Steps[list[Ranking]]:
         """Several groups at once."""
-        with span("rank_many") as current:
+        with self._call("rank_many") as current:
             terms = Terms.of(self.options, current, wishes)
-            with span("tokenise", current):
-                parts = yield from self._encode_groups(groups, terms.truncation)
-            scores = yield from self._scores(Encoded.concatenated(parts), terms)
-            rankings, start, turn = [], 0, Turn()
-            for (_, candidates), part in zip(groups, parts, strict=True):
-                rows = slice(start, start + len(part.ids))
-                rankings.append(_ranking(candidates, scores, rows))
-                start = rows.stop
-                yield from turn.over()
-            return rankings
+            return (yield from self._rankings(groups, terms))
+
+    def rank_each(self, index: int, group: Group, wishes: Wishes) -> Steps[tuple[int, Ranking]]:
+        """One of many groups that are asked one by one."""
+        with self._call("rank_each") as current:
+            terms = Terms.of(self.options, current, wishes)
+            (ranking,) = yield from self._rankings([group], terms, index)
+            return index, ranking
+
+    @contextmanager
+    def _call(self, method: str) -> Iterator[Span]:
+        with timed(self.options.on_timing, "call", method), span(method) as current:
+            yield current
+
+    def _rankings(
+        self, groups: Sequence[Group], terms: Terms, first: int = 0
+    ) -> Steps[list[Ranking]]:
+        with span("tokenise", terms.span):
+            parts = yield from self._encode_groups(groups, terms, first)
+        encoded = [part for part in parts if isinstance(part, Encoded)]
+        scores = yield from self._scores(Encoded.concatenated(encoded), terms)
+        rankings, start, turn = [], 0, Turn()
+        for group, part in zip(groups, parts, strict=True):
+            if isinstance(part, InvalidInputError):
+                rankings.append(_unscored(group, part))
+                continue
+            rows = slice(start, start + len(part.ids))
+            rankings.append(_ranking(group[1], scores, rows))
+            start = rows.stop
+            yield from turn.over()
+        return rankings
 
     def _encode_texts(self, texts: Sequence[str]) -> Steps[Encoded]:
         check_texts(texts)
@@ -125,21 +150,21 @@ class Calls:
         return Encoded.concatenated(parts)
 
     def _encode_groups(
-        self, groups: Sequence[Group], truncation: Truncation
-    ) -> Steps[list[Encoded]]:
-        turn, parts = Turn(), []
-        for index, group in enumerate(groups):
+        self, groups: Sequence[Group], terms: Terms, first: int
+    ) -> Steps[list[Encoded | InvalidInputError]]:
+        """The rows of each group, or why it has none; `first` is the number of the first group."""
+        turn, parts = Turn(), list[Encoded | InvalidInputError]()
+        for index, group in enumerate(groups, first):
             try:
                 context, candidates = group
-                parts.append(self._tokenizer.encode_group(context, candidates, truncation))
-            except InvalidInputError as error:
-                raise InvalidInputError(
-                    f"group {index}: {error}", row=error.row, group=index
-                ) from error
-            except (TypeError, ValueError) as error:
-                raise InvalidInputError(
-                    f"group {index} is not a pair of a context and its candidates", group=index
-                ) from error
+                part = self._tokenizer.encode_group(context, candidates, terms.truncation)
+            except (InvalidInputError, TypeError, ValueError) as error:
+                refusal = _refusal(index, error)
+                if terms.on_error == "raise":
+                    raise refusal from error
+                parts.append(refusal)  # never raised: a traceback would keep all texts alive
+            else:
+                parts.append(part)
             yield from turn.over()
         return parts
 
@@ -170,6 +195,26 @@ def _ranking(candidates: Sequence[str], scores: Scores, rows: slice) -> Ranking:
     rewards = scores.rewards[rows]
     best_first = wire.ranked(candidates, rewards, scores.lengths[rows], scores.is_truncated[rows])
     return Ranking(best_first, scores.model_version if len(rewards) else None)
+
+
+def _refusal(index: int, error: Exception) -> InvalidInputError:
+    """The error, with the number of the group."""
+    if isinstance(error, InvalidInputError):
+        return InvalidInputError(f"group {index}: {error}", row=error.row, group=index)
+    return InvalidInputError(
+        f"group {index} is not a pair of a context and its candidates", group=index
+    )
+
+
+def _unscored(group: object, error: InvalidInputError) -> Ranking:
+    """NaN for each candidate of a group that cannot be scored, as far as it has candidates."""
+    candidates: object = ()
+    if isinstance(group, Sequence) and not isinstance(group, str) and len(group) == GROUP_FIELDS:
+        candidates = group[1]
+    if isinstance(candidates, str | bytes) or not isinstance(candidates, Sequence):
+        candidates = ()
+    unscored = (RankedCandidate(text, math.nan, index) for index, text in enumerate(candidates))
+    return Ranking(tuple(unscored), None, error)
 
 
 class Turn:

@@ -15,6 +15,7 @@ from reward_client.options import OnError, Options, Priority, Wishes
 from reward_client.results import Ranking, Scores, ServerInfo
 from reward_client.servers import Server
 from reward_client.steps import Ask, Pause, Step, Steps, T
+from reward_client.timing import OnTiming
 from reward_contract import MODEL_NAME
 from reward_text import Truncation
 
@@ -37,6 +38,8 @@ class RewardClient:
         model: name of the model in the server's repository.
         model_version: the version to ask; the server's choice if None.
         connection: certificates, headers, channels and retries.
+        on_timing: called with a `Timing` after each call and after each of its requests, on the
+            thread of the call, which waits for it. What it raises is logged, and fails no call.
 
     Raises:
         ValueError: an argument that means nothing, such as a `timeout_s` of 0.
@@ -57,10 +60,12 @@ class RewardClient:
         model: str = MODEL_NAME,
         model_version: int | None = None,
         connection: Connection | None = None,
+        on_timing: OnTiming | None = None,
     ) -> None:
         connection = connection or Connection()
         self._calls = Calls(
-            url, Options(timeout_s, truncation, priority, model, model_version, connection)
+            url,
+            Options(timeout_s, truncation, priority, model, model_version, connection, on_timing),
         )
         self._servers = [Server(endpoint.url, connection) for endpoint in self._calls.endpoints.all]
 
@@ -234,13 +239,14 @@ class RewardClient:
             truncation: of this call; the client's if None.
             model_version: to ask; the client's if None.
             headers: of this call, besides the connection's.
-            on_error: as `rank`'s.
+            on_error: as `rank`'s; `nan` also gives a group whose input cannot be scored a
+                ranking of NaN, in the order given, with the reason in `Ranking.error`.
 
         Returns:
             A ranking for each group, in their order.
 
         Raises:
-            InvalidInputError: as `rank`; `group` says in which.
+            InvalidInputError: as `rank`; `group` says in which. Not with `nan`.
             NonFiniteRewardError: `rows` counts the candidates of all groups from 0 on.
             RewardError: as `score`.
         """

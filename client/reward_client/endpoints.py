@@ -14,7 +14,7 @@ REST_BY_SILENCE = 20.0  # one that was silent rests for so many times what was w
 LONGEST_REST_S = 10.0
 
 IDLE_S = 1.0  # a server may have been restarted, and with another model, since it was last heard
-HELD_S = 10.0  # and another one may answer at the same address
+HELD_S = 1.0  # and another one may answer at the same address, or its model was reloaded
 
 
 @dataclass(slots=True)
@@ -44,10 +44,18 @@ class Endpoint:
     away_until: float = 0.0
 
     def known(self) -> ServerInfo | None:
-        """Who answers there, as long as that cannot have changed unnoticed."""
+        """Who answers there, as long as that cannot have changed unnoticed.
+
+        None has the caller compare it again. Under traffic only the first call that finds this
+        due is told so, and those beside it continue.
+        """
         now = time.monotonic()
-        is_fresh = now - self.silence.heard_at < IDLE_S and now - self.held_at < HELD_S
-        return self.info if is_fresh else None
+        if self.info is None or now - self.silence.heard_at >= IDLE_S:
+            return None
+        if now - self.held_at >= HELD_S:
+            self.held_at = now
+            return None
+        return self.info
 
     def hold(self, info: ServerInfo, *versions: int) -> None:
         """It has kept the contract, for these versions of the model."""

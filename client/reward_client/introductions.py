@@ -1,5 +1,7 @@
 """Who answers at an address, held to the contract: at first, and whenever it may have changed."""
 
+import math
+
 from tritonclient.grpc import service_pb2
 
 from reward_client import wire
@@ -28,7 +30,11 @@ class Introductions:
             return known
         if endpoint.info is None:
             return (yield from self.anew(endpoint, terms))
-        return (yield from self._held(endpoint, endpoint.info, terms, terms.version))
+        try:
+            return (yield from self._held(endpoint, endpoint.info, terms, terms.version))
+        except BaseException:  # GeneratorExit as well: the next call has to do it
+            endpoint.held_at = -math.inf
+            raise
 
     def anew(self, endpoint: Endpoint, terms: Terms) -> Steps[ServerInfo]:
         """Who answers there now.

@@ -3,10 +3,12 @@
 import math
 import time
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from typing import Literal, TypeAlias, get_args
 
 from reward_client.connection import Connection, Headers, checked_headers
 from reward_client.errors import DeadlineError
+from reward_client.timing import OnTiming
 from reward_client.tracing import Span
 from reward_contract import MODEL_NAME, PRIORITY_LEVELS
 from reward_text import Truncation
@@ -16,7 +18,9 @@ Priority: TypeAlias = Literal["interactive", "bulk"]
 
 
 OnError: TypeAlias = Literal["raise", "nan"]
-"""What becomes of a call of which some rows have no finite reward: an error, or NaN for those."""
+"""What becomes of a call of which some rows have no finite reward: an error, or NaN for those.
+
+In `rank_many` and `rank_each`, also of a call of which some groups cannot be scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Options:
         model: name of the model in the server's repository.
         model_version: the version to ask; the server's choice if None.
         connection: how servers are reached.
+        on_timing: told of each call and attempt.
 
     Raises:
         ValueError: a value that means nothing.
@@ -41,11 +46,13 @@ class Options:
     model: str = MODEL_NAME
     model_version: int | None = None
     connection: Connection = field(default_factory=Connection)
+    on_timing: OnTiming | None = None
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout_s)
         check_priority(self.priority)
         check_truncation(self.truncation)
+        check_on_timing(self.on_timing)
 
 
 def check_timeout(timeout_s: float) -> None:
@@ -56,6 +63,19 @@ def check_timeout(timeout_s: float) -> None:
     """
     if not (timeout_s > 0 and math.isfinite(timeout_s)):
         raise ValueError(f"timeout_s must be above 0 and finite, not {timeout_s}")
+
+
+def check_on_timing(on_timing: OnTiming | None) -> None:
+    """Refuse what cannot be called, or would have to be awaited.
+
+    Raises:
+        ValueError: neither None nor a plain function.
+    """
+    if on_timing is not None and (not callable(on_timing) or iscoroutinefunction(on_timing)):
+        raise ValueError(
+            f"on_timing must be a plain function of one Timing, not {type(on_timing).__name__} "
+            "or a coroutine function"
+        )
 
 
 def check_truncation(truncation: Truncation) -> None:

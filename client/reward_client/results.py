@@ -7,6 +7,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from reward_client.errors import InvalidInputError
+
 Rewards: TypeAlias = NDArray[np.float32]
 
 
@@ -59,10 +61,13 @@ class Ranking:
     Attributes:
         candidates: empty where there were none.
         model_version: the version that answered; None where nobody was asked.
+        error: why the group's input could not be scored, if `on_error` is `nan`; all its
+            rewards are NaN then. None otherwise.
     """
 
     candidates: tuple[RankedCandidate, ...]
     model_version: int | None
+    error: InvalidInputError | None = None
 
     @property
     def rewards(self) -> Rewards:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from waiting import HUNG_S
 
-from reward_client import AsyncRewardClient, RewardClient
+from reward_client import AsyncRewardClient, RewardClient, endpoints, silence
 from reward_client.testing import FakeServer
 
 
@@ -61,6 +61,24 @@ class Awaited:
 def fake() -> Iterator[FakeServer]:
     with FakeServer(first_token, max_batch_rows=4) as server:
         yield server
+
+
+class Clock:
+    """The time by which a client decides whether it still knows a server; it stands still."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (endpoints, silence):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 Connect = Callable[..., RewardClient]

@@ -30,6 +30,7 @@ def test_exported_names_are_kept() -> None:
         "Scores",
         "ServerError",
         "ServerInfo",
+        "Timing",
         "Tokenizer",
         "Truncation",
         "UnavailableError",

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from typing import Any
 
 import grpc
 import numpy as np
@@ -13,8 +14,10 @@ from network import free_port
 from waiting import eventually
 
 from reward_client import (
+    AsyncRewardClient,
     Connection,
     ContractError,
+    InternalError,
     OverloadedError,
     Retry,
     RewardClient,
@@ -98,6 +101,51 @@ def test_a_version_with_another_tokenizer_is_noticed_with_its_first_answer(
         client.score(["Hi"])
 
 
+def test_the_same_version_with_another_contract_is_noticed_under_steady_traffic(
+    fake: FakeServer, client: RewardClient, clock: Any
+) -> None:
+    client.score(["Hi"])
+    fake.config.parameters["tokenizer_sha256"].string_value = "another"
+    for _ in range(7):
+        clock.now += 0.125
+        client.score(["Hi"])
+    clock.now += 0.125  # a second after it was compared
+    with pytest.raises(ContractError, match="tokenizer_sha256"):
+        client.score(["Hi"])
+
+
+def test_of_many_calls_at_once_one_compares(fake: FakeServer, clock: Any) -> None:
+    async def run() -> int:
+        async with AsyncRewardClient(fake.url) as client:
+            await client.score(["Hi"])
+            for _ in range(3):
+                clock.now += 0.5
+                await client.score(["Hi"])
+            fake.headers.clear()
+            clock.now += 0.5
+            await asyncio.gather(*(client.score(["Hi"]) for _ in range(20)))
+            return len(fake.headers)
+
+    assert asyncio.run(run()) == 20 + 1
+
+
+def test_a_comparison_that_failed_is_made_by_the_next_call(
+    fake: FakeServer, client: RewardClient, clock: Any
+) -> None:
+    client.score(["Hi"])
+    clock.now += 0.5
+    client.score(["Hi"])
+    clock.now += 0.5
+    fake.fail_with = (grpc.StatusCode.INTERNAL, "no")
+    with pytest.raises(InternalError):
+        client.score(["Hi"])
+    fake.fail_with = None
+    fake.config.parameters["tokenizer_sha256"].string_value = "another"
+    with pytest.raises(ContractError, match="tokenizer_sha256"):
+        client.score(["Hi"])
+
+
+@pytest.mark.usefixtures("clock")
 def test_a_version_that_is_known_is_not_asked_about_again(
     fake: FakeServer, client: RewardClient
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from reward_client import (
     AsyncRewardClient,
     Connection,
+    InvalidInputError,
     NonFiniteRewardError,
     RewardClient,
     Tokenizer,
@@ -66,6 +68,37 @@ def test_one_candidate_without_a_reward_need_not_cost_the_others(client: RewardC
         client.score(["a"], on_error="ignore")
 
 
+@pytest.mark.parametrize(
+    ("bad", "row", "texts"),
+    [
+        (("Hi", ["one", None]), 1, ["one", None]),
+        (("Hi", ["one", "\udfff"]), 1, ["one", "\udfff"]),
+        ((None, ["one", "two"]), None, ["one", "two"]),
+        (("Hi", "one candidate"), None, []),
+        (("Hi",), None, []),
+        ("Hi", None, []),
+        (7, None, []),
+    ],
+)
+def test_a_group_that_cannot_be_scored_need_not_cost_the_others(
+    client: RewardClient, bad: Any, row: int | None, texts: list
+) -> None:
+    good = ("Hi", [" you", " there"])
+    first, unscored, last = client.rank_many([good, bad, good], on_error="nan")
+    assert first == last == client.rank(*good)
+    assert first.error is None
+    assert [one.text for one in unscored] == texts
+    assert [one.index for one in unscored] == list(range(len(texts)))
+    assert np.isnan(unscored.rewards).all()
+    assert unscored.model_version is None
+    assert (unscored.error.group, unscored.error.row) == (1, row)
+    assert unscored.error.__traceback__ is None, "it would keep every text of the call"
+    assert client.rank_many([bad], on_error="nan")[0].error is not None
+    with pytest.raises(InvalidInputError, match="group 1") as caught:
+        client.rank_many([good, bad, good])
+    assert (caught.value.group, caught.value.row) == (1, row)
+
+
 def test_a_call_may_truncate_otherwise(fake: FakeServer, client: RewardClient) -> None:
     candidates = ["yes", "no, not at all, never"]
     client.rank(LONG, candidates, truncation="shared_context")
@@ -93,6 +126,7 @@ def test_a_call_may_ask_another_version_and_send_its_own_headers(
         client.score(["Hi"], headers={"X": "7"})
 
 
+@pytest.mark.usefixtures("clock")
 def test_headers_may_come_from_a_function(fake: FakeServer, connect: Connect) -> None:
     tokens = iter(range(100))
     connection = Connection(metadata=lambda: {"authorization": f"Bearer {next(tokens)}"})
