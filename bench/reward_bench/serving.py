@@ -89,6 +89,8 @@ def publish(setting: Setting, folder: Path, models: Sequence[str]) -> Path:
     source, repository = checkpoint_of(setting, folder / "checkpoint"), folder / "repository"
     kind = "KIND_GPU" if setting.device == "cuda" else "KIND_CPU"
     text = CONFIG.read_text().replace("KIND_AUTO", kind)
+    # suites choose their batches themselves, on CPUs too
+    text = re.sub(r'parameters \{ key: "cpu_max_batch_size" .*\n', "", text)
     ours = repository / MODEL_NAME
     ours.mkdir(parents=True)
     (ours / CONFIG.name).write_text(text)
@@ -101,8 +103,7 @@ def publish(setting: Setting, folder: Path, models: Sequence[str]) -> Path:
             own = with_number(own, "max_batch_size", FULL_ROWS)
             if model == UNBOUNDED:
                 own = without_queue_policies(own)
-            elif model == TWO:
-                own = with_number(own, "count", 2)
+            own = with_number(own, "count", 2 if model == TWO else 1)
             shutil.copytree(version, repository / model / "1", dirs_exist_ok=True)
         else:
             plain.export(load_checkpoint(source).model, repository / model / "1/model.onnx")
