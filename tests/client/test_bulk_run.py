@@ -66,7 +66,7 @@ def test_lines_that_cannot_be_scored_are_set_aside(
         '{"text": "a"}\n{bad\n{"context": "", "candidates": ["b", "Hi"]}\n\n{"text": "c"}'
     )
     with FakeServer(lambda ids: np.where(ids[:, 0] == 17250, np.nan, 1.0)) as server:
-        assert score(server, data, tmp_path / "out.jsonl") == 0
+        assert score(server, data, tmp_path / "out.jsonl", "--max-rejected=0.6") == 0
     assert [item["line"] for item in read(tmp_path / "out.jsonl")] == [1, 5]
     rejected = read(tmp_path / "out.jsonl.rejected.jsonl")
     assert [item["line"] for item in rejected] == [2, 3, 4]
@@ -74,6 +74,46 @@ def test_lines_that_cannot_be_scored_are_set_aside(
     errors = capsys.readouterr().err
     assert errors.startswith(f"2 lines scored into {tmp_path}/out.jsonl, 2 rows at ")
     assert errors.endswith(f"; 3 set aside in {tmp_path}/out.jsonl.rejected.jsonl\n")
+
+
+@pytest.mark.parametrize(
+    ("n_good", "n_bad", "options", "code"),
+    [
+        (0, 0, (), 0),
+        (0, 3, ("--max-rejected=1",), 65),  # nothing at all is never a success
+        (99, 1, (), 0),
+        (98, 2, (), 65),
+        (98, 2, ("--max-rejected=0.02",), 0),
+        (98, 2, ("--max-rejected=0",), 65),
+    ],
+)
+def test_the_exit_code_tells_whether_enough_was_scored(
+    fake: FakeServer, tmp_path: Path, n_good: int, n_bad: int, options: tuple[str, ...], code: int
+) -> None:
+    data = tmp_path / "in.jsonl"
+    data.write_text('{"text": "a"}\n' * (n_good // 2) + "{bad\n" * n_bad)
+    with data.open("a") as file:
+        file.write('{"text": "a"}\n' * (n_good - n_good // 2))
+    assert score(fake, data, tmp_path / "out.jsonl", *options) == code
+    assert score(fake, data, tmp_path / "out.jsonl", *options) == code  # earlier runs count too
+
+
+def test_a_list_of_rejected_lines_of_somebody_else_is_left_alone(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, output = write(tmp_path / "in.jsonl", LINES), tmp_path / "out.jsonl"
+    rejected = tmp_path / "out.jsonl.rejected.jsonl"
+    rejected.write_text('{"line": 9, "reason": "theirs"}\n')
+    assert score(fake, data, output) == 1
+    assert "move it away" in capsys.readouterr().err
+    assert rejected.read_text() == '{"line": 9, "reason": "theirs"}\n'
+    rejected.unlink()
+    assert score(fake, data, output) == 0
+    output.unlink()
+    for content in ('{"line": 9, "text": "theirs"}\n', '{"line": 9, "reason": ""}\n7\n', "notes"):
+        rejected.write_text(content)
+        assert score(fake, data, output) == 1
+        assert rejected.read_text() == content
 
 
 def test_strict_ends_at_the_line_and_goes_on_when_it_is_mended(
