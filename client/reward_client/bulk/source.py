@@ -13,7 +13,7 @@ from reward_client.errors import InvalidInputError
 
 MAX_LINE_BYTES = 16 * 1024 * 1024  # a line is held in memory as a whole
 
-_BOM = b"\xef\xbb\xbf"  # some editors put it in front of the first line
+BOM = b"\xef\xbb\xbf"  # some editors put it in front of the first line
 
 
 class Source(Protocol):
@@ -108,7 +108,7 @@ class LineSource:
         while len(piece) > MAX_LINE_BYTES and not piece.endswith(b"\n"):
             piece = self._piece()
         self._line += 1
-        return data.removeprefix(_BOM) if self._line == 1 else data
+        return data.removeprefix(BOM) if self._line == 1 else data
 
     def _piece(self) -> bytes:
         try:

@@ -1,7 +1,7 @@
 """Score texts, one reward per line in the order of the input, or whole data sets.
 
 A line of a text file is a text, blank lines included. A line of a JSONL file is an object
-whose field "text" is scored; use it for texts that hold line breaks.
+with "text", or "context" and "candidate"; use it for texts that hold line breaks.
 
 Rewards are all that is printed. With --input and --output, whole data sets are scored from file
 to file: docs/bulk.md.
