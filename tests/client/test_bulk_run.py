@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from bulk_files import LINES, read, rewards, score, wanted, write
 
+from reward_client import Tokenizer, Truncation
 from reward_client.bulk import lines
 from reward_client.cli import main
 from reward_client.testing import FakeServer
@@ -34,6 +35,19 @@ def test_a_group_of_many_requests_has_the_time_of_as_many(tmp_path: Path) -> Non
         server.delay_s = 0.2  # 20 requests, 4 at a time: 1 s
         assert score(server, data, tmp_path / "out.jsonl", "--timeout=0.5", "--patience=2") == 0
     assert len(read(tmp_path / "out.jsonl")[0]["rewards"]) == 640
+
+
+@pytest.mark.parametrize("truncation", ["left", "shared_context"])
+def test_a_context_with_one_candidate_is_sent_as_the_group_that_it_is(
+    tmp_path: Path, truncation: Truncation
+) -> None:
+    pairs = [("word " * 400, "a reply"), ("", "x"), ("Hi", "!" * 2000), ("no blank" * 300, "é ü")]
+    data = write(tmp_path / "in.jsonl", [{"context": a, "candidate": b} for a, b in pairs])
+    with FakeServer(lambda ids: ids[:, 0]) as server:
+        assert score(server, data, tmp_path / "out.jsonl", f"--truncation={truncation}") == 0
+        found = np.concatenate(server.requests)
+    groups = [Tokenizer().encode_group(a, [b], truncation).ids for a, b in pairs]
+    np.testing.assert_array_equal(found, np.concatenate(groups))
 
 
 def test_rewards_come_back_as_every_bit_of_float32(tmp_path: Path) -> None:

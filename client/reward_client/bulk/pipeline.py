@@ -163,8 +163,8 @@ class _Run:
         """The rewards of each line, and the version that gave them."""
         n_rows = sum(len(line.candidates) for line in lines)  # a group may have any number
         timeout_s = self._client.timeout_s * math.ceil(n_rows / MAX_ROWS)
-        if all(line.context is None for line in lines):
-            texts = [line.candidates[0] for line in lines]
+        if n_rows == len(lines):  # one candidate each: whole texts, whatever the truncation
+            texts = [(line.context or "") + line.candidates[0] for line in lines]
             scores = await self._client.score(texts, timeout_s=timeout_s)
             return [[reward] for reward in scores.rewards.tolist()], scores.model_version
         # a whole text has the same tokens as a candidate of the empty context
