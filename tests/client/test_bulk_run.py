@@ -1,5 +1,6 @@
 """Files scored against a server in this process: forms, refusals, waiting."""
 
+import gzip
 import sys
 import threading
 import time
@@ -48,6 +49,30 @@ def test_a_context_with_one_candidate_is_sent_as_the_group_that_it_is(
         found = np.concatenate(server.requests)
     groups = [Tokenizer().encode_group(a, [b], truncation).ids for a, b in pairs]
     np.testing.assert_array_equal(found, np.concatenate(groups))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[\n{"text": "a"}\n]', "is a JSON array"),
+        ('{"text": "a"}\n'.encode("utf-16"), "is UTF-16"),
+        (gzip.compress(b'{"text": "a"}\n'), "Parquet or compressed"),
+        (b"PAR1....", "Parquet or compressed"),
+    ],
+)
+def test_a_file_that_is_something_else_is_said_before_anything_is_written(
+    fake: FakeServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    message: str,
+) -> None:
+    data = tmp_path / "in.jsonl"
+    data.write_bytes(content)
+    assert score(fake, data, tmp_path / "out.jsonl") == 1
+    assert message in capsys.readouterr().err
+    assert not fake.headers
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 def test_rewards_come_back_as_every_bit_of_float32(tmp_path: Path) -> None:
