@@ -1,56 +1,36 @@
 """Texts from the lines of a file, and errors that name the line."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator
 
+from reward_client.bulk import lines
+from reward_client.bulk.source import BOM
 from reward_client.errors import InvalidInputError, NonFiniteRewardError
 from reward_client.wire import listed
 
 
-def read_texts(lines: Iterable[bytes], *, jsonl: bool) -> Iterator[str]:
-    """The texts of a file's lines, as they come.
+def read_texts(file: Iterable[bytes], *, jsonl: bool) -> Iterator[str]:
+    """The texts of a file's lines, as they come; read as `score --input` reads them.
 
     Args:
-        lines: each with its line break, as a file gives them.
-        jsonl: whether a line is a JSON object with a field "text".
+        file: its lines, each with its line break.
+        jsonl: whether a line is a JSON object with "text", or "context" and "candidate".
 
     Raises:
-        InvalidInputError: a line is no UTF-8 or no such object; the message has its number.
+        InvalidInputError: a line cannot be scored; the message has its number and the reason.
     """
-    for number, line in enumerate(lines, start=1):
-        try:
-            text = _without_line_break(line).decode("utf-8")
-        except UnicodeDecodeError as error:
+    parse = lines.from_json if jsonl else lines.from_text
+    for number, data in enumerate(file, start=1):
+        item = parse(number, data.removeprefix(BOM) if number == 1 else data)
+        if isinstance(item, lines.Rejection):
+            raise InvalidInputError(f"line {number}: {item.reason}", row=number - 1)
+        if item.is_group:
             raise InvalidInputError(
-                f"line {number} is not UTF-8 (byte {error.start + 1}); convert the file first",
+                f"line {number} has a list of candidates, but one reward per line is printed; "
+                "score groups with --input and --output",
                 row=number - 1,
-            ) from error
-        yield _text_field(text, number) if jsonl else text
-
-
-def _without_line_break(line: bytes) -> bytes:
-    """A CR belongs to the text unless a LF follows it."""
-    return line.removesuffix(b"\r\n") if line.endswith(b"\r\n") else line.removesuffix(b"\n")
-
-
-def _text_field(line: str, number: int) -> str:
-    try:
-        item = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InvalidInputError(
-            f"line {number} is not JSON: {error.msg} at column {error.colno}", row=number - 1
-        ) from error
-    except (ValueError, RecursionError) as error:  # huge numbers, thousands of brackets
-        raise InvalidInputError(
-            f"line {number} is no JSON we read: {error}", row=number - 1
-        ) from error
-    if not isinstance(item, dict) or not isinstance(item.get("text"), str):
-        raise InvalidInputError(
-            f'line {number} is no object with a string "text"; for plain text use --format text',
-            row=number - 1,
-        )
-    return str(item["text"])
+            )
+        yield (item.context or "") + item.candidates[0]
 
 
 @contextlib.contextmanager

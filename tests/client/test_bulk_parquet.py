@@ -39,7 +39,7 @@ def test_parquet_in_and_out(fake: FakeServer, tmp_path: Path) -> None:
         ),
     )
     pq.write_table(table, data, row_group_size=2)
-    assert score(fake, data, output) == 0
+    assert score(fake, data, output) == 65  # one of five lines is too much
     items = pq.read_table(output).to_pylist()
     assert [item["line"] for item in items] == [1, 2, 3, 4]
     assert [item["id"] for item in items] == ["a", "b", "c", None]
@@ -47,7 +47,8 @@ def test_parquet_in_and_out(fake: FakeServer, tmp_path: Path) -> None:
     assert found == [pytest.approx(wanted(line), rel=1e-6) for line in LINES]
     assert read(tmp_path / "out.parquet.rejected.jsonl")[0]["line"] == 5
     kept = output.read_bytes()
-    assert score(fake, data, output) == 0  # nothing is left to do
+    assert score(fake, data, output) == 65  # nothing is left to do, and it is still too much
+    assert score(fake, data, output, "--max-rejected=0.2") == 0
     assert output.read_bytes() == kept
     assert not (tmp_path / "out.parquet.jsonl").exists()
 

@@ -59,7 +59,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def command(url: str, data: Path, output: Path) -> list[str]:
-    options = [f"--url={url}", f"--input={data}", f"--output={output}", "--in-flight=4"]
+    options = [f"--url={url}", f"--input={data}", f"--output={output}"]
+    options += ["--in-flight=4", "--max-rejected=0.1"]
     return [str(COMMAND), "score", *options]
 
 

@@ -1,5 +1,6 @@
 """Files scored against a server in this process: forms, refusals, waiting."""
 
+import gzip
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 from bulk_files import LINES, read, rewards, score, wanted, write
 from waiting import HUNG_S, eventually
 
+from reward_client import Tokenizer, Truncation
 from reward_client.bulk import lines
 from reward_client.cli import main
 from reward_client.testing import FakeServer
@@ -35,6 +37,43 @@ def test_a_group_of_many_requests_has_the_time_of_as_many(tmp_path: Path) -> Non
         server.delay_s = 0.2  # 20 requests, 4 at a time: 1 s
         assert score(server, data, tmp_path / "out.jsonl", "--timeout=0.5", "--patience=60") == 0
     assert len(read(tmp_path / "out.jsonl")[0]["rewards"]) == 640
+
+
+@pytest.mark.parametrize("truncation", ["left", "shared_context"])
+def test_a_context_with_one_candidate_is_sent_as_the_group_that_it_is(
+    tmp_path: Path, truncation: Truncation
+) -> None:
+    pairs = [("word " * 400, "a reply"), ("", "x"), ("Hi", "!" * 2000), ("no blank" * 300, "é ü")]
+    data = write(tmp_path / "in.jsonl", [{"context": a, "candidate": b} for a, b in pairs])
+    with FakeServer(lambda ids: ids[:, 0]) as server:
+        assert score(server, data, tmp_path / "out.jsonl", f"--truncation={truncation}") == 0
+        found = np.concatenate(server.requests)
+    groups = [Tokenizer().encode_group(a, [b], truncation).ids for a, b in pairs]
+    np.testing.assert_array_equal(found, np.concatenate(groups))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[\n{"text": "a"}\n]', "is a JSON array"),
+        ('{"text": "a"}\n'.encode("utf-16"), "is UTF-16"),
+        (gzip.compress(b'{"text": "a"}\n'), "Parquet or compressed"),
+        (b"PAR1....", "Parquet or compressed"),
+    ],
+)
+def test_a_file_that_is_something_else_is_said_before_anything_is_written(
+    fake: FakeServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    message: str,
+) -> None:
+    data = tmp_path / "in.jsonl"
+    data.write_bytes(content)
+    assert score(fake, data, tmp_path / "out.jsonl") == 1
+    assert message in capsys.readouterr().err
+    assert not fake.headers
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 def test_rewards_come_back_as_every_bit_of_float32(tmp_path: Path) -> None:
@@ -67,7 +106,7 @@ def test_lines_that_cannot_be_scored_are_set_aside(
         '{"text": "a"}\n{bad\n{"context": "", "candidates": ["b", "Hi"]}\n\n{"text": "c"}'
     )
     with FakeServer(lambda ids: np.where(ids[:, 0] == 17250, np.nan, 1.0)) as server:
-        assert score(server, data, tmp_path / "out.jsonl") == 0
+        assert score(server, data, tmp_path / "out.jsonl", "--max-rejected=0.6") == 0
     assert [item["line"] for item in read(tmp_path / "out.jsonl")] == [1, 5]
     rejected = read(tmp_path / "out.jsonl.rejected.jsonl")
     assert [item["line"] for item in rejected] == [2, 3, 4]
@@ -75,6 +114,46 @@ def test_lines_that_cannot_be_scored_are_set_aside(
     errors = capsys.readouterr().err
     assert errors.startswith(f"2 lines scored into {tmp_path}/out.jsonl, 2 rows at ")
     assert errors.endswith(f"; 3 set aside in {tmp_path}/out.jsonl.rejected.jsonl\n")
+
+
+@pytest.mark.parametrize(
+    ("n_good", "n_bad", "options", "code"),
+    [
+        (0, 0, (), 0),
+        (0, 3, ("--max-rejected=1",), 65),  # nothing at all is never a success
+        (99, 1, (), 0),
+        (98, 2, (), 65),
+        (98, 2, ("--max-rejected=0.02",), 0),
+        (98, 2, ("--max-rejected=0",), 65),
+    ],
+)
+def test_the_exit_code_tells_whether_enough_was_scored(
+    fake: FakeServer, tmp_path: Path, n_good: int, n_bad: int, options: tuple[str, ...], code: int
+) -> None:
+    data = tmp_path / "in.jsonl"
+    data.write_text('{"text": "a"}\n' * (n_good // 2) + "{bad\n" * n_bad)
+    with data.open("a") as file:
+        file.write('{"text": "a"}\n' * (n_good - n_good // 2))
+    assert score(fake, data, tmp_path / "out.jsonl", *options) == code
+    assert score(fake, data, tmp_path / "out.jsonl", *options) == code  # earlier runs count too
+
+
+def test_a_list_of_rejected_lines_of_somebody_else_is_left_alone(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, output = write(tmp_path / "in.jsonl", LINES), tmp_path / "out.jsonl"
+    rejected = tmp_path / "out.jsonl.rejected.jsonl"
+    rejected.write_text('{"line": 9, "reason": "theirs"}\n')
+    assert score(fake, data, output) == 1
+    assert "move it away" in capsys.readouterr().err
+    assert rejected.read_text() == '{"line": 9, "reason": "theirs"}\n'
+    rejected.unlink()
+    assert score(fake, data, output) == 0
+    output.unlink()
+    for content in ('{"line": 9, "text": "theirs"}\n', '{"line": 9, "reason": ""}\n7\n', "notes"):
+        rejected.write_text(content)
+        assert score(fake, data, output) == 1
+        assert rejected.read_text() == content
 
 
 def test_strict_ends_at_the_line_and_goes_on_when_it_is_mended(

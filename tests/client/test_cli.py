@@ -81,13 +81,21 @@ def test_score_reads_jsonl_files(
 @pytest.mark.parametrize(
     ("data", "arguments", "message"),
     [
-        (b'{"text": "a"}\nnot json\n', ["--format=jsonl"], "line 2 is not JSON"),
-        (b'{"txt": "a"}\n', ["--format=jsonl"], "line 1 is no object with a string"),
-        (b'{"text": 7}\n', ["--format=jsonl"], "line 1 is no object with a string"),
-        (b"fine\nfine\n\xff\n", [], "line 3 is not UTF-8"),
-        (b'{"text": "a"}\n{"text": "\\ud800"}\n', ["--format=jsonl"], "line 2 holds a lone"),
-        (b"[" * 100_000, ["--format=jsonl"], "line 1 is no JSON we read"),
-        (b'{"text": "a"}\n' * 300 + b'{"text": "\\ud800"}', ["--format=jsonl"], "line 301 holds"),
+        (b'{"text": "a"}\nnot json\n', ["--format=jsonl"], "line 2: not JSON"),
+        (b'{"txt": "a"}\n', ["--format=jsonl"], 'line 1: expected "text", or'),
+        (b'{"text": 7}\n', ["--format=jsonl"], 'line 1: "text" is int, not a string'),
+        (b"fine\nfine\n\xff\n", [], "line 3: not UTF-8"),
+        (
+            b'{"text": "a"}\n{"text": "\\ud800"}\n',
+            ["--format=jsonl"],
+            'line 2: "text" holds a lone',
+        ),
+        (b"[" * 100_000, ["--format=jsonl"], "line 1: no JSON we read"),
+        (
+            b'{"text": "a"}\n' * 300 + b'{"text": "\\ud800"}',
+            ["--format=jsonl"],
+            'line 301: "text" holds',
+        ),
     ],
 )
 def test_malformed_input_is_reported_by_its_line(
@@ -102,6 +110,17 @@ def test_malformed_input_is_reported_by_its_line(
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.count("\n") == 1
+
+
+def test_a_byte_order_mark_and_every_form_of_one_text_are_read_as_in_bulk(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b'\xef\xbb\xbf{"text": "Hi"}\r\n{"context": "Hi", "candidate": " you"}\n'
+    assert score(fake, monkeypatch, data, "--format=jsonl") == 0
+    assert score(fake, monkeypatch, b"\xef\xbb\xbfHi\r\n") == 0
+    found = np.concatenate(fake.requests)
+    np.testing.assert_array_equal(found, Tokenizer().encode_rows(["Hi", "Hi you", "Hi"]))
+    assert score(fake, monkeypatch, b'{"context": "", "candidates": ["a"]}', "--format=jsonl") == 1
 
 
 def test_rank_prints_a_table_with_the_best_marked(

@@ -83,6 +83,8 @@ class Totals:
         rows: texts scored for them, one for each candidate.
         rejected: lines set aside.
         resumed_at: lines that the output had accounted for before.
+        all_lines: lines of the input, those of earlier runs included.
+        all_rejected: lines set aside, those of earlier runs included.
         seconds: from the first request on.
     """
 
@@ -90,7 +92,22 @@ class Totals:
     rows: int
     rejected: int
     resumed_at: int
+    all_lines: int
+    all_rejected: int
     seconds: float
+
+    def is_success(self, max_rejected: float) -> bool:
+        """Whether enough was scored: not nothing of an input that has lines, nor too little.
+
+        Args:
+            max_rejected: the largest share of the lines that may be set aside, from 0 to 1.
+        """
+        if not self.all_rejected:
+            return True
+        return (
+            self.all_rejected < self.all_lines
+            and self.all_rejected <= max_rejected * self.all_lines
+        )
 
 
 def _beside(path: Path, ending: str) -> Path:

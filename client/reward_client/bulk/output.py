@@ -21,6 +21,8 @@ from reward_client.bulk.job import Job
 from reward_client.bulk.lines import Line, Rejection
 
 _BLOCK = 1 << 16
+_BEGIN = b'{"line": '  # of a rejection
+_NOT_OURS = "{} has lines that no run of ours has written; move it away, or take another output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Output:
 
     Attributes:
         n_done: input lines that are accounted for.
+        n_rejected: lines that are listed as rejected, those of earlier runs included.
         version: of the model that answered so far; None before the first.
 
     Raises:
@@ -49,6 +52,7 @@ class Output:
     def __init__(self, job: Job, identity: Identity) -> None:
         self._path = job.output
         self.n_done = 0
+        self.n_rejected = 0
         self.version: int | None = None
         with ExitStack() as files:
             self._open(files, job, identity)
@@ -57,11 +61,21 @@ class Output:
     def _open(self, files: ExitStack, job: Job, identity: Identity) -> None:
         try:
             self._rewards = files.enter_context(_locked(job.working))
+            self._check_rejected(job)
             self._go_on(job, identity)
             self._rejected = files.enter_context(io.FileIO(job.rejected, "a+"))
-            _cut_after(self._rejected, self.n_done)
+            self.n_rejected = _cut_after(self._rejected, self.n_done, job.rejected)
         except OSError as error:
             raise OutputError(f"cannot write {job.output}: {error.strerror or error}") from error
+
+    def _check_rejected(self, job: Job) -> None:
+        """Only a run of ours leaves both the list of rejected lines and the file that says so."""
+        is_ours = job.meta.exists() or not job.rejected.exists() or not job.rejected.stat().st_size
+        if not is_ours:
+            raise OutputError(
+                f"{job.rejected} is there, but not {job.meta}, so that no run of ours has written "
+                "it; move it away, or take another output"
+            )
 
     def _go_on(self, job: Job, identity: Identity) -> None:
         if self._rewards.seek(0, os.SEEK_END):
@@ -93,6 +107,7 @@ class Output:
                 f"cannot write {self._path}: {error.strerror or error}; run the same command to go "
                 "on once that is mended"
             ) from error
+        self.n_rejected += len(rejections)
         if rewarded:
             self.n_done = rewarded[-1].line.number
 
@@ -162,23 +177,35 @@ def _read(file: io.FileIO, start: int, end: int) -> bytes:
     return b"".join(pieces)
 
 
-def _cut_after(file: io.FileIO, n_done: int) -> None:
-    """Take off the rejections of lines that are not done yet, and a torn one."""
-    end = 0
+def _cut_after(file: io.FileIO, n_done: int, path: Path) -> int:
+    """Take off the rejections of lines that are not done yet, and a torn one. -> how many stay."""
+    end = n_kept = 0
+    is_kept = True
     with io.FileIO(os.dup(file.fileno())) as same, io.BufferedReader(same) as lines:
         lines.seek(0)
         for line in lines:
-            if not line.endswith(b"\n") or _line_number(line) > n_done:
+            if not line.endswith(b"\n"):
+                if not line.startswith(_BEGIN[: len(line)]):
+                    raise OutputError(_NOT_OURS.format(path))
                 break
-            end += len(line)
-    file.truncate(end)
+            is_kept = _line_number(line, path) <= n_done and is_kept
+            if is_kept:
+                end += len(line)
+                n_kept += 1
+    file.truncate(end)  # only now that all of it is known to be ours
+    return n_kept
 
 
-def _line_number(line: bytes) -> int:
+def _line_number(line: bytes, path: Path) -> int:
     try:
-        return int(json.loads(line)["line"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise OutputError("the list of rejected lines is not ours; take another output") from error
+        found = json.loads(line)
+    except ValueError as error:
+        raise OutputError(_NOT_OURS.format(path)) from error
+    if not isinstance(found, dict) or found.keys() != {"line", "reason"}:
+        raise OutputError(_NOT_OURS.format(path))
+    if type(found["line"]) is not int:
+        raise OutputError(_NOT_OURS.format(path))
+    return found["line"]
 
 
 def _write(file: io.FileIO, lines: Sequence[bytes]) -> None:

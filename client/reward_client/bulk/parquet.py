@@ -142,6 +142,18 @@ def convert(working: Path, output: Path) -> None:
         raise OutputError(f"cannot write {output}: {error}; run the same command again") from error
 
 
+def n_rows_of(path: Path) -> int:
+    """Rows of a Parquet file.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise OutputError(f"cannot read {path}: {error}") from error
+
+
 def _records(working: Path) -> Iterator[dict[str, object]]:
     with working.open("rb") as file:
         yield from map(json.loads, file)

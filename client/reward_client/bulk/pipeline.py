@@ -62,7 +62,7 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
         identity = Identity.of(job, client.truncation)
         if job.is_converted:
             identity.check(job)
-            return Totals(0, 0, 0, 0, 0.0)
+            return _converted(job)
         return await _score(job, client, source, identity, quiet=quiet, convert=convert)
 
 
@@ -82,6 +82,18 @@ async def _score(  # noqa: PLR0913  # what the function above has made
         if convert:
             convert(job.working, job.output)
     return totals
+
+
+def _converted(job: Job) -> Totals:
+    """What earlier runs did, of which the last one wrote the Parquet file."""
+    from reward_client.bulk.parquet import n_rows_of  # noqa: PLC0415  # an extra
+
+    n_rejected = 0
+    if job.rejected.exists():
+        with job.rejected.open("rb") as file:
+            n_rejected = sum(1 for _ in file)
+    n_lines = n_rows_of(job.output) + n_rejected
+    return Totals(0, 0, 0, n_lines, n_lines, n_rejected, 0.0)
 
 
 def _converter() -> Callable[[Path, Path], None]:
@@ -108,7 +120,15 @@ class _Run:
         info = await self._patience.until_answered(self._client.connect)
         await self._in_order(chunks(source, min(info.max_batch_rows, MAX_ROWS)))
         seconds = time.monotonic() - start
-        return Totals(self._n_lines, self._n_rows, self._n_rejected, resumed_at, seconds)
+        return Totals(
+            self._n_lines,
+            self._n_rows,
+            self._n_rejected,
+            resumed_at,
+            resumed_at + self._n_lines + self._n_rejected,
+            self._output.n_rejected,
+            seconds,
+        )
 
     async def _in_order(self, portions: Iterator[Chunk]) -> None:
         """Twice as many chunks are held as may be asked: one slow answer does not stop all."""
@@ -143,8 +163,8 @@ class _Run:
         """The rewards of each line, and the version that gave them."""
         n_rows = sum(len(line.candidates) for line in lines)  # a group may have any number
         timeout_s = self._client.timeout_s * math.ceil(n_rows / MAX_ROWS)
-        if all(line.context is None for line in lines):
-            texts = [line.candidates[0] for line in lines]
+        if n_rows == len(lines):  # one candidate each: whole texts, whatever the truncation
+            texts = [(line.context or "") + line.candidates[0] for line in lines]
             scores = await self._client.score(texts, timeout_s=timeout_s)
             return [[reward] for reward in scores.rewards.tolist()], scores.model_version
         # a whole text has the same tokens as a candidate of the empty context

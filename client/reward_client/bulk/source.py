@@ -13,7 +13,8 @@ from reward_client.errors import InvalidInputError
 
 MAX_LINE_BYTES = 16 * 1024 * 1024  # a line is held in memory as a whole
 
-_BOM = b"\xef\xbb\xbf"  # some editors put it in front of the first line
+HEAD_BYTES = 4096
+BOM = b"\xef\xbb\xbf"  # some editors put it in front of the first line
 
 
 class Source(Protocol):
@@ -54,9 +55,29 @@ def open_source(job: Job) -> Source:
             )
 
             return ParquetSource(job.input)
+        _check_head(job)
         return LineSource(job.input, parse)
     except OSError as error:
         raise InvalidInputError(f"cannot read {job.input}: {error.strerror or error}") from error
+
+
+def _check_head(job: Job) -> None:
+    """Tell at once what would otherwise set every line aside."""
+    with job.input.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InvalidInputError(
+            f"{job.input} is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8"
+        )
+    if head.startswith((b"PAR1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
+        raise InvalidInputError(
+            f"{job.input} is Parquet or compressed, and not {job.input_format}; read Parquet with "
+            "--format parquet, and unpack the others first"
+        )
+    if job.input_format == "jsonl" and head.removeprefix(BOM).lstrip().startswith(b"["):
+        raise InvalidInputError(
+            f"{job.input} is a JSON array; write one object per line: jq -c '.[]'"
+        )
 
 
 class LineSource:
@@ -108,7 +129,7 @@ class LineSource:
         while len(piece) > MAX_LINE_BYTES and not piece.endswith(b"\n"):
             piece = self._piece()
         self._line += 1
-        return data.removeprefix(_BOM) if self._line == 1 else data
+        return data.removeprefix(BOM) if self._line == 1 else data
 
     def _piece(self) -> bytes:
         try:

@@ -1,7 +1,7 @@
 """Score texts, one reward per line in the order of the input, or whole data sets.
 
 A line of a text file is a text, blank lines included. A line of a JSONL file is an object
-whose field "text" is scored; use it for texts that hold line breaks.
+with "text", or "context" and "candidate"; use it for texts that hold line breaks.
 
 Rewards are all that is printed. With --input and --output, whole data sets are scored from file
 to file: docs/bulk.md.
@@ -31,6 +31,7 @@ EXTRA = None
 INTERACTIVE_TIMEOUT_S = 60.0
 BULK_TIMEOUT_S = 600.0  # a request of 64 long texts takes minutes on a small CPU
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
+TOO_FEW = 65  # EX_DATAERR of sysexits.h
 ROWS_A_CALL = 256  # enough to fill a server's batch, little enough to stream
 
 
@@ -124,6 +125,13 @@ def _add_bulk(group: "argparse._ArgumentGroup") -> None:
         "--strict", action="store_true", help="Stop at the first line that cannot be scored."
     )
     group.add_argument(
+        "--max-rejected",
+        type=_share,
+        default=0.01,
+        metavar="SHARE",
+        help="End with exit code 65 if more than this share of the lines could not be scored.",
+    )
+    group.add_argument(
         "--in-flight",
         type=_count,
         default=8,
@@ -145,7 +153,7 @@ def _add_bulk(group: "argparse._ArgumentGroup") -> None:
 
 
 def _score_file(arguments: argparse.Namespace) -> int:
-    """0 when all is done; 75 when no server answered and a later run may do better."""
+    """0 when all is done, 65 when too few lines could be scored, 75 when no server answered."""
     job = Job(
         arguments.input,
         arguments.output,
@@ -163,7 +171,15 @@ def _score_file(arguments: argparse.Namespace) -> int:
         print("interrupted; the same command continues from here", file=sys.stderr)
         raise
     print(_summary(job, totals), file=sys.stderr)
-    return 0
+    if totals.is_success(arguments.max_rejected):
+        return 0
+    print(
+        f"gpt2-reward score: {totals.all_rejected:,} of {totals.all_lines:,} lines could not be "
+        f"scored, more than --max-rejected {arguments.max_rejected:g} allows; "
+        f"{job.rejected} has the reasons",
+        file=sys.stderr,
+    )
+    return TOO_FEW
 
 
 async def _score(job: Job, given: ClientArguments) -> Totals:
@@ -196,6 +212,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
     return value
 
 
