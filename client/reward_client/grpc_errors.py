@@ -57,8 +57,11 @@ _TRANSPORT = re.compile(
     r"transport closed|end of tcp stream|ping timeout|no route to host|network is unreachable"
 )
 
-# what Triton's HTTP server makes of gRPC: it accepts, and closes without a word
-_CLOSED_AT_ONCE = re.compile(r"(failed to connect|backends failing).*socket closed", re.DOTALL)
+# what Triton's HTTP server makes of gRPC: it accepts, and closes without a word; and what releases
+# of gRPC before 1.67 say of anything else that is not gRPC
+_CLOSED_AT_ONCE = re.compile(
+    r"(failed to connect|backends failing).*(socket closed|failed parsing http/2)", re.DOTALL
+)
 _OTHER_PORTS = (
     "something listens there and closes the connection without a word of gRPC, as Triton's HTTP "
     "and metrics ports (8000 and 8002 unless changed) do, and servers that want TLS; its gRPC "

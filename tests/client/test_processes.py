@@ -161,6 +161,7 @@ with RewardClient([sys.argv[1], sys.argv[2]], timeout_s=60) as client:
 
 
 def test_greenlets_of_gevent(fake: FakeServer) -> None:
+    pytest.importorskip("gevent", reason="needs gevent")
     with FakeServer(lambda ids: ids[:, 0]) as other:
         command = [sys.executable, "-W", "ignore", "-c", GEVENT, fake.url, other.url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
