@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import numpy as np
@@ -125,11 +126,17 @@ def test_a_model_exchanged_during_a_call_costs_requests_and_no_failure(connect: 
 
 
 def test_rewards_of_two_versions_are_not_compared(connect: Connect) -> None:
-    def rewards(ids: np.ndarray) -> np.ndarray:
-        fake.version += 1  # exchanged with every request
-        return ids[:, 0]
+    one_at_a_time = threading.Lock()
 
-    with FakeServer(rewards, max_batch_rows=2) as fake:
+    class Exchanging(FakeServer):
+        """Its model is exchanged with every request."""
+
+        def ModelInfer(self, *arguments: Any) -> service_pb2.ModelInferResponse:  # noqa: N802
+            with one_at_a_time:  # else two answers in flight may name the same version
+                self.version += 1
+                return super().ModelInfer(*arguments)
+
+    with Exchanging(lambda ids: ids[:, 0], max_batch_rows=2) as fake:
         client = connect(fake.url)
         assert len(client.score(["a", "b"]).rewards) == 2
         with pytest.raises(ContractError, match="of the model answered parts of one call"):
