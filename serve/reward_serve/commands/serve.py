@@ -49,26 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="PORT",
             help=f"Serve {service} on this port; 0 takes a free one.",
         )
-    parser.add_argument(
-        "--heartbeat",
-        type=_seconds,
-        default=USUAL.every_s,
-        metavar="SECONDS",
-        help="Ask for golden rows this often, and start the server again after "
-        f"{USUAL.misses} heartbeats in a row that failed; 0 does not ask.",
-    )
-    parser.add_argument(
-        "--heartbeat-timeout",
-        type=_seconds,
-        default=USUAL.timeout_s,
-        metavar="SECONDS",
-        help="Give a heartbeat so long; longer than the longest execution, since it waits for one.",
-    )
+    _add_heartbeat(parser)
     parser.add_argument(
         "--log-format",
         choices=("text", "json"),
         default="text",
-        help="Write this command's own lines so, to standard error.",
+        help="Write this command's own lines in this form, to standard error.",
     )
     parser.add_argument(
         "--ready-timeout",
@@ -92,6 +78,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_security(parser)
     parser.add_argument(
         "triton_options", nargs="*", metavar="-- TRITON_OPTION", help="Options for tritonserver."
+    )
+
+
+def _add_heartbeat(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--heartbeat",
+        type=_seconds,
+        default=USUAL.every_s,
+        metavar="SECONDS",
+        help="Ask for golden rows every so many seconds, and start the server again after "
+        f"{USUAL.misses} heartbeats in a row that failed; 0 does not ask.",
+    )
+    parser.add_argument(
+        "--heartbeat-timeout",
+        type=_seconds,
+        default=USUAL.timeout_s,
+        metavar="SECONDS",
+        help="Let a heartbeat fail after this many seconds. It may wait for an execution: name "
+        "more than the longest one takes.",
     )
 
 
