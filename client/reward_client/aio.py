@@ -277,15 +277,15 @@ class _Server:
                 raise
             raise InternalError(CLOSED, url=self._url) from error
         finally:
-            channel = channels.give_back(line, began, outcome)
-            if channel is not None:
-                await channel.close()
+            finished = channels.give_back(line, began, outcome)
+            if finished is not None:
+                await finished.channel.close()
         return outcome
 
     async def close(self) -> None:
         self._is_closed = True
-        for channel in self._channels.all if self._channels else ():
-            await channel.close()
+        for line in self._channels.all if self._channels else ():
+            await line.channel.close()
 
     def _open(self) -> Channels[grpc.aio.Channel]:
         if self._is_closed:

@@ -82,17 +82,21 @@ class Attempts:
         self, terms: Terms, action: Callable[[Endpoint], Steps[T]], version: int | None = None
     ) -> Steps[T]:
         """The action at a server in turn, and at others or later while none is there."""
+        before: ServerError | None = None
         for attempt in itertools.count(1):
             endpoint = self._endpoints.pick(version)
             try:
                 return (yield from self._hedged(endpoint, action, terms))
             except DeadlineError as error:
                 error.attempts = attempt
+                if before is not None and error.code is None:  # there was no time left to ask
+                    raise before from None
                 raise
             except (*_PASSING, OverloadedError) as error:
                 error.attempts = attempt
                 yield from self._pause(attempt, error, terms)
                 self._asking.counters.retried()
+                before = error
         raise AssertionError("the loop above ends by itself")
 
     def _pause(self, attempt: int, error: ServerError, terms: Terms) -> Steps[None]:

@@ -35,6 +35,7 @@ class Line(Generic[C]):
         opened_at: `time.monotonic()`.
         n_calls: calls on their way.
         is_retired: no new call begins here; it is closed once those on their way have ended.
+        is_interrupted: a call was begun and not finished here; gRPC may wait for it forever.
     """
 
     channel: C
@@ -43,6 +44,7 @@ class Line(Generic[C]):
     opened_at: float = field(default_factory=time.monotonic)
     n_calls: int = 0
     is_retired: bool = False
+    is_interrupted: bool = False
 
 
 class Channels(Generic[C]):
@@ -64,10 +66,10 @@ class Channels(Generic[C]):
         self._retired: list[Line[C]] = []
 
     @property
-    def all(self) -> list[C]:
-        """Every channel that is not closed yet."""
+    def all(self) -> list[Line[C]]:
+        """Every one that is not closed yet."""
         with self._lock:
-            return [line.channel for line in (*self._lines, *self._retired)]
+            return [*self._lines, *self._retired]
 
     def take(self) -> Line[C]:
         """The next one, for a call."""
@@ -76,8 +78,13 @@ class Channels(Generic[C]):
             line.n_calls += 1
             return line
 
-    def give_back(self, line: Line[C], began: float, outcome: object) -> C | None:
-        """A call has ended. -> a channel to close, or None.
+    def interrupted(self, line: Line[C]) -> None:
+        """Ctrl-C fell where gRPC begins a call, so that later ones here might never be answered."""
+        line.is_interrupted = True
+        self._replace(line)
+
+    def give_back(self, line: Line[C], began: float, outcome: object) -> Line[C] | None:
+        """A call has ended. -> one whose channel is to be closed, or None.
 
         Args:
             line: that it was on.
@@ -90,7 +97,7 @@ class Channels(Generic[C]):
             line.n_calls -= 1
             if line.is_retired and not line.n_calls:
                 self._retired.remove(line)
-                return line.channel
+                return line
         return None
 
     def _is_silent(self, line: Line[C], began: float, outcome: object) -> bool:

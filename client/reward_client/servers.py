@@ -41,24 +41,28 @@ class Server:
             outcome = method(step.request, timeout=step.timeout_s, metadata=step.metadata)
         except grpc.RpcError as error:
             outcome = error
+        except BaseException:
+            self._channels.interrupted(line)
+            raise
         finally:
-            channel = self._channels.give_back(line, began, outcome)
-            if channel is not None:
-                channel.close()
+            self._give_back(line, began, outcome)
         return outcome
 
     def start(self, step: Ask, answered: Callable[[Any], None]) -> Callable[[], object]:
         """Begin an RPC, tell its outcome on a thread of gRPC's, and return what stops it."""
         line, began = self._take(), time.monotonic()
         method = getattr(line.stub, step.method).future
-        call = method(step.request, timeout=step.timeout_s, metadata=step.metadata)
+        try:
+            call = method(step.request, timeout=step.timeout_s, metadata=step.metadata)
+        except BaseException:
+            self._channels.interrupted(line)
+            self._give_back(line, began, None)
+            raise
 
         def ended(call: Any) -> None:  # noqa: ANN401  # response and call at once
             outcome = call if call.code() is not grpc.StatusCode.OK else call.result()
             answered(outcome)
-            channel = self._channels.give_back(line, began, outcome)
-            if channel is not None:  # which gRPC's own thread cannot close
-                threading.Thread(target=channel.close, daemon=True).start()
+            self._give_back(line, began, outcome)
 
         call.add_done_callback(ended)
         stop: Callable[[], object] = call.cancel
@@ -67,8 +71,16 @@ class Server:
     def close(self) -> None:
         """Close all channels."""
         self._is_closed = True
-        for channel in self._channels.all:
-            channel.close()
+        for line in self._channels.all:
+            if line.is_interrupted:
+                _close_aside(line)
+            else:
+                line.channel.close()
+
+    def _give_back(self, line: Line[grpc.Channel], began: float, outcome: object) -> None:
+        finished = self._channels.give_back(line, began, outcome)
+        if finished is not None:
+            _close_aside(finished)
 
     def _take(self) -> Line[grpc.Channel]:
         if self._is_closed:
@@ -79,3 +91,8 @@ class Server:
                 f"{os.getpid()}, forked from it; make one in each process, after the fork"
             )
         return self._channels.take()
+
+
+def _close_aside(line: Line[grpc.Channel]) -> None:
+    """On a thread of its own: gRPC's threads cannot close, and an interrupted one may never end."""
+    threading.Thread(target=line.channel.close, daemon=True).start()

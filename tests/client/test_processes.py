@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from network import free_port, score_once
+from waiting import HUNG_S
 
 import reward_client
 from reward_client import (
@@ -136,6 +137,32 @@ def test_ctrl_c_ends_a_call(n_rows: int) -> None:
             finally:
                 process.kill()
                 let_go.set()
+
+
+IN_GRPC = """
+import sys
+import grpc._channel
+from reward_client import RewardClient
+begin = grpc._channel._run_channel_spin_thread
+def interrupted(state):
+    grpc._channel._run_channel_spin_thread = begin
+    raise KeyboardInterrupt
+with RewardClient(sys.argv[1], timeout_s=20) as client:
+    client.score(["Hi"])
+    grpc._channel._run_channel_spin_thread = interrupted
+    try:
+        client.score(["Hi"] * 40)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    print(len(client.score(["Hi"] * 40).rewards), flush=True)
+"""
+
+
+def test_ctrl_c_while_a_request_is_begun_leaves_a_client_that_works(fake: FakeServer) -> None:
+    """gRPC would wait forever for a request that it has noted and never sent."""
+    command = [sys.executable, "-c", IN_GRPC, fake.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HUNG_S)
+    assert done.stdout.splitlines() == ["interrupted", "40"]
 
 
 def test_a_second_event_loop_is_refused_in_one_line(fake: FakeServer) -> None:
