@@ -20,7 +20,7 @@ from reward_client.errors import InternalError, RewardError
 from reward_client.options import OnError, Options, Priority, Wishes
 from reward_client.results import Ranking, Scores, ServerInfo
 from reward_client.servers import CLOSED
-from reward_client.steps import Ask, Hedged, Pause, Step, Steps, T
+from reward_client.steps import Ask, Hedged, Pause, Step, Steps, T, Work
 from reward_client.tasks import as_completed, cancel
 from reward_client.timing import OnTiming
 from reward_contract import MODEL_NAME
@@ -221,6 +221,8 @@ class AsyncRewardClient:
             return await self._servers[step.server].ask(step)
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
+        if isinstance(step, Work):
+            return await asyncio.to_thread(step.action)
         if isinstance(step, Hedged):
             return await self._first_of(step)
         places = asyncio.Semaphore(IN_FLIGHT)

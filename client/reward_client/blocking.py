@@ -12,7 +12,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeAlias
 
-from reward_client.steps import Ask, Hedged, Pause, Step, Steps, Together
+from reward_client.steps import Ask, Hedged, Pause, Step, Steps, Together, Work
 
 IN_FLIGHT = 4  # requests of one large call that are on their way together
 
@@ -75,6 +75,9 @@ class Run:
             return self._ask(step, done)
         if isinstance(step, Pause):
             return self._after(step.seconds, lambda: done(None, None))
+        if isinstance(step, Work):
+            self._answers.put(partial(done, step.action(), None))
+            return _nothing
 
         def later(result: object, error: BaseException | None) -> None:  # never while it begins
             self._answers.put(partial(done, result, error))

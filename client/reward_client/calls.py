@@ -7,9 +7,10 @@ Methods are generators of `steps.Step`; see there.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -23,13 +24,14 @@ from reward_client.introductions import Introductions
 from reward_client.options import Options, Terms, Wishes
 from reward_client.parts import Parts
 from reward_client.results import RankedCandidate, Ranking, Scores, ServerInfo
-from reward_client.steps import Pause, Steps, Together
+from reward_client.steps import Pause, Steps, T, Together, Work
 from reward_client.timing import timed
 from reward_client.tracing import Span, span
 from reward_text import Encoded, Tokenizer, check_texts
 
 TURN_S = 0.001  # of tokenising at a stretch
 ROWS_PER_LOOK = 8
+LONG_TEXT = 100_000  # characters; without any place to cut, a million take a second
 GROUP_FIELDS = 2  # a context, and its candidates
 
 Group = tuple[str, Sequence[str]]
@@ -101,7 +103,7 @@ class Calls:
         with self._call("rank") as current:
             terms = Terms.of(self.options, current, wishes)
             with span("tokenise", current):
-                encoded = self._tokenizer.encode_group(context, candidates, terms.truncation)
+                encoded = yield from self._encode_group(context, candidates, terms)
             scores = yield from self._scores(encoded, terms)
             return _ranking(candidates, scores, slice(None))
 
@@ -145,7 +147,9 @@ class Calls:
         check_texts(texts)
         turn, parts = Turn(), []
         for start in range(0, len(texts), ROWS_PER_LOOK):
-            parts.append(self._tokenizer.encode_texts(texts[start : start + ROWS_PER_LOOK]))
+            some = texts[start : start + ROWS_PER_LOOK]
+            encode = partial(self._tokenizer.encode_texts, some)
+            parts.append((yield from _worked(encode, _n_characters(some))))
             yield from turn.over()
         return Encoded.concatenated(parts)
 
@@ -157,7 +161,7 @@ class Calls:
         for index, group in enumerate(groups, first):
             try:
                 context, candidates = group
-                part = self._tokenizer.encode_group(context, candidates, terms.truncation)
+                part = yield from self._encode_group(context, candidates, terms)
             except (InvalidInputError, TypeError, ValueError) as error:
                 refusal = _refusal(index, error)
                 if terms.on_error == "raise":
@@ -167,6 +171,12 @@ class Calls:
                 parts.append(part)
             yield from turn.over()
         return parts
+
+    def _encode_group(
+        self, context: str, candidates: Sequence[str], terms: Terms
+    ) -> Steps[Encoded]:
+        encode = partial(self._tokenizer.encode_group, context, candidates, terms.truncation)
+        return (yield from _worked(encode, _n_characters([context]) + _n_characters(candidates)))
 
     def _scores(self, encoded: Encoded, terms: Terms) -> Steps[Scores]:
         """Ask for all rows, in as many requests as they need."""
@@ -189,6 +199,21 @@ class Calls:
             encoded.lengths,
             encoded.is_cut,
         )
+
+
+def _worked(encode: Callable[[], T], n_characters: int) -> Steps[T]:
+    """The tokens; those of long texts are made where an event loop is not blocked."""
+    if n_characters < LONG_TEXT:
+        return encode()
+    encoded: T = yield Work(encode)
+    return encoded
+
+
+def _n_characters(texts: object) -> int:
+    """Of the strings among them; what is no text is refused later."""
+    if not isinstance(texts, Sequence):
+        return 0
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def _ranking(candidates: Sequence[str], scores: Scores, rows: slice) -> Ranking:

@@ -14,7 +14,7 @@ from reward_client.errors import RewardError
 from reward_client.options import OnError, Options, Priority, Wishes
 from reward_client.results import Ranking, Scores, ServerInfo
 from reward_client.servers import Server
-from reward_client.steps import Ask, Pause, Step, Steps, T
+from reward_client.steps import Ask, Pause, Step, Steps, T, Work
 from reward_client.timing import OnTiming
 from reward_contract import MODEL_NAME
 from reward_text import Truncation
@@ -274,4 +274,6 @@ class RewardClient:
             return self._servers[step.server].ask(step)
         if isinstance(step, Pause):
             return time.sleep(step.seconds)
+        if isinstance(step, Work):
+            return step.action()
         return Run(self._servers).do(step)

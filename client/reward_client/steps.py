@@ -44,6 +44,17 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """Much work for the processor; answered with its result. An event loop goes on beside it.
+
+    Attributes:
+        action: does it, on any thread.
+    """
+
+    action: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Together:
     """Several at once; answered with the list of their results, or raises the first error.
 
@@ -72,7 +83,7 @@ class Hedged:
     after_s: float
 
 
-Step: TypeAlias = Ask | Pause | Together | Hedged
+Step: TypeAlias = Ask | Pause | Work | Together | Hedged
 
 # What comes back into a generator differs by step, which the type system cannot say.
 Steps: TypeAlias = Generator[Step, Any, T]

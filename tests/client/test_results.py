@@ -1,11 +1,13 @@
 """What a call tells, and what one call may want otherwise than its client; both clients."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from waiting import HUNG_S
 
 from reward_client import (
     AsyncRewardClient,
@@ -16,6 +18,7 @@ from reward_client import (
     Tokenizer,
 )
 from reward_client.testing import FakeServer
+from reward_text import Encoded
 
 Connect = Callable[..., RewardClient]
 LONG = "word " * 300
@@ -152,3 +155,28 @@ def test_tokenising_many_groups_lets_an_event_loop_turn(fake: FakeServer) -> Non
         return n_turns
 
     assert asyncio.run(turns()) > 20
+
+
+@pytest.mark.parametrize("method", ["score", "rank"])
+def test_tokenising_what_cannot_be_cut_lets_an_event_loop_turn(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    text, turned = "a" * 200_000, threading.Event()
+    encode = {"score": Tokenizer.encode_texts, "rank": Tokenizer.encode_group}[method]
+
+    def held(*arguments: Any) -> Encoded:
+        assert turned.wait(HUNG_S), "the event loop is blocked"
+        return encode(*arguments)
+
+    monkeypatch.setattr(Tokenizer, encode.__name__, held)
+
+    async def call() -> None:
+        async with AsyncRewardClient(fake.url) as client:
+            waiting = client.score([text]) if method == "score" else client.rank(text, ["a"])
+            task = asyncio.ensure_future(waiting)
+            asyncio.get_running_loop().call_soon(turned.set)  # behind the task's beginning
+            await task
+
+    asyncio.run(call())
+    with RewardClient(fake.url) as client:
+        client.rank(text, ["a"])
