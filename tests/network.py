@@ -4,14 +4,16 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reward_client import Connection, Retry, RewardClient
 
+A_RECORD = 1
 SERVER = Path(__file__).parent / "client" / "bulk_server.py"
 
 
@@ -20,15 +22,17 @@ class Proxy:
 
     Args:
         url: of the server.
+        host: its own address.
+        port: its own; any if 0.
 
     Attributes:
         n_accepted: connections so far.
     """
 
-    def __init__(self, url: str) -> None:
-        host, _, port = url.rpartition(":")
-        self._target = (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, url: str, host: str = "127.0.0.1", port: int = 0) -> None:
+        target_host, _, target_port = url.rpartition(":")
+        self._target = (target_host, int(target_port))
+        self._listener = socket.create_server((host, port))
         self._open: list[socket.socket] = []
         self._swallowed: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -36,7 +40,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+        return ":".join(map(str, self._listener.getsockname()))
 
     def __enter__(self) -> "Proxy":
         threading.Thread(target=self._accept, daemon=True).start()
@@ -69,6 +73,52 @@ class Proxy:
             while data := source.recv(65536):
                 if source not in self._swallowed:
                     sink.sendall(data)
+
+
+class Names:
+    """A name server that knows one name.
+
+    Args:
+        addresses: of the name, IPv4.
+    """
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self.addresses = addresses
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+
+    def url(self, port: int) -> str:
+        """Of a server under the name, looked up here and nowhere else."""
+        return f"dns://127.0.0.1:{self._socket.getsockname()[1]}/reward.test:{port}"
+
+    def __enter__(self) -> "Names":
+        self._thread = threading.Thread(target=self._answer, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._socket.sendto(b"", self._socket.getsockname())
+        self._thread.join()
+        self._socket.close()
+
+    def _answer(self) -> None:
+        while True:
+            query, sender = self._socket.recvfrom(512)
+            if not query:
+                return
+            self._socket.sendto(self._response(query), sender)
+
+    def _response(self, query: bytes) -> bytes:
+        """RFC 1035, 4.1: header, the question again, and addresses where those were asked for."""
+        end = query.index(0, 12) + 5  # labels, their end, type and class
+        question, (kind,) = query[12:end], struct.unpack("!H", query[end - 4 : end - 2])
+        addresses = self.addresses if kind == A_RECORD else ()
+        header = query[:2] + struct.pack("!5H", 0x8180, 1, len(addresses), 0, 0)
+        records = [
+            struct.pack("!3HIH", 0xC00C, A_RECORD, 1, 0, 4) + socket.inet_aton(address)
+            for address in addresses
+        ]
+        return header + question + b"".join(records)
 
 
 class Process:
@@ -105,6 +155,20 @@ def processes(n: int) -> Iterator[list[Process]]:
             started.append(Process())
             stack.callback(started[-1].close)
         yield started
+
+
+@contextlib.contextmanager
+def two_under_one_url(kind: str) -> Iterator[tuple[list[Process], str]]:
+    """Two servers, and one URL of both: an address `list`, or a `name` that is looked up."""
+    with processes(2) as servers, contextlib.ExitStack() as stack:
+        if kind == "list":
+            yield servers, "ipv4:" + ",".join(server.url for server in servers)
+            return
+        hosts, port = ["127.0.0.2", "127.0.0.3"], 0
+        for server, host in zip(servers, hosts, strict=True):
+            proxy = stack.enter_context(Proxy(server.url, host, port))
+            port = int(proxy.url.rpartition(":")[2])
+        yield servers, stack.enter_context(Names(hosts)).url(port)
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from network import Proxy, processes
+from network import Proxy, processes, two_under_one_url
 
 from reward_client import Connection, DeadlineError, Retry, RewardClient, UnavailableError
 from reward_client.testing import FakeServer
@@ -114,9 +114,12 @@ def test_grpc_options_reach_the_server(fake: FakeServer, connect: Connect) -> No
     assert fake.headers[0]["user-agent"].startswith("chat/7")
 
 
-def test_of_several_addresses_a_silent_one_costs_at_most_one_call(connect: Connect) -> None:
-    with processes(2) as servers:
-        client = connect("ipv4:" + ",".join(server.url for server in servers))
+@pytest.mark.parametrize("kind", ["list", "name"])
+def test_of_several_addresses_a_silent_one_costs_at_most_one_call(
+    connect: Connect, kind: str
+) -> None:
+    with two_under_one_url(kind) as (servers, url):
+        client = connect(url)
         for _ in range(8):
             client.score(["Hi"])
         servers[0].pause()
@@ -129,11 +132,14 @@ def test_of_several_addresses_a_silent_one_costs_at_most_one_call(connect: Conne
         assert failed <= 1
 
 
-def test_of_several_addresses_a_silent_one_costs_callers_at_the_same_time_one_call_each() -> None:
+@pytest.mark.parametrize("kind", ["list", "name"])
+def test_of_several_addresses_a_silent_one_costs_callers_at_the_same_time_one_call_each(
+    kind: str,
+) -> None:
     n_callers = 4
     with (
-        processes(2) as servers,
-        RewardClient("ipv4:" + ",".join(server.url for server in servers)) as client,
+        two_under_one_url(kind) as (servers, url),
+        RewardClient(url) as client,
         ThreadPoolExecutor(n_callers) as pool,
     ):
         for _ in range(8):
