@@ -36,9 +36,10 @@ _BY_CODE: dict[str, type[ServerError]] = {
     "UNKNOWN": InternalError,
 }
 
-# Triton answers UNAVAILABLE for all of these; only its words tell them apart. They stand in
-# its core's scheduler_utils.cc, dynamic_batch_scheduler.cc and model_repository_manager.cc.
-_UNAVAILABLE_BY_WORDS: dict[str, type[ServerError]] = {
+# Triton answers UNAVAILABLE for all of these, and NOT_FOUND for some where its model's metadata is
+# asked for; only its words tell them apart. They stand in its core's scheduler_utils.cc,
+# dynamic_batch_scheduler.cc and model_repository_manager.cc.
+_BY_WORDS: dict[str, type[ServerError]] = {
     "exceeds maximum queue size": OverloadedError,
     "request timeout expired": DeadlineError,
     "is not at ready state": ModelNotReadyError,
@@ -81,17 +82,15 @@ def server_error(error: grpc.RpcError, url: str) -> ServerError:
     """The typed error for what a server, or the way to it, answered."""
     code, words = error.code().name, (error.details() or "").strip()
     kind = _BY_CODE.get(code, InternalError)
-    if kind is UnavailableError:
-        if _NOT_GRPC.search(words.lower()):
-            return RejectedError(
-                f"{url} speaks HTTP/1, not gRPC: is it Triton's HTTP or metrics port (8000 and "
-                "8002 unless changed)? Ask its gRPC port, 8001 unless changed",
-                url=url,
-                code=code,
-            )
-        kind = next(
-            (kind for part, kind in _UNAVAILABLE_BY_WORDS.items() if part in words.lower()), kind
+    if kind is UnavailableError and _NOT_GRPC.search(words.lower()):
+        return RejectedError(
+            f"{url} speaks HTTP/1, not gRPC: is it Triton's HTTP or metrics port (8000 and "
+            "8002 unless changed)? Ask its gRPC port, 8001 unless changed",
+            url=url,
+            code=code,
         )
+    if kind in (UnavailableError, ModelNotFoundError):
+        kind = next((kind for part, kind in _BY_WORDS.items() if part in words.lower()), kind)
     remedy = f"; {_REMEDIES[kind]}" if kind in _REMEDIES else ""
     if kind is UnavailableError and _CLOSED_AT_ONCE.search(words.lower()):
         remedy = f"; {_OTHER_PORTS}"

@@ -170,6 +170,11 @@ def test_one_client_serves_many_threads(client: RewardClient) -> None:
             ModelNotReadyError,
         ),
         (Code.NOT_FOUND, "Request for unknown model: 'm' is not found", ModelNotFoundError),
+        (
+            Code.NOT_FOUND,
+            "Request for unknown model: 'm' has no available versions",
+            ModelNotReadyError,
+        ),
         (Code.RESOURCE_EXHAUSTED, "too much", OverloadedError),
         (Code.DEADLINE_EXCEEDED, "too late", DeadlineError),
         (Code.INVALID_ARGUMENT, "unexpected shape", RejectedError),
