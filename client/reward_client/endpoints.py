@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reward_client.addresses import check_address, has_many_addresses
-from reward_client.results import ServerInfo
+from reward_client.results import ModelInfo, ServerInfo
 from reward_client.silence import MIN_SILENCE_S, Silence
 
 REST_S = 1.0  # a server that was away is left out for this long, while others answer
@@ -130,6 +130,21 @@ class Endpoints:
         """Whether there is a server that is not known to be away."""
         now = time.monotonic()
         return any(endpoint.away_until <= now for endpoint in self.all)
+
+    def model(self, version: str) -> ModelInfo | None:
+        """What is known of the model that will probably answer; None before the first answer.
+
+        Args:
+            version: that is asked for; "" for the server's choice.
+        """
+        for endpoint in self.all:
+            info = endpoint.info  # other threads forget what is away
+            if info is not None:
+                likely = int(version) if version else endpoint.version or info.model_versions[-1]
+                found = info.of_version(likely)
+                if found is not None:
+                    return found
+        return None
 
     def max_batch_rows(self) -> int | None:
         """Rows that fit into a request to any server known so far; None before the first."""
