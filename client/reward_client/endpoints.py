@@ -57,6 +57,19 @@ class Endpoint:
             return None
         return self.info
 
+    def model(self, version: str) -> ModelInfo | None:
+        """What is known of the model that will probably answer there; None if nothing is.
+
+        Args:
+            version: that is asked for; "" for the server's choice.
+        """
+        info = self.info  # other threads forget it
+        if info is None:
+            return None
+        if version:
+            return info.of_version(int(version))
+        return info.of_version(self.version or 0) or info.models[-1]
+
     def hold(self, info: ServerInfo, *versions: int) -> None:
         """It has kept the contract, for these versions of the model."""
         self.held_at = time.monotonic()
@@ -137,14 +150,7 @@ class Endpoints:
         Args:
             version: that is asked for; "" for the server's choice.
         """
-        for endpoint in self.all:
-            info = endpoint.info  # other threads forget what is away
-            if info is not None:
-                likely = int(version) if version else endpoint.version or info.model_versions[-1]
-                found = info.of_version(likely)
-                if found is not None:
-                    return found
-        return None
+        return next(filter(None, (endpoint.model(version) for endpoint in self.all)), None)
 
     def max_batch_rows(self) -> int | None:
         """Rows that fit into a request to any server known so far; None before the first."""

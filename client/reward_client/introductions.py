@@ -10,7 +10,7 @@ from reward_client.asking import Asking
 from reward_client.endpoints import Endpoint
 from reward_client.errors import ModelNotFoundError, ModelNotReadyError
 from reward_client.options import Terms
-from reward_client.results import ServerInfo
+from reward_client.results import ModelInfo, ServerInfo
 from reward_client.steps import Steps
 
 
@@ -57,6 +57,24 @@ class Introductions:
         endpoint.forget()
         info = ServerInfo(endpoint.url, server.name, server.version, name, versions, 1)
         return (yield from self._held(endpoint, info, terms, terms.version, *versions))
+
+    def model(self, endpoint: Endpoint, terms: Terms) -> Steps[ModelInfo]:
+        """The model that will probably answer there.
+
+        Raises:
+            ModelNotFoundError: the server does not have the version that is asked for.
+            ServerError: there was no answer.
+        """
+        yield from self.current(endpoint, terms)
+        known = endpoint.model(terms.version)
+        if known is None:
+            yield from self.anew(endpoint, terms)
+            known = endpoint.model(terms.version)
+        if known is None:
+            name = self._asking.options.model
+            wanted = f"version {terms.version} of {name}" if terms.version else name
+            raise ModelNotFoundError(f"{endpoint.url} has no {wanted}", url=endpoint.url)
+        return known
 
     def hold_version(self, endpoint: Endpoint, version: int, terms: Terms) -> Steps[ServerInfo]:
         """Hold a version to the contract that answered and was not known there.

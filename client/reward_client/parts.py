@@ -12,7 +12,7 @@ from reward_client.endpoints import Endpoints
 from reward_client.introductions import Introductions
 from reward_client.log import LOG
 from reward_client.options import Terms
-from reward_client.results import ModelInfo, ServerInfo
+from reward_client.results import ModelInfo
 from reward_client.steps import Steps, Together
 
 RESCORES = 16  # times that parts of a call are scored again because the model was exchanged
@@ -40,9 +40,11 @@ class Parts:
         known = self._endpoints.model(terms.version)
         if known is not None:
             return known
-        info = yield from self._introduced(terms)
-        likely = int(terms.version) if terms.version else info.model_versions[-1]
-        return info.of_version(likely) or ModelInfo(likely)
+        return (
+            yield from self._attempts.until_served(
+                terms, lambda one: self._introductions.model(one, terms)
+            )
+        )
 
     def answers(
         self, ids: NDArray[np.int32], terms: Terms, version: int | None = None
@@ -67,13 +69,10 @@ class Parts:
         known = self._endpoints.max_batch_rows()
         if known is not None:
             return known
-        info = yield from self._introduced(terms)
-        return info.max_batch_rows
-
-    def _introduced(self, terms: Terms) -> Steps[ServerInfo]:
-        return self._attempts.until_served(
+        info = yield from self._attempts.until_served(
             terms, lambda one: self._introductions.current(one, terms)
         )
+        return info.max_batch_rows
 
     def _of_batches(
         self, batches: list[NDArray[np.int32]], terms: Terms, version: int | None

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,14 +13,18 @@ from waiting import HUNG_S
 
 from reward_client import (
     Calibration,
+    Connection,
     ContractError,
     Conversation,
     Format,
     InvalidInputError,
     ModelInfo,
+    ModelNotFoundError,
     NoFormatError,
+    Retry,
     RewardClient,
     Tokenizer,
+    UnavailableError,
     Usage,
 )
 from reward_client.cli import main
@@ -193,6 +198,26 @@ def test_a_pinned_version_is_asked_in_its_own_format(chai: FakeServer, connect: 
     client = connect(chai.url, timeout_s=HUNG_S, model_version=3)
     assert client.rank(SAID, REPLIES).chat_format == FORMATS["lines"]
     np.testing.assert_array_equal(chai.requests, [rows(WHOLE["lines"])])
+
+
+def test_a_version_that_is_not_there_is_what_is_told_of(chai: FakeServer, connect: Connect) -> None:
+    client = connect(chai.url, timeout_s=HUNG_S)
+    client.connect()
+    with pytest.raises(ModelNotFoundError, match="no version 7 of gpt2_reward"):
+        client.rank(SAID, REPLIES, model_version=7)
+    assert client.rank(SAID, REPLIES).model_version == 1
+
+
+def test_a_server_that_is_away_is_asked_for_its_format_like_for_anything_else(
+    connect: Connect, chai: FakeServer
+) -> None:
+    chai.fail_with = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    client = connect(chai.url, timeout_s=HUNG_S, connection=Connection(retry=Retry(2, 0.0)))
+    with pytest.raises(UnavailableError) as caught:
+        client.rank(SAID, REPLIES)
+    assert caught.value.attempts == 2
+    chai.fail_with = None
+    assert client.rank(SAID, REPLIES).chat_format == FORMATS["chai"]
 
 
 def test_facts_that_cannot_be_read_are_no_reason_to_guess(
