@@ -19,6 +19,7 @@ from reward_client.errors import (
     InvalidInputError,
     ModelNotFoundError,
     ModelNotReadyError,
+    NoFormatError,
     NonFiniteRewardError,
     OverloadedError,
     RejectedError,
@@ -27,24 +28,29 @@ from reward_client.errors import (
     UnavailableError,
 )
 from reward_client.options import OnError, Priority
-from reward_client.results import RankedCandidate, Ranking, Scores, ServerInfo
+from reward_client.results import ModelInfo, RankedCandidate, Ranking, Scores, ServerInfo
 from reward_client.timing import Timing
 from reward_contract import CONTRACT, Contract
-from reward_text import Tokenizer, Truncation
+from reward_text import Calibration, Conversation, Format, Tokenizer, Truncation, Usage
 
 __all__ = [
     "CONTRACT",
     "TLS",
     "AsyncRewardClient",
+    "Calibration",
     "Connection",
     "Contract",
     "ContractError",
+    "Conversation",
     "Counts",
     "DeadlineError",
+    "Format",
     "InternalError",
     "InvalidInputError",
+    "ModelInfo",
     "ModelNotFoundError",
     "ModelNotReadyError",
+    "NoFormatError",
     "NonFiniteRewardError",
     "OnError",
     "OverloadedError",
@@ -62,4 +68,5 @@ __all__ = [
     "Tokenizer",
     "Truncation",
     "UnavailableError",
+    "Usage",
 ]

@@ -12,19 +12,20 @@ import grpc.aio
 
 from reward_client.addresses import has_many_addresses
 from reward_client.blocking import IN_FLIGHT
-from reward_client.calls import Calls, Group
+from reward_client.calls import Calls
 from reward_client.channels import Channels
 from reward_client.connection import Connection
 from reward_client.counters import Counts
+from reward_client.encoding import Group
 from reward_client.errors import InternalError, RewardError
-from reward_client.options import OnError, Options, Priority, Wishes
+from reward_client.options import OnError, Options, Priority, Wishes, format_of
 from reward_client.results import Ranking, Scores, ServerInfo
 from reward_client.servers import CLOSED
 from reward_client.steps import Ask, Hedged, Pause, Step, Steps, T, Work
 from reward_client.tasks import as_completed, cancel
 from reward_client.timing import OnTiming
 from reward_contract import MODEL_NAME
-from reward_text import Truncation
+from reward_text import Context, Format, Truncation
 
 OTHER_LOOP = "the client belongs to the event loop of its first call; make one in each event loop"
 
@@ -52,11 +53,21 @@ class AsyncRewardClient:
         model_version: int | None = None,
         connection: Connection | None = None,
         on_timing: OnTiming | None = None,
+        chat_format: Format | str | None = None,
     ) -> None:
         connection = connection or Connection()
         self._calls = Calls(
             url,
-            Options(timeout_s, truncation, priority, model, model_version, connection, on_timing),
+            Options(
+                timeout_s,
+                truncation,
+                priority,
+                model,
+                model_version,
+                connection,
+                on_timing,
+                format_of(chat_format),
+            ),
         )
         self._servers = [
             _Server(endpoint.url, connection) for endpoint in self._calls.endpoints.all
@@ -130,7 +141,7 @@ class AsyncRewardClient:
 
     async def rank(  # noqa: PLR0913  # by keyword, each with a default
         self,
-        context: str,
+        context: Context,
         candidates: Sequence[str],
         *,
         timeout_s: float | None = None,

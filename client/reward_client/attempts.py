@@ -25,7 +25,7 @@ from reward_client.grpc_errors import was_reached
 from reward_client.introductions import Introductions
 from reward_client.log import LOG
 from reward_client.options import Terms
-from reward_client.results import Rewards
+from reward_client.results import ModelInfo, Rewards
 from reward_client.steps import Hedged, Pause, Steps, T
 from reward_client.tracing import span
 
@@ -34,11 +34,16 @@ _PASSING = (UnavailableError, ModelNotReadyError)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The rewards [B] of one request, the version that gave them, and when it was heard."""
+    """The rewards [B] of one request, the model that gave them, and when it was heard."""
 
     rewards: Rewards
-    version: int
+    model: ModelInfo
     heard_at: float
+
+    @property
+    def version(self) -> int:
+        """Of the model."""
+        return self.model.version
 
 
 class BatchTooLargeError(Exception):
@@ -178,10 +183,12 @@ class Attempts:
             current.set("model.version", version)
             rewards, heard_at = wire.rewards_of(response, len(ids)), time.monotonic()
         self._asking.budget.answered()
-        if version not in endpoint.versions:
-            yield from self._introductions.hold_version(endpoint, version, terms)
+        model = info.of_version(version) if version in endpoint.versions else None
+        if model is None:
+            info = yield from self._introductions.hold_version(endpoint, version, terms)
+            model = info.of_version(version) or ModelInfo(version)
         endpoint.version = version
-        return Answer(rewards, version, heard_at)
+        return Answer(rewards, model, heard_at)
 
     def _check_size(
         self, endpoint: Endpoint, n_rows: int, terms: Terms, error: RejectedError

@@ -2,40 +2,62 @@
 
     text ──► token ids ──► requests ──► servers in turn ──► checked rewards ──► results
 
+How text becomes ids depends on the model, and which model answers is known with its answer: if it
+is not the one that was expected, and reads differently, it is asked again.
+
 Methods are generators of `steps.Step`; see there.
 """
 
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
 from reward_client import wire
 from reward_client.asking import Asking
-from reward_client.attempts import Attempts
+from reward_client.attempts import Answer, Attempts
 from reward_client.connection import Retry
+from reward_client.encoding import (
+    Group,
+    Part,
+    Turn,
+    encode_group,
+    encode_groups,
+    encode_texts,
+    has_chat,
+    unscored,
+)
 from reward_client.endpoints import Endpoint, Endpoints
-from reward_client.errors import InvalidInputError, ServerError
+from reward_client.errors import ContractError, InvalidInputError, ServerError
 from reward_client.introductions import Introductions
 from reward_client.options import Options, Terms, Wishes
-from reward_client.parts import Parts
-from reward_client.results import RankedCandidate, Ranking, Scores, ServerInfo
-from reward_client.steps import Pause, Steps, T, Together, Work
+from reward_client.parts import RESCORES, Parts
+from reward_client.results import ModelInfo, Ranking, Scores, ServerInfo
+from reward_client.steps import Steps, Together
 from reward_client.timing import timed
 from reward_client.tracing import Span, span
-from reward_text import Encoded, Tokenizer, check_texts
+from reward_text import Context, Encoded, Usage, is_chat
 
-TURN_S = 0.001  # of tokenising at a stretch
-ROWS_PER_LOOK = 8
-LONG_TEXT = 100_000  # characters; without any place to cut, a million take a second
-GROUP_FIELDS = 2  # a context, and its candidates
+Encode: TypeAlias = Callable[[Usage], Steps[list[Part]]]
+"""Makes the rows of a call for a model that is to be asked so."""
 
-Group = tuple[str, Sequence[str]]
-"""A context and its candidates."""
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What came of a call's rows.
+
+    Attributes:
+        parts: the rows, as they were sent.
+        scores: of all rows together.
+        usage: how they were made.
+    """
+
+    parts: list[Part]
+    scores: Scores
+    usage: Usage
 
 
 class Calls:
@@ -58,7 +80,6 @@ class Calls:
         self._introductions = Introductions(self._asking)
         self._attempts = Attempts(self._asking, self._introductions)
         self._parts = Parts(self.endpoints, self._introductions, self._attempts)
-        self._tokenizer = Tokenizer()
 
     def connect(self) -> Steps[ServerInfo]:
         """Hold the first server that answers to the contract."""
@@ -94,18 +115,19 @@ class Calls:
         """The reward of each text."""
         with self._call("score") as current:
             terms = Terms.of(self.options, current, wishes)
-            with span("tokenise", current):
-                encoded = yield from self._encode_texts(texts)
-            return (yield from self._scores(encoded, terms))
+            scored = yield from self._scored(partial(encode_texts, texts), terms, is_chat=False)
+            return scored.scores
 
-    def rank(self, context: str, candidates: Sequence[str], wishes: Wishes) -> Steps[Ranking]:
+    def rank(self, context: Context, candidates: Sequence[str], wishes: Wishes) -> Steps[Ranking]:
         """One group's candidates, best first."""
         with self._call("rank") as current:
             terms = Terms.of(self.options, current, wishes)
-            with span("tokenise", current):
-                encoded = yield from self._encode_group(context, candidates, terms)
-            scores = yield from self._scores(encoded, terms)
-            return _ranking(candidates, scores, slice(None))
+
+            def encode(usage: Usage) -> Steps[list[Part]]:
+                return [(yield from encode_group(context, candidates, terms, usage))]
+
+            scored = yield from self._scored(encode, terms, is_chat=is_chat(context))
+            return _ranking((context, candidates), scored, slice(None))
 
     def rank_many(self, groups: Sequence[Group], wishes: Wishes) -> Steps[list[Ranking]]:
         """Several groups at once."""
@@ -128,128 +150,84 @@ class Calls:
     def _rankings(
         self, groups: Sequence[Group], terms: Terms, first: int = 0
     ) -> Steps[list[Ranking]]:
-        with span("tokenise", terms.span):
-            parts = yield from self._encode_groups(groups, terms, first)
-        encoded = [part for part in parts if isinstance(part, Encoded)]
-        scores = yield from self._scores(Encoded.concatenated(encoded), terms)
+        encode = partial(encode_groups, groups, terms, first)
+        scored = yield from self._scored(encode, terms, is_chat=any(map(has_chat, groups)))
         rankings, start, turn = [], 0, Turn()
-        for group, part in zip(groups, parts, strict=True):
+        for group, part in zip(groups, scored.parts, strict=True):
             if isinstance(part, InvalidInputError):
-                rankings.append(_unscored(group, part))
+                rankings.append(unscored(group, part))
                 continue
             rows = slice(start, start + len(part.ids))
-            rankings.append(_ranking(group[1], scores, rows))
+            rankings.append(_ranking(group, scored, rows))
             start = rows.stop
             yield from turn.over()
         return rankings
 
-    def _encode_texts(self, texts: Sequence[str]) -> Steps[Encoded]:
-        check_texts(texts)
-        turn, parts = Turn(), []
-        for start in range(0, len(texts), ROWS_PER_LOOK):
-            some = texts[start : start + ROWS_PER_LOOK]
-            encode = partial(self._tokenizer.encode_texts, some)
-            parts.append((yield from _worked(encode, _n_characters(some))))
-            yield from turn.over()
-        return Encoded.concatenated(parts)
+    def _scored(self, encode: Encode, terms: Terms, *, is_chat: bool) -> Steps[Scored]:
+        """Ask for all rows, in as many requests as they need, as the model reads them.
 
-    def _encode_groups(
-        self, groups: Sequence[Group], terms: Terms, first: int
-    ) -> Steps[list[Encoded | InvalidInputError]]:
-        """The rows of each group, or why it has none; `first` is the number of the first group."""
-        turn, parts = Turn(), list[Encoded | InvalidInputError]()
-        for index, group in enumerate(groups, first):
-            try:
-                context, candidates = group
-                part = yield from self._encode_group(context, candidates, terms)
-            except (InvalidInputError, TypeError, ValueError) as error:
-                refusal = _refusal(index, error)
-                if terms.on_error == "raise":
-                    raise refusal from error
-                parts.append(refusal)  # never raised: a traceback would keep all texts alive
-            else:
-                parts.append(part)
-            yield from turn.over()
-        return parts
+        Args:
+            encode: makes the rows.
+            terms: of the call.
+            is_chat: whether they need a format.
 
-    def _encode_group(
-        self, context: str, candidates: Sequence[str], terms: Terms
-    ) -> Steps[Encoded]:
-        encode = partial(self._tokenizer.encode_group, context, candidates, terms.truncation)
-        return (yield from _worked(encode, _n_characters([context]) + _n_characters(candidates)))
-
-    def _scores(self, encoded: Encoded, terms: Terms) -> Steps[Scores]:
-        """Ask for all rows, in as many requests as they need."""
-        if not len(encoded.ids):
-            empty = np.empty(0, np.float32)
-            return Scores(empty, None, 0, 0, encoded.lengths, encoded.is_cut)
-        terms.span.set("candidates", len(encoded.ids))
-        answers = yield from self._parts.answers(encoded.ids, terms)
-        rewards = np.concatenate([answer.rewards for answer in answers])
-        if terms.on_error == "raise":
-            wire.check_finite(rewards)
+        Raises:
+            ContractError: models that read differently answer in turn.
+        """
+        if is_chat and self.options.chat_format is None:
+            model = yield from self._parts.model(terms)
         else:
-            rewards[~np.isfinite(rewards)] = np.nan
-        self.counters.scored(encoded)
-        return Scores(
-            rewards,
-            answers[0].version,
-            encoded.n_tokens,
-            encoded.n_truncated,
-            encoded.lengths,
-            encoded.is_cut,
+            model = self.endpoints.model(terms.version) or ModelInfo(0)
+        usage, wanted = self._usage(model, is_chat=is_chat), None
+        for _ in range(RESCORES):
+            with span("tokenise", terms.span):
+                parts = yield from encode(usage)
+            rows = Encoded.concatenated([part for part in parts if isinstance(part, Encoded)])
+            if not len(rows.ids):
+                return Scored(parts, _scores([], rows), usage)
+            terms.span.set("candidates", len(rows.ids))
+            answers = yield from self._parts.answers(rows.ids, terms, wanted)
+            served = self._usage(answers[0].model, is_chat=is_chat)
+            if served == usage:
+                return Scored(parts, self._checked(answers, rows, terms), usage)
+            usage, wanted = served, answers[0].version
+        raise ContractError(
+            f"models that read conversations differently answered {RESCORES} requests of one call "
+            "in turn; pin one with model_version"
         )
 
+    def _usage(self, model: ModelInfo, *, is_chat: bool) -> Usage:
+        """What of a model's usage the rows of a call depend on."""
+        usage = model.usage
+        chat_format = (self.options.chat_format or usage.chat_format) if is_chat else None
+        return Usage(chat_format, usage.max_tokens)
 
-def _worked(encode: Callable[[], T], n_characters: int) -> Steps[T]:
-    """The tokens; those of long texts are made where an event loop is not blocked."""
-    if n_characters < LONG_TEXT:
-        return encode()
-    encoded: T = yield Work(encode)
-    return encoded
-
-
-def _n_characters(texts: object) -> int:
-    """Of the strings among them; what is no text is refused later."""
-    if not isinstance(texts, Sequence):
-        return 0
-    return sum(len(text) for text in texts if isinstance(text, str))
-
-
-def _ranking(candidates: Sequence[str], scores: Scores, rows: slice) -> Ranking:
-    rewards = scores.rewards[rows]
-    best_first = wire.ranked(candidates, rewards, scores.lengths[rows], scores.is_truncated[rows])
-    return Ranking(best_first, scores.model_version if len(rewards) else None)
+    def _checked(self, answers: Sequence[Answer], rows: Encoded, terms: Terms) -> Scores:
+        scores = _scores(answers, rows)
+        if terms.on_error == "raise":
+            wire.check_finite(scores.rewards)
+        else:
+            scores.rewards[~np.isfinite(scores.rewards)] = np.nan
+        self.counters.scored(rows)
+        return scores
 
 
-def _refusal(index: int, error: Exception) -> InvalidInputError:
-    """The error, with the number of the group."""
-    if isinstance(error, InvalidInputError):
-        return InvalidInputError(f"group {index}: {error}", row=error.row, group=index)
-    return InvalidInputError(
-        f"group {index} is not a pair of a context and its candidates", group=index
+def _scores(answers: Sequence[Answer], rows: Encoded) -> Scores:
+    model = answers[0].model if answers else None
+    return Scores(
+        np.concatenate([np.empty(0, np.float32), *(answer.rewards for answer in answers)]),
+        model.version if model else None,
+        rows.n_tokens,
+        rows.n_truncated,
+        rows.lengths,
+        rows.is_cut,
+        model,
     )
 
 
-def _unscored(group: object, error: InvalidInputError) -> Ranking:
-    """NaN for each candidate of a group that cannot be scored, as far as it has candidates."""
-    candidates: object = ()
-    if isinstance(group, Sequence) and not isinstance(group, str) and len(group) == GROUP_FIELDS:
-        candidates = group[1]
-    if isinstance(candidates, str | bytes) or not isinstance(candidates, Sequence):
-        candidates = ()
-    unscored = (RankedCandidate(text, math.nan, index) for index, text in enumerate(candidates))
-    return Ranking(tuple(unscored), None, error)
-
-
-class Turn:
-    """Lets others have a turn after some time of work: an event loop must not be blocked."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-
-    def over(self) -> Steps[None]:
-        """Pause if it has been long enough."""
-        if time.perf_counter() - self._began > TURN_S:
-            yield Pause(0.0)
-            self._began = time.perf_counter()
+def _ranking(group: Group, scored: Scored, rows: slice) -> Ranking:
+    context, candidates = group
+    best_first = wire.ranked(candidates, scored.scores, rows)
+    model = scored.scores.model if best_first else None
+    chat_format = scored.usage.chat_format if is_chat(context) else None
+    return Ranking(best_first, model.version if model else None, None, model, chat_format)

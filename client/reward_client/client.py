@@ -7,17 +7,18 @@ from types import TracebackType
 from typing import Any
 
 from reward_client.blocking import Run
-from reward_client.calls import Calls, Group
+from reward_client.calls import Calls
 from reward_client.connection import Connection
 from reward_client.counters import Counts
+from reward_client.encoding import Group
 from reward_client.errors import RewardError
-from reward_client.options import OnError, Options, Priority, Wishes
+from reward_client.options import OnError, Options, Priority, Wishes, format_of
 from reward_client.results import Ranking, Scores, ServerInfo
 from reward_client.servers import Server
 from reward_client.steps import Ask, Pause, Step, Steps, T, Work
 from reward_client.timing import OnTiming
 from reward_contract import MODEL_NAME
-from reward_text import Truncation
+from reward_text import Context, Format, Truncation
 
 
 class RewardClient:
@@ -40,6 +41,8 @@ class RewardClient:
         connection: certificates, headers, channels and retries.
         on_timing: called with a `Timing` after each call and after each of its requests, on the
             thread of the call, which waits for it. What it raises is logged, and fails no call.
+        chat_format: in which conversations are rendered, or the name of one of `FORMATS`; the one
+            that the model names if None, which is the right one unless you know better.
 
     Raises:
         ValueError: an argument that means nothing, such as a `timeout_s` of 0.
@@ -61,11 +64,21 @@ class RewardClient:
         model_version: int | None = None,
         connection: Connection | None = None,
         on_timing: OnTiming | None = None,
+        chat_format: Format | str | None = None,
     ) -> None:
         connection = connection or Connection()
         self._calls = Calls(
             url,
-            Options(timeout_s, truncation, priority, model, model_version, connection, on_timing),
+            Options(
+                timeout_s,
+                truncation,
+                priority,
+                model,
+                model_version,
+                connection,
+                on_timing,
+                format_of(chat_format),
+            ),
         )
         self._servers = [Server(endpoint.url, connection) for endpoint in self._calls.endpoints.all]
 
@@ -186,7 +199,7 @@ class RewardClient:
 
     def rank(  # noqa: PLR0913  # by keyword, each with a default
         self,
-        context: str,
+        context: Context,
         candidates: Sequence[str],
         *,
         timeout_s: float | None = None,
@@ -202,7 +215,9 @@ class RewardClient:
         context may be empty, and so may a candidate.
 
         Args:
-            context: the conversation so far.
+            context: the conversation so far: a text, to which candidates are appended as they
+                are; or messages (`{"role": ..., "content": ...}`) or a `Conversation`, which are
+                rendered in the model's format, the candidates as replies.
             candidates: the replies.
             timeout_s: as `score`'s, and so are those below that it has.
             priority: of this call; the client's if None.
@@ -214,6 +229,7 @@ class RewardClient:
         Raises:
             InvalidInputError: the context or a candidate cannot be scored; `row` counts
                 candidates, and is None where the context is to blame.
+            NoFormatError: messages, and the model does not say how it reads them.
             RewardError: as `score`.
         """
         wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reward_client.addresses import check_address, has_many_addresses
-from reward_client.results import ServerInfo
+from reward_client.results import ModelInfo, ServerInfo
 from reward_client.silence import MIN_SILENCE_S, Silence
 
 REST_S = 1.0  # a server that was away is left out for this long, while others answer
@@ -56,6 +56,19 @@ class Endpoint:
             self.held_at = now
             return None
         return self.info
+
+    def model(self, version: str) -> ModelInfo | None:
+        """What is known of the model that will probably answer there; None if nothing is.
+
+        Args:
+            version: that is asked for; "" for the server's choice.
+        """
+        info = self.info  # other threads forget it
+        if info is None:
+            return None
+        if version:
+            return info.of_version(int(version))
+        return info.of_version(self.version or 0) or info.models[-1]
 
     def hold(self, info: ServerInfo, *versions: int) -> None:
         """It has kept the contract, for these versions of the model."""
@@ -130,6 +143,14 @@ class Endpoints:
         """Whether there is a server that is not known to be away."""
         now = time.monotonic()
         return any(endpoint.away_until <= now for endpoint in self.all)
+
+    def model(self, version: str) -> ModelInfo | None:
+        """What is known of the model that will probably answer; None before the first answer.
+
+        Args:
+            version: that is asked for; "" for the server's choice.
+        """
+        return next(filter(None, (endpoint.model(version) for endpoint in self.all)), None)
 
     def max_batch_rows(self) -> int | None:
         """Rows that fit into a request to any server known so far; None before the first."""

@@ -2,6 +2,7 @@
 
     RewardError
     ├── InvalidInputError        a text or an argument that cannot be scored; the caller mends it
+    │   └── NoFormatError        messages for a model that names no format of conversations
     ├── ContractError            client and server do not speak of the same model
     ├── ServerError              the server could not answer
     │   ├── UnavailableError     nobody there, or not ready yet; trying again may help
@@ -16,7 +17,7 @@
 Messages hold numbers and remedies, never the text of a conversation.
 """
 
-from reward_contract.errors import ContractError, InvalidInputError, RewardError
+from reward_contract.errors import ContractError, InvalidInputError, NoFormatError, RewardError
 
 __all__ = [
     "ContractError",
@@ -25,6 +26,7 @@ __all__ = [
     "InvalidInputError",
     "ModelNotFoundError",
     "ModelNotReadyError",
+    "NoFormatError",
     "NonFiniteRewardError",
     "OverloadedError",
     "RejectedError",

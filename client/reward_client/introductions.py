@@ -1,6 +1,7 @@
 """Who answers at an address, held to the contract: at first, and whenever it may have changed."""
 
 import math
+from dataclasses import replace
 
 from tritonclient.grpc import service_pb2
 
@@ -9,7 +10,7 @@ from reward_client.asking import Asking
 from reward_client.endpoints import Endpoint
 from reward_client.errors import ModelNotFoundError, ModelNotReadyError
 from reward_client.options import Terms
-from reward_client.results import ServerInfo
+from reward_client.results import ModelInfo, ServerInfo
 from reward_client.steps import Steps
 
 
@@ -57,7 +58,25 @@ class Introductions:
         info = ServerInfo(endpoint.url, server.name, server.version, name, versions, 1)
         return (yield from self._held(endpoint, info, terms, terms.version, *versions))
 
-    def hold_version(self, endpoint: Endpoint, version: int, terms: Terms) -> Steps[None]:
+    def model(self, endpoint: Endpoint, terms: Terms) -> Steps[ModelInfo]:
+        """The model that will probably answer there.
+
+        Raises:
+            ModelNotFoundError: the server does not have the version that is asked for.
+            ServerError: there was no answer.
+        """
+        yield from self.current(endpoint, terms)
+        known = endpoint.model(terms.version)
+        if known is None:
+            yield from self.anew(endpoint, terms)
+            known = endpoint.model(terms.version)
+        if known is None:
+            name = self._asking.options.model
+            wanted = f"version {terms.version} of {name}" if terms.version else name
+            raise ModelNotFoundError(f"{endpoint.url} has no {wanted}", url=endpoint.url)
+        return known
+
+    def hold_version(self, endpoint: Endpoint, version: int, terms: Terms) -> Steps[ServerInfo]:
         """Hold a version to the contract that answered and was not known there.
 
         Raises:
@@ -65,10 +84,10 @@ class Introductions:
             ContractError: it is another model.
         """
         info = endpoint.info or (yield from self.anew(endpoint, terms))
-        if version in endpoint.versions:
-            return
+        if version in endpoint.versions and info.of_version(version):
+            return info
         try:
-            yield from self._held(endpoint, info, terms, str(version), version)
+            return (yield from self._held(endpoint, info, terms, str(version), version))
         except ModelNotFoundError as error:
             raise ModelNotReadyError(str(error), url=error.url, code=error.code) from error
 
@@ -80,10 +99,13 @@ class Introductions:
         response = yield from self._asking.ask(endpoint, "ModelConfig", request, terms)
         try:
             max_rows = wire.check_config(response.config, endpoint.url)
+            all_versions = tuple(sorted({*info.model_versions, *versions}))
+            models = tuple(
+                wire.model_info(response.config, one, endpoint.url) for one in all_versions
+            )
         except Exception:
             endpoint.forget()
             raise
-        all_versions = tuple(sorted({*info.model_versions, *versions}))
-        held = ServerInfo(info.url, info.name, info.version, name, all_versions, max_rows)
+        held = replace(info, model_versions=all_versions, max_batch_rows=max_rows, models=models)
         endpoint.hold(held, *versions)
         return held

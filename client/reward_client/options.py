@@ -11,7 +11,7 @@ from reward_client.errors import DeadlineError
 from reward_client.timing import OnTiming
 from reward_client.tracing import Span
 from reward_contract import MODEL_NAME, PRIORITY_LEVELS
-from reward_text import Truncation
+from reward_text import FORMATS, Format, Truncation
 
 Priority: TypeAlias = Literal["interactive", "bulk"]
 """What a call is for: somebody waits for the answer, or nobody does."""
@@ -35,6 +35,7 @@ class Options:
         model_version: the version to ask; the server's choice if None.
         connection: how servers are reached.
         on_timing: told of each call and attempt.
+        chat_format: of conversations, in place of the model's own.
 
     Raises:
         ValueError: a value that means nothing.
@@ -47,12 +48,26 @@ class Options:
     model_version: int | None = None
     connection: Connection = field(default_factory=Connection)
     on_timing: OnTiming | None = None
+    chat_format: Format | None = None
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout_s)
         check_priority(self.priority)
         check_truncation(self.truncation)
         check_on_timing(self.on_timing)
+
+
+def format_of(chat_format: Format | str | None) -> Format | None:
+    """A format, or the one of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(chat_format, str):
+        if chat_format not in FORMATS:
+            raise ValueError(f"chat_format must be one of {tuple(FORMATS)}, not {chat_format!r}")
+        return FORMATS[chat_format]
+    return chat_format
 
 
 def check_timeout(timeout_s: float) -> None:

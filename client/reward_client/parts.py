@@ -12,6 +12,7 @@ from reward_client.endpoints import Endpoints
 from reward_client.introductions import Introductions
 from reward_client.log import LOG
 from reward_client.options import Terms
+from reward_client.results import ModelInfo
 from reward_client.steps import Steps, Together
 
 RESCORES = 16  # times that parts of a call are scored again because the model was exchanged
@@ -34,13 +35,33 @@ class Parts:
         self._introductions = introductions
         self._attempts = attempts
 
-    def answers(self, ids: NDArray[np.int32], terms: Terms) -> Steps[list[Answer]]:
-        """The answers for rows [B, S], in their order and of one version."""
+    def model(self, terms: Terms) -> Steps[ModelInfo]:
+        """The model that will probably answer; a server is asked if none is known yet."""
+        known = self._endpoints.model(terms.version)
+        if known is not None:
+            return known
+        return (
+            yield from self._attempts.until_served(
+                terms, lambda one: self._introductions.model(one, terms)
+            )
+        )
+
+    def answers(
+        self, ids: NDArray[np.int32], terms: Terms, version: int | None = None
+    ) -> Steps[list[Answer]]:
+        """The answers for rows [B, S], in their order and of one version.
+
+        Args:
+            ids: the rows.
+            terms: of the call.
+            version: of the model; servers that have it are asked first.
+        """
         answers = None
         while answers is None:
             max_rows = yield from self._max_batch_rows(terms)
             with contextlib.suppress(BatchTooLargeError):  # for a server met only now
-                answers = yield from self._of_batches(list(wire.batches(ids, max_rows)), terms)
+                batches = list(wire.batches(ids, max_rows))
+                answers = yield from self._of_batches(batches, terms, version)
         return answers
 
     def _max_batch_rows(self, terms: Terms) -> Steps[int]:
@@ -53,11 +74,13 @@ class Parts:
         )
         return info.max_batch_rows
 
-    def _of_batches(self, batches: list[NDArray[np.int32]], terms: Terms) -> Steps[list[Answer]]:
+    def _of_batches(
+        self, batches: list[NDArray[np.int32]], terms: Terms, version: int | None
+    ) -> Steps[list[Answer]]:
         if len(batches) == 1:
-            return [(yield from self._attempts.answer(batches[0], terms))]
+            return [(yield from self._attempts.answer(batches[0], terms, version))]
         answers: list[Answer] = yield Together(
-            [self._attempts.answer(batch, terms) for batch in batches]
+            [self._attempts.answer(batch, terms, version) for batch in batches]
         )
         wanted, n_fruitless = _latest(answers), 0
         for _ in range(RESCORES):

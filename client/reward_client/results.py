@@ -1,5 +1,6 @@
 """What a call gives back: plain values."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -8,8 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_client.errors import InvalidInputError
+from reward_text import Calibration, Format, Usage
 
 Rewards: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a server says of one version of its model.
+
+    Attributes:
+        version: its number.
+        usage: how it wants to be asked. A server that does not say has a window of 256 tokens,
+            no format of conversations, and probabilities that are not calibrated.
+        identity: SHA-256 of graph and weights together; None if the server does not say. Equal
+            numbers mean equal models within one repository, equal identities everywhere.
+        source: hub id or folder of the checkpoint; None if the server does not say.
+        revision: the hub's commit, or what tells a folder's weights apart; None likewise.
+    """
+
+    version: int
+    usage: Usage = field(default_factory=Usage)
+    identity: str | None = None
+    source: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +46,7 @@ class ServerInfo:
         model: name of the model.
         model_versions: its versions that answer, ascending.
         max_batch_rows: rows that fit into one request.
+        models: what it says of each of those versions, in their order.
     """
 
     url: str
@@ -31,6 +55,11 @@ class ServerInfo:
     model: str
     model_versions: tuple[int, ...]
     max_batch_rows: int
+    models: tuple[ModelInfo, ...] = ()
+
+    def of_version(self, version: int) -> ModelInfo | None:
+        """What it says of a version; None if it does not have it."""
+        return next((one for one in self.models if one.version == version), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +72,8 @@ class RankedCandidate:
         index: its place in the input.
         n_tokens: tokens of the row that was scored, its context included.
         is_truncated: whether the row lost its beginning, being longer than the model reads.
+        probability: of acceptance, from 0 to 1: the sigmoid of the reward, calibrated if the
+            model is (`Calibration`); NaN if the reward is.
     """
 
     text: str
@@ -50,6 +81,7 @@ class RankedCandidate:
     index: int
     n_tokens: int = field(default=0, compare=False)
     is_truncated: bool = field(default=False, compare=False)
+    probability: float = field(default=math.nan, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +95,25 @@ class Ranking:
         model_version: the version that answered; None where nobody was asked.
         error: why the group's input could not be scored, if `on_error` is `nan`; all its
             rewards are NaN then. None otherwise.
+        model: what the server says of that version; None where nobody was asked.
+        chat_format: in which the context, a conversation, was rendered; None for a text.
     """
 
     candidates: tuple[RankedCandidate, ...]
     model_version: int | None
     error: InvalidInputError | None = None
+    model: ModelInfo | None = field(default=None, compare=False)
+    chat_format: Format | None = field(default=None, compare=False)
 
     @property
     def rewards(self) -> Rewards:
         """The rewards in the order of the input. -> float32 [n]."""
-        rewards = np.empty(len(self.candidates), np.float32)
-        for candidate in self.candidates:
-            rewards[candidate.index] = candidate.reward
-        return rewards
+        return self._in_input_order([candidate.reward for candidate in self.candidates])
+
+    @property
+    def probabilities(self) -> Rewards:
+        """The probabilities of acceptance in the order of the input. -> float32 [n]."""
+        return self._in_input_order([candidate.probability for candidate in self.candidates])
 
     @property
     def best(self) -> RankedCandidate:
@@ -85,6 +123,28 @@ class Ranking:
             IndexError: the group has no candidates.
         """
         return self.candidates[0]
+
+    def best_above(self, probability: float) -> RankedCandidate | None:
+        """The candidate to show if it is good enough; None if none of them is.
+
+        Args:
+            probability: the least that is good enough, from 0 to 1. What is sensible depends on
+                the model, and on the share of replies that its labels call accepted.
+
+        Raises:
+            ValueError: `probability` is not from 0 to 1.
+        """
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must be from 0 to 1, not {probability}")
+        best = self.candidates[0] if self.candidates else None
+        # phrased so that NaN is not good enough
+        return best if best is not None and best.probability >= probability else None
+
+    def _in_input_order(self, values: list[float]) -> Rewards:
+        found = np.empty(len(values), np.float32)
+        for candidate, value in zip(self.candidates, values, strict=True):
+            found[candidate.index] = value
+        return found
 
     def __iter__(self) -> Iterator[RankedCandidate]:
         return iter(self.candidates)
@@ -108,6 +168,7 @@ class Scores:
         lengths: int [n], real tokens of each row.
         is_truncated: bool [n], whether each row lost its beginning. How many tokens it lost is
             not known: what the model cannot see is not tokenised.
+        model: what the server says of that version; None where nobody was asked.
     """
 
     rewards: Rewards
@@ -116,3 +177,10 @@ class Scores:
     n_truncated: int
     lengths: NDArray[np.int64]
     is_truncated: NDArray[np.bool_]
+    model: ModelInfo | None = None
+
+    @property
+    def probabilities(self) -> Rewards:
+        """The probability of acceptance of each text, as `Ranking`'s. -> float32 [n]."""
+        calibration = self.model.usage.calibration if self.model else Calibration()
+        return calibration.probabilities(self.rewards)

@@ -90,7 +90,7 @@ class RewardScorer:
 
         Returns:
             The same rows in the same order. `reward` is the raw logit, `probability` its
-            sigmoid; both are float32 in arrays and tables.
+            sigmoid, calibrated if the model is; both are float32 in arrays and tables.
 
         Raises:
             InvalidInputError: a column is missing or would be replaced; or, with `raise`, a row
@@ -114,6 +114,7 @@ class RewardScorer:
         if self._on_error == "raise" and (bad := [i for i, one in enumerate(reasons) if one]):
             raise InvalidInputError(f"row {bad[0]} of the batch {reasons[bad[0]]}", row=bad[0])
         rewards: list[object] = [None] * len(rows)
+        probabilities: list[object] = [None] * len(rows)
         versions: list[object] = [None] * len(rows)
         left = [i for i, reason in enumerate(reasons) if reason is None]
         while left:
@@ -126,12 +127,16 @@ class RewardScorer:
                     reasons[left[bad_row]] = NOT_FINITE
                 left = [i for i in left if reasons[i] is None]
             else:
-                for i, reward in zip(left, scores.rewards.tolist(), strict=True):
-                    rewards[i], versions[i] = reward, scores.model_version
+                values = zip(
+                    left, scores.rewards.tolist(), scores.probabilities.tolist(), strict=True
+                )
+                for i, reward, probability in values:
+                    rewards[i], probabilities[i] = reward, probability
+                    versions[i] = scores.model_version
                 break
         found: Values = {
             "reward": rewards,
-            "probability": [_sigmoid(one) for one in rewards],
+            "probability": probabilities,
             "model_version": versions,
         }
         return {**found, "reward_error": reasons} if self._on_error == "null" else found
@@ -165,11 +170,6 @@ def _unfit(row: tuple[object, ...]) -> str | None:
         except UnicodeEncodeError:
             return "has a lone surrogate, which is not Unicode text"
     return None
-
-
-def _sigmoid(reward: object) -> float | None:
-    # tanh does not overflow, whatever the reward
-    return 0.5 * (1.0 + float(np.tanh(reward / 2))) if isinstance(reward, float) else None
 
 
 def _column_names(batch: object) -> list[str]:

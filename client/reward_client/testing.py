@@ -7,6 +7,7 @@
 It is no Triton: it batches nothing, and knows only the calls that the client makes.
 """
 
+import json
 import time
 from collections.abc import Callable
 from concurrent import futures
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from reward_contract import CONTRACT, INPUT_IDS, MODEL_NAME, REWARD, TensorSpec
+from reward_contract.facts import Facts, parameter_of
+from reward_text import Usage
 
 Ids = NDArray[np.int32]
 
@@ -26,11 +29,12 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     """Serves rewards that a function computes, or fails as told.
 
     Args:
-        rewards: float rewards [B] for int32 ids [B, 256].
+        rewards: float rewards [B] for int32 ids [B, S].
         max_batch_rows: the largest request that it takes.
         keep_requests: whether `requests`, `parameters`, `versions` and `headers` are filled.
         credentials: of a server with TLS; plain text if None.
         port: to listen on; any free one if 0.
+        usage: how its version 1 wants to be asked; it says nothing of that if None.
 
     Attributes:
         requests: the ids of every request, in the order they came.
@@ -44,7 +48,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         config: the model configuration it tells; change it to break the contract.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # by keyword, each with a default
         self,
         rewards: Callable[[Ids], NDArray[np.float32]],
         *,
@@ -52,6 +56,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         keep_requests: bool = True,
         credentials: grpc.ServerCredentials | None = None,
         port: int = 0,
+        usage: Usage | None = None,
     ) -> None:
         self._rewards = rewards
         self._keep_requests = keep_requests
@@ -64,6 +69,8 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.delay_s = 0.0
         self.version = 1
         self.config = contract_config(max_batch_rows)
+        if usage is not None:
+            self.show(usage)
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         address = f"127.0.0.1:{port}"
@@ -88,6 +95,23 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         traceback: TracebackType | None,
     ) -> None:
         self._server.stop(grace=None).wait()
+
+    def show(  # what the exporter writes
+        self, usage: Usage, version: int = 1, *, source: str = "fake", sha256: str = "00"
+    ) -> None:
+        """Say of a version how it wants to be asked, and what it is.
+
+        Args:
+            usage: its format, window and calibration.
+            version: its number.
+            source: of its checkpoint.
+            sha256: of its graph; another one is another model.
+        """
+        facts = Facts(
+            golden=None, sha256={"model.onnx": sha256}, usage=usage.as_json(), source=source
+        )
+        text = json.dumps(facts.as_json())
+        self.config.parameters[parameter_of(version)].string_value = text
 
     def ServerMetadata(  # noqa: N802  # the protocol's name
         self, _request: service_pb2.ServerMetadataRequest, context: grpc.ServicerContext

@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from reward_client.errors import ContractError, NonFiniteRewardError
-from reward_client.results import RankedCandidate, Rewards
+from reward_client.results import ModelInfo, RankedCandidate, Rewards, Scores
 from reward_contract import CONTRACT, INPUT_IDS, REWARD, TensorSpec
+from reward_contract.facts import Facts, parameter_of
+from reward_text import Usage
 
 MAX_LISTED = 10  # a message stays readable
 
@@ -111,16 +113,23 @@ def listed(numbers: Sequence[int]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def ranked(
-    candidates: Sequence[str],
-    rewards: Rewards,
-    lengths: NDArray[np.int64],
-    is_cut: NDArray[np.bool_],
-) -> tuple[RankedCandidate, ...]:
-    """Candidates with their rewards, best first; equal ones in the order of the input, NaN last."""
-    order = np.argsort(-rewards, kind="stable").tolist()
-    values, n_tokens, cut = rewards.tolist(), lengths.tolist(), is_cut.tolist()
-    return tuple(RankedCandidate(candidates[i], values[i], i, n_tokens[i], cut[i]) for i in order)
+def ranked(candidates: Sequence[str], scores: Scores, rows: slice) -> tuple[RankedCandidate, ...]:
+    """Candidates, best first; equal ones in the order of the input, NaN last.
+
+    Args:
+        candidates: as given.
+        scores: of all rows of a call.
+        rows: which of them are these candidates'.
+    """
+    order = np.argsort(-scores.rewards[rows], kind="stable").tolist()
+    rewards, n_tokens, is_cut, probabilities = (
+        values[rows].tolist()
+        for values in (scores.rewards, scores.lengths, scores.is_truncated, scores.probabilities)
+    )
+    return tuple(
+        RankedCandidate(candidates[i], rewards[i], i, n_tokens[i], is_cut[i], probabilities[i])
+        for i in order
+    )
 
 
 def check_config(config: model_config_pb2.ModelConfig, url: str) -> int:
@@ -144,6 +153,26 @@ def check_config(config: model_config_pb2.ModelConfig, url: str) -> int:
             differences=tuple(differences),
         )
     return int(config.max_batch_size)
+
+
+def model_info(config: model_config_pb2.ModelConfig, version: int, url: str) -> ModelInfo:
+    """What a server's model configuration says of a version; what it does not say is unknown.
+
+    Raises:
+        ContractError: it says something that this client cannot read.
+    """
+    text = config.parameters[parameter_of(version)].string_value
+    if not text:
+        return ModelInfo(version)
+    try:
+        facts = Facts.from_json(text)
+        usage = Usage.from_json(facts.usage)
+    except ValueError as error:
+        raise ContractError(
+            f"the server at {url} says of version {version} of {config.name} what this client "
+            f"cannot read: {error}; export the version again, or update gpt2-reward"
+        ) from error
+    return ModelInfo(version, usage, facts.identity, facts.source, facts.revision)
 
 
 def _tensor_differences(

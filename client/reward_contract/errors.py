@@ -34,6 +34,10 @@ class InvalidInputError(RewardError):
         self.group = group
 
 
+class NoFormatError(InvalidInputError):
+    """Messages for a model that does not say in which format it reads conversations."""
+
+
 class ContractError(RewardError):
     """Client and server do not speak of the same model, or a part of the package is damaged.
 

@@ -5,6 +5,7 @@ model, so that there it is one parameter for each version, named by `parameter_o
 writes the parameter before it renames the version into place, and until then nothing reads it.
 """
 
+import hashlib
 import json
 
 from reward_contract.contract import CONTRACT, Frozen
@@ -25,18 +26,24 @@ class Golden(Frozen):
         rows: token ids of each row, without padding; () is the empty text.
         rewards: PyTorch's float32 reward of each row.
         tolerance: largest difference that the version's precision is held to.
+        max_tokens: the version's window.
     """
 
     def __init__(
-        self, rows: tuple[tuple[int, ...], ...], rewards: tuple[float, ...], tolerance: float
+        self,
+        rows: tuple[tuple[int, ...], ...],
+        rewards: tuple[float, ...],
+        tolerance: float,
+        max_tokens: int = CONTRACT.max_tokens,
     ) -> None:
         self.rows = rows
         self.rewards = rewards
         self.tolerance = tolerance
+        self.max_tokens = max_tokens
 
     def padded(self) -> list[list[int]]:
-        """The rows as clients send them: each `Contract.max_tokens` ids."""
-        pads = [CONTRACT.pad_token_id] * CONTRACT.max_tokens
+        """The rows as clients send them: each `max_tokens` ids."""
+        pads = [CONTRACT.pad_token_id] * self.max_tokens
         return [[*row, *pads[len(row) :]] for row in self.rows]
 
     def is_close(self, row: int, reward: float) -> bool:
@@ -44,17 +51,49 @@ class Golden(Frozen):
         return abs(reward - self.rewards[row]) <= self.tolerance  # phrased so that NaN is not
 
 
+USAGE = ("chat_format", "max_tokens", "calibration")
+"""Keys of `Facts.usage`, as `reward_text.Usage` writes and reads them."""
+
+
 class Facts(Frozen):
     """What the exporter knows of one version.
+
+    Servers whose configuration is older than a field, or another's, do not show it.
 
     Attributes:
         golden: rows to ask for; None if the exporter wrote none.
         sha256: of each file of the version, by its name.
+        usage: how the model wants to be asked: the JSON object of `reward_text.Usage`, of which
+            only the window is read here.
+        source: hub id or folder of the checkpoint; None if it is not known.
+        revision: the hub's commit, or what tells a folder's weights apart; None likewise.
     """
 
-    def __init__(self, *, golden: Golden | None, sha256: dict[str, str]) -> None:
+    def __init__(
+        self,
+        *,
+        golden: Golden | None,
+        sha256: dict[str, str],
+        usage: dict[str, object] | None = None,
+        source: str | None = None,
+        revision: str | None = None,
+    ) -> None:
         self.golden = golden
         self.sha256 = sha256
+        self.usage = usage or {}
+        self.source = source
+        self.revision = revision
+
+    @property
+    def identity(self) -> str | None:
+        """One SHA-256 of all files of the version; None if theirs are not known.
+
+        Two fine-tuned models of one shape differ in the weights' file alone.
+        """
+        if not self.sha256:
+            return None
+        lines = "".join(f"{name} {sha}\n" for name, sha in sorted(self.sha256.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
 
     @classmethod
     def from_json(cls, text: str) -> "Facts":
@@ -65,17 +104,25 @@ class Facts(Frozen):
         """
         try:
             found = json.loads(text)
+            usage = {key: found[key] for key in USAGE if key in found}
             golden = found.get("golden")
             return cls(
-                golden=None if golden is None else _golden(golden),
+                golden=None if golden is None else _golden(golden, _window(usage)),
                 sha256={str(name): str(sha) for name, sha in found.get("sha256", {}).items()},
+                usage=usage,
+                source=_text(found.get("source")),
+                revision=_text(found.get("revision")),
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not the facts of a version: {error!r}") from error
 
     def as_json(self) -> dict[str, object]:
         """For a manifest or a parameter; `from_json` reads it again."""
-        found: dict[str, object] = {"sha256": self.sha256}
+        found: dict[str, object] = {"sha256": self.sha256, **self.usage}
+        if self.source is not None:
+            found["source"] = self.source
+        if self.revision is not None:
+            found["revision"] = self.revision
         if self.golden is not None:
             found["golden"] = {
                 "rows": [list(row) for row in self.golden.rows],
@@ -85,14 +132,27 @@ class Facts(Frozen):
         return found
 
 
-def _golden(found: dict[str, list[object]]) -> Golden:
+def _golden(found: dict[str, list[object]], max_tokens: int) -> Golden:
     rows = tuple(tuple(int(str(token)) for token in _listed(row)) for row in found["rows"])
     rewards = tuple(float(str(reward)) for reward in found["rewards"])
     if len(rows) != len(rewards) or not rows:
         raise ValueError(f"{len(rows)} golden rows with {len(rewards)} rewards")
-    if any(len(row) > CONTRACT.max_tokens for row in rows):
-        raise ValueError(f"a golden row is longer than {CONTRACT.max_tokens} tokens")
-    return Golden(rows, rewards, float(str(found["tolerance"])))
+    if any(len(row) > max_tokens for row in rows):
+        raise ValueError(f"a golden row is longer than {max_tokens} tokens")
+    return Golden(rows, rewards, float(str(found["tolerance"])), max_tokens)
+
+
+def _window(usage: dict[str, object]) -> int:
+    found = usage.get("max_tokens", CONTRACT.max_tokens)
+    if not isinstance(found, int):
+        raise TypeError(f"max_tokens is a number, not {type(found).__name__}")
+    return found
+
+
+def _text(found: object) -> str | None:
+    if found is not None and not isinstance(found, str):
+        raise TypeError(f"a source and a revision are texts, not {type(found).__name__}")
+    return found
 
 
 def _listed(row: object) -> list[object]:

@@ -5,15 +5,21 @@ Needs numpy and `tokenizers`, and no gRPC: exporter and trainer use it as the cl
 
 from reward_text.formats import FORMATS, Conversation, Format
 from reward_text.tokens import Encoded, Ids, Tokenizer, Truncation, check_texts, pad_rows
+from reward_text.usage import Calibration, Context, Usage, format_named, is_chat
 
 __all__ = [
     "FORMATS",
+    "Calibration",
+    "Context",
     "Conversation",
     "Encoded",
     "Format",
     "Ids",
     "Tokenizer",
     "Truncation",
+    "Usage",
     "check_texts",
+    "format_named",
+    "is_chat",
     "pad_rows",
 ]

@@ -1,7 +1,7 @@
 """Text to GPT-2 token ids, exactly as the model card's tokenizer settings give them.
 
 The card: tokenizer `gpt2`, padding on the right with 50256, truncation on the left, at
-most 256 tokens.
+most 256 tokens. Other models have other windows.
 
 Mind user text that holds `<|endoftext|>`: it is parsed as the one special token 50256, as
 `transformers` parses it, and that is the pad token as well. Inside a text it is a token
@@ -30,7 +30,7 @@ Ids: TypeAlias = NDArray[np.int32]
 Truncation: TypeAlias = Literal["left", "shared_context"]
 """What a text loses that is too long: docs/truncation.md."""
 
-TAIL_BYTES = 6 * CONTRACT.max_tokens  # English has 4 to 5 per token: one look is enough
+TAIL_BYTES = 6 * CONTRACT.max_tokens  # of this window; English has 4 to 5 per token
 
 _SURROGATES = (
     "holds a lone surrogate, which is no Unicode text; replace it, for example with "
@@ -50,7 +50,7 @@ class Encoded:
     """Texts as the model takes them.
 
     Attributes:
-        ids: int32 [B, 256], padded on the right.
+        ids: int32 [B, S], padded on the right to the window.
         lengths: int [B], real tokens of each row.
         is_cut: bool [B], whether a row's text had more in front.
     """
@@ -71,9 +71,9 @@ class Encoded:
 
     @classmethod
     def concatenated(cls, parts: "Sequence[Encoded]") -> "Encoded":
-        """The rows of several, in order."""
+        """The rows of several of one window, in order."""
         if not parts:
-            return _encoded([])
+            return _encoded([], CONTRACT.max_tokens)
         return cls(
             np.concatenate([part.ids for part in parts]),
             np.concatenate([part.lengths for part in parts]),
@@ -84,6 +84,12 @@ class Encoded:
 class Tokenizer:
     """GPT-2's byte-level BPE with the card's truncation and padding. Safe across threads.
 
+    Args:
+        max_tokens: the window S: of a text, the last S tokens count, and rows are padded to it.
+
+    Attributes:
+        max_tokens: as given.
+
     Example:
         >>> Tokenizer().encode("Hello world").tolist()
         [15496, 995]
@@ -91,14 +97,15 @@ class Tokenizer:
         [[17250, 50256, 50256], [50256, 50256, 50256]]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_tokens: int = CONTRACT.max_tokens) -> None:
+        self.max_tokens = max_tokens
         self._bpe, self._cuts = _bpe()
 
     def encode(self, text: str) -> Ids:
-        """The last `CONTRACT.max_tokens` tokens of a text, unpadded.
+        """The last `max_tokens` tokens of a text, unpadded.
 
         Returns:
-            int32 [n], n from 0 (the empty text) to 256.
+            int32 [n], n from 0 (the empty text) to S.
 
         Raises:
             InvalidInputError: `text` is no string, or no Unicode text; it counts as row 0.
@@ -119,7 +126,7 @@ class Tokenizer:
                 then has no one answer: docs/contract.md.
 
         Returns:
-            int32 [B, 256], in the order of `texts`.
+            int32 [B, S], in the order of `texts`.
 
         Raises:
             InvalidInputError: not a sequence of strings, or a row is no Unicode text.
@@ -136,7 +143,7 @@ class Tokenizer:
             InvalidInputError: as `encode_rows`.
         """
         check_texts(texts)
-        return _encoded(self._last_tokens(texts))
+        return _encoded(self._last_tokens(texts), self.max_tokens)
 
     def encode_group(
         self, context: str, candidates: Sequence[str], truncation: Truncation = "left"
@@ -166,11 +173,12 @@ class Tokenizer:
         own = self._last_tokens([context[cut:] + candidate for candidate in candidates])
         (shared,) = self._last_tokens([context[:cut]])
         if truncation == "shared_context":
-            shared = _ending(shared, room_for_context(len(row.ids) for row in own))
-        return _encoded([_joined(shared, row) for row in own])
+            shared = _ending(shared, self._room_for_context(len(row.ids) for row in own))
+        return _encoded([self._joined(shared, row) for row in own], self.max_tokens)
 
     def _last_tokens(self, texts: Sequence[str]) -> list[Row]:
-        starts = [self._cuts.tail_start(text, TAIL_BYTES) for text in texts]
+        n_bytes = self._tail_bytes()
+        starts = [self._cuts.tail_start(text, n_bytes) for text in texts]
         tails = [text[start:] for text, start in zip(texts, starts, strict=True)]
         return [
             self._row(text, start, encoding.ids)
@@ -179,12 +187,27 @@ class Tokenizer:
 
     def _row(self, text: str, start: int, ids: list[int]) -> Row:
         """The end of a text whose tokens from `start` on are known; more are made if too few."""
-        n_bytes = TAIL_BYTES
-        while start and len(ids) < CONTRACT.max_tokens:
+        n_bytes = self._tail_bytes()
+        while start and len(ids) < self.max_tokens:
             n_bytes *= 4
             start = self._cuts.tail_start(text, n_bytes)
             ids = self._encode([text[start:]])[0].ids
-        return _ending(Row(ids, is_cut=start > 0), CONTRACT.max_tokens)
+        return _ending(Row(ids, is_cut=start > 0), self.max_tokens)
+
+    def _tail_bytes(self) -> int:
+        return max(TAIL_BYTES * self.max_tokens // CONTRACT.max_tokens, 1)
+
+    def _room_for_context(self, own_lengths: Iterable[int]) -> int:
+        """Tokens of context that every candidate of a group can have, by the longest of them.
+
+        One that fills a row by itself has no context anyway, and takes nobody else's.
+        """
+        longest = max((n for n in own_lengths if n < self.max_tokens), default=0)
+        return self.max_tokens - longest
+
+    def _joined(self, shared: Row, own: Row) -> Row:
+        is_cut = own.is_cut or shared.is_cut
+        return _ending(Row(shared.ids + own.ids, is_cut=is_cut), self.max_tokens)
 
     def _encode(self, texts: list[str]) -> list[tokenizers.Encoding]:
         encodings: list[tokenizers.Encoding] = self._bpe.encode_batch_fast(
@@ -207,26 +230,12 @@ def pad_rows(rows: Sequence[Sequence[int] | Ids], *, length: int | None = None) 
     return ids
 
 
-def _encoded(rows: Sequence[Row]) -> Encoded:
+def _encoded(rows: Sequence[Row], max_tokens: int) -> Encoded:
     return Encoded(
-        pad_rows([row.ids for row in rows], length=CONTRACT.max_tokens),
+        pad_rows([row.ids for row in rows], length=max_tokens),
         np.array([len(row.ids) for row in rows], np.int64),
         np.array([row.is_cut for row in rows], np.bool_),
     )
-
-
-def room_for_context(own_lengths: Iterable[int]) -> int:
-    """Tokens of context that every candidate of a group can have, by the longest of them.
-
-    One that fills a row by itself has no context anyway, and takes nobody else's.
-    """
-    longest = max((n for n in own_lengths if n < CONTRACT.max_tokens), default=0)
-    return CONTRACT.max_tokens - longest
-
-
-def _joined(shared: Row, own: Row) -> Row:
-    is_cut = own.is_cut or shared.is_cut
-    return _ending(Row(shared.ids + own.ids, is_cut=is_cut), CONTRACT.max_tokens)
 
 
 def _ending(row: Row, n_tokens: int) -> Row:

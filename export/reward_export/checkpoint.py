@@ -31,12 +31,14 @@ class Checkpoint:
         source: the hub id or folder it came from, as given.
         revision: the hub's commit, or `sha256:` of a folder's weight files.
         architecture: what the graph is built from.
+        hub_revision: what was asked for on the hub; None for folders and default branches.
     """
 
     model: GPT2ForSequenceClassification
     source: str
     revision: str
     architecture: Architecture
+    hub_revision: str | None = None
 
     @property
     def head(self) -> str:
@@ -174,6 +176,7 @@ def load(source: str, *, revision: str | None = None) -> Checkpoint:
         source,
         getattr(config, "_commit_hash", None) or revision_of(Path(source)),
         architecture,
+        revision,
     )
 
 

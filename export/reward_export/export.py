@@ -18,6 +18,8 @@ from reward_export import parity as parities
 from reward_export.golden import golden
 from reward_export.precision import PRECISIONS, PROVIDERS, Form, Precision
 from reward_export.repository import ModelFolder
+from reward_export.usage import usage_of
+from reward_text import Usage
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
@@ -41,6 +43,8 @@ class ExportOptions:
         device: `cpu` or `cuda`; the precision's first if None.
         attention: name of its form for that device; the first if None.
         version: version number; the next free one if None.
+        chat_format: of conversations, by name or file; the checkpoint's own if None.
+        max_tokens: the window; the checkpoint's own if None.
     """
 
     checkpoint: str
@@ -50,6 +54,8 @@ class ExportOptions:
     device: str | None = None
     attention: str | None = None
     version: int | None = None
+    chat_format: str | None = None
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,8 @@ def export(options: ExportOptions, say: Say) -> Published:
     folder.check(options.version)
     say(f"loading {options.checkpoint}")
     checkpoint = checkpoints.load(options.checkpoint, revision=options.revision)
+    usage = usage_of(checkpoint, chat_format=options.chat_format, max_tokens=options.max_tokens)
+    say(_asked(usage))
     n_parameters = sum(tensor.numel() for tensor in checkpoint.model.parameters())
     say(f"writing the graph: {checkpoint.architecture.n_layer} layers, {n_parameters:,} weights")
     # a tenth and 8 MB more than the weights: graph, manifest, file system
@@ -95,12 +103,27 @@ def export(options: ExportOptions, say: Say) -> Published:
             say("measuring activations on real conversations")
         ir.save(precision.build(checkpoint, form), graph, external_data=DATA_NAME)
         parity, compared = _compare(graph, precision, form, checkpoint)
-        facts = Facts(golden=golden(checkpoint, parity.tolerance), sha256=_hashes(staged))
+        facts = Facts(
+            golden=golden(checkpoint, parity.tolerance, usage.max_tokens),
+            sha256=_hashes(staged),
+            usage=usage.as_json(),
+            source=checkpoint.source,
+            revision=checkpoint.revision,
+        )
         manifest = _manifest(options, checkpoint, parity) | facts.as_json()
         manifest |= {"device": form.device, "attention": form.name, "provider": compared}
         (staged / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
         path = folder.publish(staged, options.version, facts)
     return Published(path, parity)
+
+
+def _asked(usage: Usage) -> str:
+    """How clients will ask, in a line."""
+    form = usage.chat_format
+    chats = "texts alone: no format of conversations is known, and --format names one"
+    if form is not None:
+        chats = f"texts, or conversations in the format {form.name!r}"
+    return f"clients send {chats}; of each, the last {usage.max_tokens} tokens count"
 
 
 def _compare(
@@ -126,8 +149,6 @@ def _manifest(
     options: ExportOptions, checkpoint: checkpoints.Checkpoint, parity: parities.Parity
 ) -> dict[str, object]:
     return {
-        "source": checkpoint.source,
-        "revision": checkpoint.revision,
         "precision": options.precision,
         "head": checkpoint.head,
         "parity": parity.as_dict(),

@@ -20,6 +20,7 @@ from reward_client import (
     DeadlineError,
     InternalError,
     InvalidInputError,
+    ModelInfo,
     ModelNotFoundError,
     ModelNotReadyError,
     NonFiniteRewardError,
@@ -104,7 +105,8 @@ def test_a_bad_group_is_named(
 
 
 def test_who_answers_is_known_after_connecting(fake: FakeServer, client: RewardClient) -> None:
-    assert client.connect() == ServerInfo(fake.url, "fake", "0", "gpt2_reward", (1,), 4)
+    wanted = ServerInfo(fake.url, "fake", "0", "gpt2_reward", (1,), 4, (ModelInfo(1),))
+    assert client.connect() == wanted
 
 
 def test_the_version_that_answered_is_known(fake: FakeServer, client: RewardClient) -> None:

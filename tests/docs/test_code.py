@@ -9,6 +9,7 @@ import trustme
 
 from reward_client import CONTRACT
 from reward_client.testing import FakeServer
+from reward_text import FORMATS, Usage
 
 ROOT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -21,7 +22,8 @@ PAGES = [
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    with FakeServer(lambda ids: ids[:, 0] / CONTRACT.vocab_size) as fake:
+    usage = Usage(FORMATS["chai"])
+    with FakeServer(lambda ids: ids[:, 0] / CONTRACT.vocab_size, usage=usage) as fake:
         yield fake
 
 

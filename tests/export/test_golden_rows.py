@@ -15,7 +15,7 @@ from reward_contract.facts import MANIFEST_NAME, Facts, Golden, parameter_of
 from reward_export.checkpoint import load
 from reward_export.configuration import show
 from reward_export.errors import CheckpointError
-from reward_export.golden import LENGTHS
+from reward_export.golden import SHORT
 
 
 def parameters(config: Path) -> dict[str, str]:
@@ -29,7 +29,7 @@ def test_an_export_shows_the_checkpoints_rewards_in_manifest_and_configuration(
     folder = repository / MODEL_NAME
     facts = Facts.from_json((folder / "1" / MANIFEST_NAME).read_text())
     golden = facts.golden
-    assert [len(row) for row in golden.rows] == [0, *LENGTHS]
+    assert [len(row) for row in golden.rows] == [0, *SHORT, CONTRACT.max_tokens]
     wanted = load(str(checkpoint_folder)).rewards(np.array(golden.padded(), np.int32))[:, 0]
     np.testing.assert_array_equal(np.array(golden.rewards, np.float32), wanted)
     assert len({*golden.rewards}) == len(golden.rows)

@@ -8,6 +8,8 @@ import json
 from dataclasses import asdict
 
 from reward_client.arguments import add_connection, open_client
+from reward_client.results import ModelInfo
+from reward_text import Calibration
 
 EXTRA = None
 
@@ -30,4 +32,18 @@ def run(arguments: argparse.Namespace) -> int:
         print(
             f"model {info.model}, version {versions}, up to {info.max_batch_rows} rows per request"
         )
+        print("\n".join(map(_described, info.models)))
     return 0
+
+
+def _described(model: ModelInfo) -> str:
+    usage = model.usage
+    form = "unknown" if usage.chat_format is None else usage.chat_format.name
+    calibration = usage.calibration
+    fitted = f"sigmoid({calibration.scale:.4g} * reward {calibration.bias:+.4g})"
+    return (
+        f"version {model.version}: {usage.max_tokens} tokens, format of conversations {form}, "
+        f"probability {fitted if calibration != Calibration() else 'sigmoid(reward)'}\n"
+        f"  from {model.source or 'unknown'}, revision {model.revision or 'unknown'}\n"
+        f"  sha256 {model.identity or 'unknown'}"
+    )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from reward_client.calls import Group
+from reward_client.encoding import Group
 from reward_client.errors import InvalidInputError
 from reward_client.results import Ranking
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from reward_client.aio import AsyncRewardClient
-from reward_client.calls import Group
 from reward_client.client import RewardClient
 from reward_client.connection import Connection, patient
+from reward_client.encoding import Group
 from reward_client.rl.text import (
     Messages,
     completion_text,

@@ -48,6 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=attentions,
         help="Compute attention in this form. Default: padded on GPUs, looped on CPUs.",
     )
+    parser.add_argument(
+        "--format",
+        dest="chat_format",
+        metavar="NAME|FILE",
+        help="Have clients render conversations in this format: lines, chai, pygmalion, verbatim, "
+        "or a JSON file. Default: what the checkpoint's reward.json says; chai for ChaiML's.",
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="Have clients send the last N tokens. Default: what reward.json says, or 256.",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,208 @@
+"""How a model wants to be asked: its conversation format, its window, and its calibration.
+
+That differs between models and travels with them: in a file beside a checkpoint, in the manifest
+of an exported version, and in what a server shows of each version. Clients read it and follow it.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeAlias, TypeGuard, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from reward_contract import CONTRACT
+from reward_contract.errors import InvalidInputError, NoFormatError
+from reward_text.formats import FORMATS, Conversation, Format, Message
+from reward_text.tokens import check_texts
+
+USAGE_NAME = "reward.json"
+"""File in a checkpoint's folder: a JSON object with what `Usage.as_json` has."""
+
+Found = TypeVar("Found")
+
+Context: TypeAlias = str | Conversation | Sequence[Message]
+"""What candidates are replies to: a text, which is taken as it is, or a conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What makes a probability of a reward: sigmoid(scale * reward + bias).
+
+    The loss of these models is binary cross entropy, so that the reward itself is the logit of
+    acceptance, and 1 and 0 are right as far as training went. Other values are fitted on labels
+    that the model has not seen (Platt scaling). Higher rewards are always higher probabilities.
+
+    Attributes:
+        scale: above 0.
+        bias: any number.
+
+    Raises:
+        ValueError: one of them is neither.
+
+    Example:
+        >>> Calibration().probabilities([0.0, -1e9, float("nan")]).tolist()
+        [0.5, 0.0, nan]
+    """
+
+    scale: float = 1.0
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.scale > 0 and math.isfinite(self.scale) and math.isfinite(self.bias)):
+            raise ValueError(
+                f"a calibration has a scale above 0 and a bias, both finite, not {self.scale} "
+                f"and {self.bias}"
+            )
+
+    def probabilities(self, rewards: ArrayLike) -> NDArray[np.float32]:
+        """The probability of each reward, NaN of NaN. -> float32, of the same shape."""
+        logits = self.scale * np.asarray(rewards, np.float64) + self.bias
+        # tanh does not overflow, whatever the reward
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How a model wants to be asked.
+
+    Attributes:
+        chat_format: of its conversations; None if it is not known, and it takes texts alone.
+        max_tokens: of a row that it reads, from its end.
+        calibration: of its probabilities.
+
+    Raises:
+        ValueError: a window of less than one token.
+    """
+
+    chat_format: Format | None = None
+    max_tokens: int = CONTRACT.max_tokens
+    calibration: Calibration = field(default_factory=Calibration)
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"a window has at least one token, not {self.max_tokens}")
+
+    def texts(self, context: Context, candidates: Sequence[str]) -> tuple[str, Sequence[str]]:
+        """A group as the two kinds of text that are joined and scored.
+
+        Args:
+            context: a text, and then both are returned as they are, whatever the format; or a
+                conversation, whose candidates are replies.
+            candidates: the replies.
+
+        Raises:
+            NoFormatError: it is a conversation, and the format is not known.
+            InvalidInputError: a message, or a candidate, is none.
+        """
+        if isinstance(context, str):
+            return context, candidates
+        if not is_chat(context):
+            raise InvalidInputError(
+                f"the context is {type(context).__name__}, neither text (str) nor messages; decode "
+                "or convert it first"
+            )
+        if self.chat_format is None:
+            raise NoFormatError(
+                "the context is a conversation, and the model does not say in which format it "
+                "reads them; name the format when the model is exported (--format) or when the "
+                "client is made (chat_format), or send the context as text"
+            )
+        check_texts(candidates)
+        replies = [self.chat_format.candidate(reply) for reply in candidates]
+        return self.chat_format.context(context), replies
+
+    def as_json(self) -> dict[str, object]:
+        """As a JSON object; what is not known is left out."""
+        found: dict[str, object] = {"max_tokens": self.max_tokens}
+        if self.chat_format is not None:
+            found["chat_format"] = asdict(self.chat_format)
+        if self.calibration != Calibration():
+            found["calibration"] = asdict(self.calibration)
+        return found
+
+    @classmethod
+    def from_json(cls, found: object) -> "Usage":
+        """The usage that `as_json` wrote; fields that are missing are unknown.
+
+        Raises:
+            ValueError: it is not one; the message says why.
+        """
+        values = _typed(found, "how a model is asked", dict)
+        form, calibration = values.get("chat_format"), values.get("calibration")
+        return cls(
+            None if form is None else Format.from_json(json.dumps(form)),
+            _typed(values.get("max_tokens", CONTRACT.max_tokens), "max_tokens", int),
+            Calibration() if calibration is None else _calibration(calibration),
+        )
+
+    @classmethod
+    def read(cls, file: Path) -> "Usage":
+        """The usage in a checkpoint's `USAGE_NAME`.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it holds something else.
+        """
+        try:
+            return cls.from_json(json.loads(file.read_text("utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+
+    def write(self, folder: Path) -> None:
+        """Write `USAGE_NAME` into a checkpoint's folder.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        text = json.dumps(self.as_json(), indent=2, ensure_ascii=False)
+        (folder / USAGE_NAME).write_text(f"{text}\n", "utf-8")
+
+
+def is_chat(context: object) -> "TypeGuard[Conversation | Sequence[Message]]":
+    """Whether a context is a conversation, which a format makes into a text."""
+    if isinstance(context, Conversation):
+        return True
+    return isinstance(context, Sequence) and not isinstance(context, str | bytes | bytearray)
+
+
+def format_named(name: str) -> Format:
+    """A format by its name, or by the name of a file that holds one.
+
+    Args:
+        name: a key of `FORMATS`, or a path of a JSON file: a format, or a `USAGE_NAME` with one.
+
+    Raises:
+        ValueError: neither; the message says why.
+    """
+    if name in FORMATS:
+        return FORMATS[name]
+    try:
+        text = Path(name).read_text("utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"{name!r} is neither a format ({', '.join(FORMATS)}) nor a file that can be read: "
+            f"{error.strerror}"
+        ) from error
+    found = json.loads(text)
+    if isinstance(found, dict) and "chat_format" in found:
+        text = json.dumps(found["chat_format"])
+    return Format.from_json(text)
+
+
+def _calibration(found: object) -> Calibration:
+    values = _typed(found, "a calibration", dict)
+    if values.keys() != {"scale", "bias"}:
+        raise ValueError(f"a calibration has scale and bias, not {', '.join(values)}")
+    numbers = [float(_typed(values[name], name, (int, float))) for name in ("scale", "bias")]
+    return Calibration(*numbers)
+
+
+def _typed(found: object, what: str, kind: type[Found] | tuple[type[Found], ...]) -> Found:
+    # data, not arguments: whatever is wrong is a ValueError
+    if not isinstance(found, kind) or isinstance(found, bool):
+        raise ValueError(f"{what} is of type {type(found).__name__}")  # noqa: TRY004
+    return found

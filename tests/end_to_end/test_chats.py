@@ -1,0 +1,112 @@
+"""The shipped checkpoint, exported, served, and asked with messages: the format travels."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reward_client import AsyncRewardClient, NoFormatError, Ranking, RewardClient
+from reward_client.cli import main
+from reward_contract import MODEL_NAME
+from reward_export.checkpoint import load
+from reward_export.conversations import conversations
+from reward_serve.server import ServerOptions, TritonServer
+from reward_text import FORMATS, Tokenizer
+
+SHIPPED = Path(__file__).parents[2] / "checkpoints" / "chitchat"
+GROUPS = [
+    (
+        [
+            {"role": ("user", "assistant")[(n - i) % 2], "content": turn}
+            for i, turn in enumerate(one.turns[:n])
+        ],
+        [one.turns[n], f"{one.turns[n]}\n", "I am a fish."],
+    )
+    for n, one in zip((1, 2, 5, 8), conversations(), strict=False)
+    if len(one.turns) > n
+]
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """Version 1 of the shipped checkpoint, version 2 of the same in another format and window."""
+    repository = tmp_path_factory.mktemp("shipped") / "repository"
+    words = ["export", str(SHIPPED), f"--repository={repository}"]
+    assert main(words) == 0
+    assert main([*words, "--format=chai", "--max-tokens=512"]) == 0
+    config = repository / MODEL_NAME / "config.pbtxt"
+    text = config.read_text()
+    config.write_text(text.replace("num_versions: 1", "num_versions: 2"))
+    options = ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0)
+    with TritonServer(options) as server:
+        yield server
+
+
+def pytorchs(texts: list[str], max_tokens: int) -> np.ndarray:
+    rows = Tokenizer(max_tokens).encode_rows(texts)
+    return load(str(SHIPPED)).rewards(rows)[:, 0]
+
+
+@pytest.mark.parametrize(("version", "name", "max_tokens"), [(1, "lines", 256), (2, "chai", 512)])
+def test_messages_get_pytorchs_rewards_of_the_text_that_the_version_reads(
+    shipped: TritonServer, version: int, name: str, max_tokens: int
+) -> None:
+    form = FORMATS[name]
+    texts = [
+        form.context(said) + form.candidate(reply) for said, replies in GROUPS for reply in replies
+    ]
+    with RewardClient(shipped.grpc_url, model_version=version) as client:
+        rankings = client.rank_many(GROUPS)
+        model = client.server_info().of_version(version)
+    assert {ranking.chat_format for ranking in rankings} == {form}
+    found = np.concatenate([ranking.rewards for ranking in rankings])
+    np.testing.assert_allclose(found, pytorchs(texts, max_tokens), atol=1e-4)
+    assert (model.usage.chat_format, model.usage.max_tokens) == (form, max_tokens)
+    assert model.source == str(SHIPPED)
+    for ranking in rankings:
+        real, with_line_break, _fish = ranking.rewards
+        assert real == with_line_break
+
+
+async def ranked(url: str) -> tuple[list[Ranking], dict[int, Ranking]]:
+    async with AsyncRewardClient(url, model_version=1) as client:
+        return await client.rank_many(GROUPS), {
+            index: one async for index, one in client.rank_each(GROUPS)
+        }
+
+
+def test_the_asyncio_client_reads_the_same_format(shipped: TritonServer) -> None:
+    rankings, each = asyncio.run(ranked(shipped.grpc_url))
+    for index, ranking in enumerate(rankings):
+        np.testing.assert_allclose(each[index].rewards, ranking.rewards, atol=1e-5)
+        assert each[index].chat_format == FORMATS["lines"]
+
+
+def test_a_wider_window_reads_what_the_cards_does_not(shipped: TritonServer) -> None:
+    text = "\n".join("\n".join(one.turns) for one in conversations()[:4])
+    assert len(Tokenizer(600).encode(text)) > 512
+    for version, max_tokens in ((1, 256), (2, 512)):
+        with RewardClient(shipped.grpc_url, model_version=version) as client:
+            scores = client.score([text])
+        assert scores.lengths.tolist() == [max_tokens]
+        np.testing.assert_allclose(scores.rewards, pytorchs([text], max_tokens), atol=1e-4)
+
+
+def test_a_served_checkpoint_that_names_no_format_refuses_messages(server: TritonServer) -> None:
+    with RewardClient(server.grpc_url) as client:
+        with pytest.raises(NoFormatError):
+            client.rank(*GROUPS[0])
+        chat_format = FORMATS["lines"]
+    with RewardClient(server.grpc_url, chat_format=chat_format) as client:
+        assert client.rank(*GROUPS[0]).chat_format == chat_format
+        assert client.server_info().models[0].usage.chat_format is None
+
+
+def test_the_servers_own_checks_read_the_wider_window(
+    shipped: TritonServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", f"--url={shipped.grpc_url}"]) == 0
+    _heading, *rows = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in rows][-1] == ["2", "512"]
