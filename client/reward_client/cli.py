@@ -22,7 +22,7 @@ from types import ModuleType
 
 from reward_contract.errors import RewardError
 
-PACKAGES = ("reward_client", "reward_export", "reward_serve", "reward_train")
+PACKAGES = ("reward_client", "reward_export", "reward_gateway", "reward_serve", "reward_train")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

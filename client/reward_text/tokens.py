@@ -176,6 +176,11 @@ class Tokenizer:
             shared = _ending(shared, self._room_for_context(len(row.ids) for row in own))
         return _encoded([self._joined(shared, row) for row in own], self.max_tokens)
 
+    def n_bytes(self, ids: Ids) -> int:
+        """Bytes of UTF-8 that tokens stand for; a character may begin in one and end in another."""
+        # the vocabulary is written with one printable character for each byte
+        return sum(len(self._bpe.id_to_token(int(token)) or "") for token in ids)
+
     def _last_tokens(self, texts: Sequence[str]) -> list[Row]:
         n_bytes = self._tail_bytes()
         starts = [self._cuts.tail_start(text, n_bytes) for text in texts]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("client", "export", "serve", "train", "bench")
+ROOMS = ("client", "export", "gateway", "serve", "train", "bench")
 FRAMEWORKS = {"torch", "transformers", "datasets", "onnx", "onnx_ir", "onnxruntime", "pytriton"}
 
 # of this project's packages
@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "client/reward_text": {"reward_contract"},
     "client/reward_client": {"reward_contract", "reward_text"},
     "export/reward_export": {"reward_contract", "reward_text"},
+    "gateway/reward_gateway": {"reward_contract", "reward_text", "reward_client"},
     "serve/reward_serve": {"reward_contract"},
     "train/reward_train": {"reward_contract", "reward_text", "reward_export"},
     # besides what their parent may

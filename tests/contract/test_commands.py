@@ -26,7 +26,7 @@ def options() -> Iterator[tuple[str, argparse.Action]]:
 
 
 def test_all_commands_are_found() -> None:
-    names = "score rank info http export rollback serve verify rows train evaluate"
+    names = "score rank info gateway export rollback serve verify rows train evaluate"
     assert sorted(COMMANDS) == sorted(names.split())
 
 

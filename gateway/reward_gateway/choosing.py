@@ -1,0 +1,107 @@
+"""The best of the candidates that were drawn."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reward_client import Ranking, RewardError
+from reward_contract.errors import NoFormatError
+from reward_gateway.service import Service
+from reward_gateway.settings import OnRewardFailure
+from reward_text import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A draw's choices, best first.
+
+    Attributes:
+        choices: with `reward` and `probability`, which are None where a choice has no text, and
+            `drawn`, its place among those drawn.
+        ranking: of their different texts; None where there is none.
+        why_not: the reason why it is not ranked; None if it is.
+    """
+
+    choices: Sequence[dict[str, Any]]
+    ranking: Ranking | None
+    why_not: str | None
+
+    def reaches(self, probability: float) -> bool:
+        """Whether the best is good enough; what is not ranked cannot be asked for more."""
+        return self.ranking is None or self.ranking.best_above(probability) is not None
+
+
+async def ranked(
+    service: Service,
+    context: Context,
+    choices: Sequence[dict[str, Any]],
+    on_failure: OnRewardFailure,
+) -> Ranked:
+    """The choices, best first; equal texts are scored once, and are neighbours.
+
+    A first choice that calls tools is the generator's decision, which a model of replies cannot
+    judge: it is answered as it came. Elsewhere choices without text come last.
+
+    Raises:
+        RewardError: there are no rewards, and that is to be told.
+    """
+    texts = [text_of(choice) for choice in choices]
+    if not choices or texts[0] is None:
+        return _as_drawn(choices, "tool_calls" if choices else "no_choices")
+    distinct = list(dict.fromkeys(text for text in texts if text is not None))
+    service.metrics.candidates.observe(len(distinct))
+    began = time.perf_counter()
+    try:
+        ranking = await service.client.rank(context, distinct)
+    except NoFormatError:
+        raise  # a gateway that is set up wrongly would never rank
+    except RewardError as error:
+        if on_failure == "error":
+            raise
+        return _as_drawn(choices, type(error).__name__)
+    service.metrics.ranking.observe(time.perf_counter() - began)
+    return Ranked(_ordered(choices, texts, ranking), ranking, None)
+
+
+def text_of(choice: Mapping[str, Any]) -> str | None:
+    """The reply in a choice of either kind; None if it calls tools or refuses."""
+    message = choice.get("message")
+    if isinstance(message, Mapping):
+        text = None if message.get("tool_calls") else message.get("content")
+    else:
+        text = choice.get("text")
+    return text if isinstance(text, str) else None
+
+
+def _ordered(
+    choices: Sequence[dict[str, Any]], texts: Sequence[str | None], ranking: Ranking
+) -> list[dict[str, Any]]:
+    places = {one.text: rank for rank, one in enumerate(ranking)}
+    last = len(places)
+    order = sorted(
+        range(len(choices)),
+        key=lambda i: last if (text := texts[i]) is None else places[text],
+    )
+    return [_marked(choices[i], i, _found(texts[i], places, ranking)) for i in order]
+
+
+def _found(
+    text: str | None, places: Mapping[str, int], ranking: Ranking
+) -> tuple[float | None, float | None]:
+    if text is None:
+        return None, None
+    one = ranking[places[text]]
+    return one.reward, one.probability
+
+
+def _as_drawn(choices: Sequence[dict[str, Any]], why_not: str) -> Ranked:
+    marked = [_marked(choice, place, (None, None)) for place, choice in enumerate(choices)]
+    return Ranked(marked, None, why_not)
+
+
+def _marked(
+    choice: dict[str, Any], drawn: int, found: tuple[float | None, float | None]
+) -> dict[str, Any]:
+    reward, probability = found
+    return {**choice, "reward": reward, "probability": probability, "drawn": drawn}

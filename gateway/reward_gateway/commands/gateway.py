@@ -1,0 +1,198 @@
+"""Answer over HTTP: reranking, best of N in front of a chat server, and a page to try it.
+
+Reranking speaks the protocols of Cohere, Jina, TEI and vLLM; /get_reward is OpenRLHF's. With
+--upstream, /v1/chat/completions and /v1/completions draw several candidates from that server and
+answer the best. The page at / shows rankings, and what of a conversation the model read.
+"""
+
+import argparse
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reward_client.aio import AsyncRewardClient
+from reward_client.arguments import add_connection, client_arguments
+from reward_client.connection import patient
+from reward_client.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from reward_gateway.settings import Settings
+
+EXTRA = "gateway"
+DRAINING_S = 30  # for what is on its way when told to stop
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `gpt2-reward gateway` takes."""
+    parser.add_argument("--host", default="127.0.0.1", help="Listen on this address.")
+    parser.add_argument("--port", type=int, default=5000, help="Listen on this port.")
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="Log requests in this form."
+    )
+    parser.add_argument(
+        "--patient",
+        action="store_true",
+        help="Wait for a reward server that is away until --timeout, as trainers want it; chats "
+        "are told at once.",
+    )
+    _add_limits(parser.add_argument_group("callers"))
+    _add_generator(parser.add_argument_group("best of N"))
+    add_connection(parser)
+
+
+def _add_limits(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--api-keys",
+        type=Path,
+        metavar="FILE",
+        help="Ask callers for one of the keys in this file, one a line. Without it, for one of "
+        "those in the variable GPT2_REWARD_API_KEYS, apart by commas, or for none.",
+    )
+    group.add_argument(
+        "--max-requests",
+        type=int,
+        default=256,
+        metavar="N",
+        help="Answer 429 to more requests than these at the same time.",
+    )
+    group.add_argument(
+        "--max-body-bytes",
+        type=int,
+        default=8 << 20,
+        metavar="BYTES",
+        help="Answer 413 to requests with a body above this.",
+    )
+    group.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="Let pages of this origin ask, such as https://chat.example. May be given several "
+        "times.",
+    )
+
+
+def _add_generator(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--upstream",
+        metavar="URL",
+        help="Draw candidates from the OpenAI-compatible server at this base URL, such as "
+        "http://generator:8000/v1.",
+    )
+    group.add_argument(
+        "--upstream-key-env",
+        metavar="VARIABLE",
+        help="Show that server the key in this environment variable. Without it, callers' own keys "
+        "are passed on unless this gateway has keys itself.",
+    )
+    group.add_argument(
+        "--n", type=int, default=4, metavar="N", help="Draw this many candidates for a request."
+    )
+    group.add_argument(
+        "--drawing",
+        choices=("auto", "n", "parallel"),
+        default="auto",
+        help="Ask for candidates by the server's own n, by parallel requests, or by n and, where "
+        "it gives fewer, by requests.",
+    )
+    group.add_argument(
+        "--sampling",
+        choices=("chai",),
+        help="Sample with these parameters where a request names none: chai has those of the "
+        "reward model's card.",
+    )
+    group.add_argument(
+        "--min-probability",
+        type=float,
+        metavar="P",
+        help="Draw a second time if no candidate's probability of acceptance reaches this.",
+    )
+    group.add_argument(
+        "--time-budget",
+        type=float,
+        metavar="SECONDS",
+        help="Rank what has come after this time. Candidates are drawn by parallel requests then.",
+    )
+    group.add_argument(
+        "--on-reward-failure",
+        choices=("first", "error"),
+        default="first",
+        help="Answer the first candidate, marked and counted, or an error, where no reward comes.",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    import uvicorn  # noqa: PLC0415  # an extra
+
+    from reward_gateway.app import create_app  # noqa: PLC0415  # the same
+    from reward_gateway.logs import set_up  # noqa: PLC0415  # the same
+
+    set_up(arguments.log_format)
+    settings, given = _settings(arguments), client_arguments(arguments)
+    if arguments.patient:
+        given = replace(given, connection=patient(given.connection))
+
+    def make_client() -> AsyncRewardClient:
+        return given.client(AsyncRewardClient)
+
+    if arguments.host not in ("127.0.0.1", "localhost", "::1") and not settings.api_keys:
+        logging.getLogger("reward_gateway").warning(
+            "anybody who reaches %s:%d may ask; --api-keys closes that",
+            arguments.host,
+            arguments.port,
+        )
+    uvicorn.run(
+        create_app(make_client, settings),
+        host=arguments.host,
+        port=arguments.port,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=DRAINING_S,
+    )
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> "Settings":
+    from reward_gateway.settings import SAMPLING, Choosing, Settings  # noqa: PLC0415  # for --help
+
+    choosing = Choosing(
+        n=arguments.n,
+        drawing=arguments.drawing,
+        sampling=SAMPLING[arguments.sampling] if arguments.sampling else {},
+        min_probability=arguments.min_probability,
+        time_budget_s=arguments.time_budget,
+        on_reward_failure=arguments.on_reward_failure,
+    )
+    return Settings(
+        upstream=arguments.upstream,
+        upstream_key=_variable(arguments.upstream_key_env),
+        choosing=choosing,
+        timeout_s=arguments.timeout,
+        api_keys=_keys(arguments.api_keys),
+        max_body_bytes=arguments.max_body_bytes,
+        max_requests=arguments.max_requests,
+        cors_origins=tuple(arguments.cors_origin),
+    )
+
+
+def _variable(name: str | None) -> str | None:
+    if name is not None and name not in os.environ:
+        raise InvalidInputError(f"--upstream-key-env: there is no environment variable {name!r}")
+    return None if name is None else os.environ[name]
+
+
+def _keys(file: Path | None) -> frozenset[str]:
+    if file is None:
+        found = os.environ.get("GPT2_REWARD_API_KEYS", "").split(",")
+    else:
+        try:
+            found = file.read_text("utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(f"--api-keys: {error}") from error
+    keys = frozenset(filter(None, map(str.strip, found)))
+    if file is not None and not keys:
+        raise InvalidInputError(f"--api-keys: there is no key in {file}")
+    return keys

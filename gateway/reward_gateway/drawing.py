@@ -1,0 +1,152 @@
+"""Candidates from a generator that speaks OpenAI's protocol."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from reward_gateway.errors import BAD_GATEWAY, GatewayError
+from reward_gateway.service import Service
+from reward_gateway.settings import Choosing
+
+PASSED_ON = ("retry-after", "x-request-id")
+ERRORS = range(400, 600)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a generator answered.
+
+    Attributes:
+        answer: its first answer without the choices.
+        choices: candidates in OpenAI's form, in the order drawn.
+        usage: tokens of all its answers together; empty where it counts none.
+    """
+
+    answer: Mapping[str, Any]
+    choices: Sequence[dict[str, Any]]
+    usage: Mapping[str, int]
+
+
+class UpstreamError(GatewayError):
+    """The generator's own refusal, which its callers get as it is.
+
+    Args:
+        status: of HTTP.
+        body: of the answer.
+        headers: that concern the caller.
+    """
+
+    def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        super().__init__(status, f"the generator answered {status}", "UpstreamError")
+        self.body = body
+        self._headers = {name: headers[name] for name in PASSED_ON if name in headers}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Besides the body."""
+        return self._headers
+
+
+class Generator:
+    """Draws candidates for one request.
+
+    Args:
+        service: with the client of HTTP.
+        path: such as `chat/completions`.
+        headers: to send, with the caller's key or the gateway's.
+    """
+
+    def __init__(self, service: Service, path: str, headers: Mapping[str, str]) -> None:
+        self._http = service.http
+        self._url = f"{str(service.settings.upstream).rstrip('/')}/{path}"
+        self._headers = headers
+
+    async def draw(self, body: Mapping[str, Any], choosing: Choosing) -> Drawn:
+        """N candidates, or as many as there are within the time.
+
+        Raises:
+            UpstreamError: it refused, and nothing came.
+            GatewayError: it cannot be reached, or answers what is none.
+        """
+        if choosing.time_budget_s is not None or choosing.drawing == "parallel":
+            return await self._parallel(body, choosing.n, choosing.time_budget_s)
+        try:
+            drawn = await self._ask({**body, "n": choosing.n})
+        except UpstreamError as error:
+            if choosing.drawing == "n" or error.status not in (400, 422):
+                raise
+            return await self._parallel(body, choosing.n, None)  # it may have no `n`
+        missing = choosing.n - len(drawn.choices)
+        if missing <= 0 or choosing.drawing == "n":
+            return drawn
+        return _together([drawn, await self._parallel(body, missing, None)])
+
+    async def _parallel(self, body: Mapping[str, Any], n: int, budget_s: float | None) -> Drawn:
+        """One candidate a request; those that fail are missed as long as one comes."""
+        one = {name: value for name, value in body.items() if name != "n"}
+        seed = body.get("seed")
+        bodies = [one | ({"seed": seed + i} if isinstance(seed, int) else {}) for i in range(n)]
+        tasks = [asyncio.ensure_future(self._ask(each)) for each in bodies]
+        try:
+            _, waiting = await asyncio.wait(tasks, timeout=budget_s)
+            while waiting and not any(map(_has_come, tasks)):
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            come = [task.result() for task in tasks if _has_come(task)]
+            if not come:
+                await tasks[0]  # raises
+            return _together(come)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask(self, body: Mapping[str, Any]) -> Drawn:
+        try:
+            response = await self._http.post(
+                self._url, content=json.dumps(body).encode(), headers=dict(self._headers)
+            )
+        except httpx.TimeoutException as error:
+            raise GatewayError(
+                504, "the generator did not answer in time", "UpstreamTimeout"
+            ) from error
+        except httpx.HTTPError as error:
+            message = f"the generator cannot be asked: {type(error).__name__}"
+            raise GatewayError(BAD_GATEWAY, message, "UpstreamUnavailable") from error
+        if response.status_code in ERRORS:
+            raise UpstreamError(response.status_code, response.content, response.headers)
+        return _read(response)
+
+
+def _has_come(task: "asyncio.Task[Drawn]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _read(response: httpx.Response) -> Drawn:
+    try:
+        answer = response.json()
+        choices = [{**choice} for choice in answer.pop("choices")]
+        usage = {**(answer.pop("usage", None) or {})}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise GatewayError(
+            BAD_GATEWAY, "the generator's answer is not in OpenAI's form", "UpstreamError"
+        ) from error
+    return Drawn(answer, choices, usage)
+
+
+def _together(drawn: Sequence[Drawn]) -> Drawn:
+    usage: dict[str, int] = {}
+    for one in drawn:
+        for name, value in one.usage.items():
+            if isinstance(value, int):
+                usage[name] = usage.get(name, 0) + value
+    choices = [choice for one in drawn for choice in one.choices]
+    return Drawn(drawn[0].answer, choices, usage)
+
+
+def joined(first: Drawn, second: Drawn) -> Drawn:
+    """Two draws for the same request as one."""
+    return _together([first, second])

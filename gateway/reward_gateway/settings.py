@@ -1,0 +1,82 @@
+"""What a gateway is told once, at its start."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from reward_contract import MODEL_NAME
+
+OnRewardFailure: TypeAlias = Literal["first", "error"]
+"""What a caller gets when no reward comes: the first candidate, or an error."""
+
+Drawing: TypeAlias = Literal["auto", "n", "parallel"]
+"""How N candidates are asked for: by the generator's own `n`, or by N requests at once; `auto`
+asks by `n`, and for what is missing by requests."""
+
+SAMPLING: dict[str, Mapping[str, object]] = {
+    "chai": {
+        "temperature": 0.72,
+        "top_p": 0.725,
+        "repetition_penalty": 1.13125,
+        "max_tokens": 64,
+        "stop": ["\n"],
+    }
+}
+"""Sampling parameters by the name of the preset, as the reward model's card has them.
+
+Source: the card's generation example (token 198, where it stops, is the line break). Its `top_k` of
+0 means none, as generators do where it is not given.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """How the best of several candidates is found.
+
+    Attributes:
+        n: candidates that are drawn for a request.
+        drawing: how they are asked for.
+        sampling: parameters that a request has unless it names its own.
+        min_probability: draw a second time if no candidate's probability of acceptance reaches
+            it; None never does.
+        time_budget_s: rank what has come after this many seconds; None waits for all. Candidates
+            are asked for one by one then, whatever `drawing`.
+        on_reward_failure: what a caller gets when no reward comes.
+    """
+
+    n: int = 4
+    drawing: Drawing = "auto"
+    sampling: Mapping[str, object] = field(default_factory=dict)
+    min_probability: float | None = None
+    time_budget_s: float | None = None
+    on_reward_failure: OnRewardFailure = "first"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a gateway is told once, at its start.
+
+    Attributes:
+        model: name of the reward model.
+        upstream: base URL of the generator, such as `http://generator:8000/v1`; None without one.
+        upstream_key: sent to it instead of what the caller sent; None passes the caller's on, or
+            none where `api_keys` are the gateway's own.
+        choosing: of candidates, unless a request wants otherwise.
+        max_n: the most candidates that a request may want.
+        timeout_s: seconds until a request is answered with 504.
+        api_keys: one of which a caller has to show; empty asks for none.
+        max_body_bytes: of a request.
+        max_requests: at the same time; more are answered with 429.
+        cors_origins: pages of these origins may ask.
+    """
+
+    model: str = MODEL_NAME
+    upstream: str | None = None
+    upstream_key: str | None = field(default=None, repr=False)
+    choosing: Choosing = field(default_factory=Choosing)
+    max_n: int = 64
+    timeout_s: float = 60.0
+    api_keys: frozenset[str] = field(default=frozenset(), repr=False)
+    max_body_bytes: int = 8 << 20
+    max_requests: int = 256
+    cors_origins: tuple[str, ...] = ()
