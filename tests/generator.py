@@ -8,7 +8,6 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-
 Respond = Callable[[BaseHTTPRequestHandler, dict[str, Any], int], bool]
 
 
