@@ -167,7 +167,7 @@ class Scores:
         n_truncated: rows that lost their beginning, being longer than the model reads.
         lengths: int [n], real tokens of each row.
         is_truncated: bool [n], whether each row lost its beginning. How many tokens it lost is
-            not known: what the model cannot see is not tokenised.
+            not known: what the model cannot see is not tokenised. `Tokenizer.n_tokens` counts.
         model: what the server says of that version; None where nobody was asked.
     """
 

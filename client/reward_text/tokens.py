@@ -176,6 +176,18 @@ class Tokenizer:
             shared = _ending(shared, self._room_for_context(len(row.ids) for row in own))
         return _encoded([self._joined(shared, row) for row in own], self.max_tokens)
 
+    def n_tokens(self, text: str) -> int:
+        """Tokens of a whole text, also of what the model does not read.
+
+        It costs what the whole text does, which no call otherwise pays: a candidate lost
+        `n_tokens(context + candidate) - RankedCandidate.n_tokens` of them.
+
+        Raises:
+            InvalidInputError: as `encode`.
+        """
+        check_texts([text])
+        return len(self._encode([text])[0].ids)
+
     def n_bytes(self, ids: Ids) -> int:
         """Bytes of UTF-8 that tokens stand for; a character may begin in one and end in another."""
         # the vocabulary is written with one printable character for each byte

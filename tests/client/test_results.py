@@ -52,6 +52,7 @@ def test_tokens_and_truncation_are_told_of_each_candidate(client: RewardClient) 
     by_index = sorted(ranking, key=lambda one: one.index)
     assert [one.n_tokens for one in by_index] == [2, 256, 3]
     assert [one.is_truncated for one in by_index] == [False, True, False]
+    assert [Tokenizer().n_tokens("Hi" + one.text) for one in by_index] == [2, 302, 3]
     scores = client.score([LONG, "Hi"])
     assert scores.lengths.tolist() == [256, 1]
     assert scores.is_truncated.tolist() == [True, False]
