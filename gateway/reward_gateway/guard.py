@@ -16,7 +16,12 @@ from reward_gateway.settings import Settings
 ERRORS_FROM = 400
 LOG = logging.getLogger("reward_gateway")
 
-OPEN = frozenset({"/", "/healthz", "/readyz", "/health", "/metrics", "/docs", "/openapi.json"})
+OPEN = frozenset(
+    {
+        *("/healthz", "/readyz", "/health", "/metrics"),
+        *("/", "/playground/setup", "/docs", "/openapi.json"),
+    }
+)
 """Paths that need no key and are answered however many requests there are."""
 
 Scope: TypeAlias = MutableMapping[str, Any]

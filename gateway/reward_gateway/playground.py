@@ -35,6 +35,12 @@ async def page() -> FileResponse:
     return FileResponse(PAGE, headers={"content-security-policy": POLICY})
 
 
+@router.get("/playground/setup")
+async def setup(request: Request) -> dict[str, bool]:
+    """What the page can offer."""
+    return {"has_generator": request.state.service.settings.upstream is not None}
+
+
 @router.post("/playground/rank")
 async def show(asked: ShowRequest, request: Request) -> dict[str, Any]:
     """The candidates ranked under both truncation policies, and what of the context was read."""
@@ -61,7 +67,6 @@ def _model(service: Service, ranking: Ranking, usage: Usage) -> dict[str, Any]:
         "identity": ranking.model.identity if ranking.model else None,
         "chat_format": ranking.chat_format.name if ranking.chat_format else None,
         "max_tokens": usage.max_tokens,
-        "has_generator": service.settings.upstream is not None,
     }
 
 
