@@ -13,6 +13,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from promtool import promtool
 
 from reward_client import RewardClient
 from reward_serve.security import CONTROL, HEADER
@@ -174,20 +175,8 @@ def test_kserves_pod_follows_the_schema_and_its_namespace() -> None:
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-def promtool(*arguments: str | Path) -> str:
-    """What promtool says about files it has to accept."""
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("no promtool here; Debian's package prometheus has it")
-    done = subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_prometheus_takes_its_files() -> None:
-    assert "6 rules found" in promtool("check", "config", PROMETHEUS / "prometheus.yml")
+    assert "10 rules found" in promtool("check", "config", PROMETHEUS / "prometheus.yml")
 
 
 def test_prometheus_takes_its_file_for_clusters(tmp_path: Path) -> None:
@@ -198,7 +187,7 @@ def test_prometheus_takes_its_file_for_clusters(tmp_path: Path) -> None:
     assert discovery["namespaces"]["names"] == [read(BASE / "kustomization.yaml")["namespace"]]
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
     shutil.copy(RULES, tmp_path)
-    assert "6 rules found" in promtool("check", "config", tmp_path / "prometheus.yml")
+    assert "10 rules found" in promtool("check", "config", tmp_path / "prometheus.yml")
     compose = read(PROMETHEUS / "prometheus.yml")["scrape_configs"]
     assert [job["job_name"]] == [other["job_name"] for other in compose], "which alerts ask for"
     spec = read(BASE / "deployment.yaml")["spec"]["template"]["spec"]
@@ -214,7 +203,7 @@ def test_every_alert_says_what_to_do() -> None:
     operations = (DEPLOY.parent / "docs" / "operations.md").read_text()
     rules = [rule for group in read(RULES)["groups"] for rule in group["rules"]]
     alerts = [rule["alert"] for rule in rules if "alert" in rule]
-    assert len(alerts) == 5
+    assert len(alerts) == 9
     assert [alert for alert in alerts if alert not in operations] == []
 
 
