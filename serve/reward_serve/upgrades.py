@@ -107,8 +107,10 @@ class Upgrades:
         return True
 
     def _kill_processes_of(self, version: Version) -> None:
+        alone = [*self._loads.begun] == [version]  # then a process without a name is its own
         for pid, child in children(self._server).items():
-            if child.serves is not None and self._version_of(child) == version:
+            named = child.serves is not None or alone
+            if named and self._version_of(child) == version and not child.is_dead:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
