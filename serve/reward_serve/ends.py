@@ -35,6 +35,10 @@ class OutOfMemory:
         before, self._seen = self._seen, self._kills()
         return self._seen > before
 
+    def explain(self, end: str) -> str:
+        """How a process ended, and whether that was for memory."""
+        return f"{end}: out of memory" if self.happened() else end
+
     def _kills(self) -> int:
         lines = (line for file in self._files for line in _lines(file))
         return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

@@ -78,6 +78,7 @@ def arguments(
     for service, port in (("grpc", ports.grpc), ("http", ports.http), ("metrics", ports.metrics)):
         yield f"--{service}-address={options.host}"
         yield f"--{service}-port={port}"
+    yield "--metrics-config=summary_latencies=true"  # percentiles: means hide what is slow
     yield from options.all_triton_options
 
 

@@ -1,7 +1,10 @@
 """Finds the reason in a tritonserver's log, and follows it while it grows."""
 
+import contextlib
 import os
 import re
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,16 +27,12 @@ _NOISY_PLACES = frozenset(
 )
 _TRACEBACK = r"\n\nAt:"  # Triton prints a Python error's traceback behind it, escaped, in one line
 _NO_REASON = re.compile(r"[IW]\d{4} |[+|]")  # information, and the borders of tables
-_LOAD = re.compile(
-    r"""\bloading:\ (?P<begun>[\w.-]+):(?P<number>\d+)"$
-    |successfully\ loaded\ '(?P<loaded>[\w.-]+)'
-    |failed\ to\ load\ '(?P<failed>[\w.-]+)'\ version\ (?P<version>\d+)""",
-    re.MULTILINE | re.VERBOSE,
-)
 MOST = 5
 POLL_S = 0.1
 MAX_LOG_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
+KEPT = "gpt2-reward-"  # what the names of kept logs begin with
+MOST_KEPT = 10
 
 
 def reasons(log: str) -> tuple[str, ...]:
@@ -53,30 +52,6 @@ def reasons(log: str) -> tuple[str, ...]:
     return tuple(line for line in lines if line)[-MOST:]
 
 
-def failed_loads(log: str) -> list[tuple[str, int]]:
-    """Models and versions that Triton could not load, and has not begun to load again since."""
-    failed: dict[tuple[str, int], None] = {}
-    for load in _LOAD.finditer(log):
-        if load["failed"]:
-            failed[load["failed"], int(load["version"])] = None
-        elif load["begun"]:
-            failed.pop((load["begun"], int(load["number"])), None)
-    return [*failed]
-
-
-def unfinished_loads(log: str) -> list[tuple[str, int]]:
-    """Models and versions that Triton began to load and has not finished with, in order."""
-    begun: dict[tuple[str, int], None] = {}
-    for load in _LOAD.finditer(log):
-        if load["begun"]:
-            begun[load["begun"], int(load["number"])] = None
-        elif load["loaded"]:
-            begun = {one: None for one in begun if one[0] != load["loaded"]}
-        else:
-            begun.pop((load["failed"], int(load["version"])), None)
-    return [*begun]
-
-
 def bound(log: Path) -> None:
     """Cut a log that has grown beyond `MAX_LOG_BYTES` to its end, and keep the rest as `.1`."""
     if log.stat().st_size <= MAX_LOG_BYTES:
@@ -87,6 +62,24 @@ def bound(log: Path) -> None:
         while block := source.read(BLOCK_BYTES):
             kept.write(block)
     os.truncate(log, 0)
+
+
+def keep(log: Path) -> Path:
+    """Copy a log to where it outlives its server, and remove the oldest of those kept so.
+
+    A server that fails again and again, for days, must not fill the disk.
+    """
+    with tempfile.NamedTemporaryFile(prefix=KEPT, suffix=".log", delete=False) as new:
+        kept = Path(new.name)
+    shutil.copyfile(log, kept)
+    ages = {}
+    for file in kept.parent.glob(f"{KEPT}*.log"):
+        with contextlib.suppress(FileNotFoundError):  # another server removes them too
+            ages[file] = file.stat().st_mtime_ns
+    for old in sorted(ages, key=ages.__getitem__)[:-MOST_KEPT]:
+        with contextlib.suppress(PermissionError):  # another user's
+            old.unlink(missing_ok=True)
+    return kept
 
 
 def follow(log: Path, to: BinaryIO, ended: threading.Event) -> None:

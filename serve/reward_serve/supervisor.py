@@ -127,7 +127,7 @@ class Supervisor:
         A server that never became ready is not tried again as it is.
         """
         self._failures += 1
-        put = self.server.put_away_failed(error.log)
+        put = self.server.put_away_failed()
         hopeless = isinstance(error, StartError) and not self.health.has_been_ready and not put
         if hopeless or self._failures > self.restarts.limit:
             self.health.mark_away(first_line(error))

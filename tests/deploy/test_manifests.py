@@ -1,11 +1,11 @@
 """Manifests against Kubernetes' schemas, rules against promtool, metric names against a server."""
 
-import copy
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,12 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from promtool import promtool
+from rendering import find, rendered, restricted_faults
 
 from reward_client import RewardClient
+from reward_contract import MODEL_NAME
+from reward_serve.health import Health
 from reward_serve.security import CONTROL, HEADER
 from reward_serve.server import TritonServer
 
@@ -28,79 +32,159 @@ RESTRICTED = [  # all but the key
     f"--grpc-restricted-protocol={CONTROL}:{HEADER}",
     f"--http-restricted-api={CONTROL}:{HEADER}",
 ]
-METRIC = re.compile(r"\bnv_[a-z0-9_]+")
+METRIC = re.compile(r"\b(?:nv|gpt2_reward)_[a-z0-9_]+")
 
 
 def read(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
 
-def resources() -> list[Path]:
-    return [BASE / name for name in read(BASE / "kustomization.yaml")["resources"]]
+OURS = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}  # of operators: no part of Kubernetes
+COMPONENTS = ("monitoring", "keda", "object-storage")
+JOBS = [*(DEPLOY / "kubernetes" / "delivery").iterdir()]
 
 
-@pytest.mark.parametrize("path", resources(), ids=lambda path: path.stem)
-def test_base_resources_follow_kubernetes_schemas(path: Path) -> None:
-    kubernetes_validate.validate(read(path), KUBERNETES, strict=True)
+@pytest.fixture(params=["base", "gpu"])
+def overlay(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize("components", [(), *((name,) for name in COMPONENTS), COMPONENTS])
+def test_what_kustomize_renders_follows_kubernetes_schemas(
+    overlay: str, components: tuple[str, ...], tmp_path: Path
+) -> None:
+    for item in rendered(tmp_path, overlay, components):
+        assert item["kind"] == "Namespace" or item["metadata"]["namespace"] == "gpt2-reward"
+        if item["kind"] not in OURS:
+            kubernetes_validate.validate(item, KUBERNETES, strict=True)
 
 
 def test_no_manifest_is_left_out() -> None:
-    listed = {path.name for path in resources()} | {"kustomization.yaml"}
-    assert {path.name for path in BASE.iterdir()} == listed
+    for folder in (BASE, *(DEPLOY / "kubernetes" / "components").iterdir()):
+        kustomization = read(folder / "kustomization.yaml")
+        patches = [patch.get("path") for patch in kustomization.get("patches", [])]
+        listed = {*kustomization.get("resources", []), *patches, "kustomization.yaml"} - {None}
+        assert {path.name for path in folder.iterdir()} == listed
 
 
-def merged(base: Any, patch: Any) -> Any:
-    """A strategic merge as kustomize does it: containers by name, other lists replaced."""
-    if isinstance(base, dict) and isinstance(patch, dict):
-        keys = dict.fromkeys([*base, *patch])
-        return {
-            key: merged(base[key], patch[key])
-            if key in base and key in patch
-            else copy.deepcopy(patch.get(key, base.get(key)))
-            for key in keys
-        }
-    if isinstance(base, list) and all(isinstance(item, dict) and "image" in item for item in patch):
-        patches = {item["name"]: item for item in patch}
-        assert patches.keys() <= {item["name"] for item in base}, "a patch of no container"
-        return [merged(item, patches.get(item["name"], {})) for item in base]
-    return copy.deepcopy(patch)
+@pytest.mark.parametrize("components", [(), ("object-storage",)])
+def test_the_namespace_admits_every_pod(
+    overlay: str, components: tuple[str, ...], tmp_path: Path
+) -> None:
+    objects = rendered(tmp_path, overlay, components)
+    labels = find(objects, "Namespace")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    pod = find(objects, "Deployment")["spec"]["template"]["spec"]
+    assert [*restricted_faults(pod)] == []
+    assert not pod["automountServiceAccountToken"]
+    for container in (*pod.get("initContainers", []), *pod["containers"]):
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+    del pod["containers"][0]["securityContext"]["capabilities"]
+    assert [*restricted_faults(pod)] == ["triton keeps capabilities"]
 
 
-def test_the_gpu_overlay_gives_a_deployment_with_one_gpu_a_replica() -> None:
-    assert read(GPU / "kustomization.yaml")["resources"] == ["../base"]
-    deployment = merged(read(BASE / "deployment.yaml"), read(GPU / "deployment.yaml"))
-    kubernetes_validate.validate(deployment, KUBERNETES, strict=True)
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert container["image"] == read(DEPLOY / "compose.yaml")["services"]["triton"]["image"]
-    assert container["volumeMounts"], "the base's own are kept"
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_jobs_follow_the_schema_and_their_namespace(path: Path) -> None:
+    job = read(path)
+    kubernetes_validate.validate(job, KUBERNETES, strict=True)
+    assert [*restricted_faults(job["spec"]["template"]["spec"])] == []
 
 
-def test_pods_run_without_privileges() -> None:
-    spec = read(BASE / "deployment.yaml")["spec"]["template"]["spec"]
-    (container,) = spec["containers"]
-    assert spec["securityContext"]["runAsNonRoot"]
-    assert not spec["automountServiceAccountToken"]
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    models = next(mount for mount in container["volumeMounts"] if mount["name"] == "models")
-    assert models["readOnly"]
+def test_the_autoscaler_alone_says_how_many_replicas_there_are(tmp_path: Path) -> None:
+    objects = rendered(tmp_path, "base")
+    target = find(objects, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    deployment = find(objects, "Deployment")
+    assert target["name"] == deployment["metadata"]["name"]
+    assert "replicas" not in deployment["spec"]
+    objects = rendered(tmp_path, "base", ("keda",))
+    assert "HorizontalPodAutoscaler" not in {item["kind"] for item in objects}
+    assert find(objects, "ScaledObject")["spec"]["scaleTargetRef"]["name"] == target["name"]
 
 
-def test_everything_selects_the_same_pods() -> None:
-    labels = read(BASE / "deployment.yaml")["spec"]["template"]["metadata"]["labels"]
+def test_a_rollout_needs_a_spare_gpu_nowhere(tmp_path: Path) -> None:
+    deployment = find(rendered(tmp_path, "gpu"), "Deployment")["spec"]
+    assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+    triton, verify = deployment["template"]["spec"]["containers"]
+    assert triton["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert triton["image"] == read(DEPLOY / "compose.yaml")["services"]["triton"]["image"]
+    assert triton["volumeMounts"], "the base's own are kept"
+    assert "nvidia.com/gpu" not in verify["resources"]["limits"]
+
+
+def test_probes_ask_for_golden_rows(tmp_path: Path) -> None:
+    (triton,) = find(rendered(tmp_path, "base"), "Deployment")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert triton["readinessProbe"]["httpGet"] == {"path": "/ready", "port": "health"}
+    gpu = find(rendered(tmp_path, "gpu"), "Deployment")["spec"]["template"]["spec"]
+    triton, verify = gpu["containers"]
+    assert "health" not in {port["name"] for port in triton["ports"]}
+    assert verify["readinessProbe"]["exec"]["command"][:2] == ["gpt2-reward", "verify"]
+
+
+def test_files_are_there_before_they_are_verified(tmp_path: Path) -> None:
+    for name in ("base", "gpu"):
+        objects = rendered(tmp_path, name, ("object-storage",))
+        pod = find(objects, "Deployment")["spec"]["template"]["spec"]
+        assert [step["name"] for step in pod["initContainers"]] == ["download", "verify-files"]
+        models = next(volume for volume in pod["volumes"] if volume["name"] == "models")
+        assert models.keys() == {"name", "emptyDir"}
+        assert "PersistentVolumeClaim" not in {item["kind"] for item in objects}
+
+
+def test_everything_selects_the_same_pods(tmp_path: Path) -> None:
+    objects = rendered(tmp_path, "base")
+    pods = find(objects, "Deployment")["spec"]
+    labels = pods["template"]["metadata"]["labels"]
+    spread = pods["template"]["spec"]["topologySpreadConstraints"]
     selectors = [
-        read(BASE / "deployment.yaml")["spec"]["selector"]["matchLabels"],
-        read(BASE / "service.yaml")["spec"]["selector"],
-        read(BASE / "pdb.yaml")["spec"]["selector"]["matchLabels"],
-        read(BASE / "networkpolicy.yaml")["spec"]["podSelector"]["matchLabels"],
+        pods["selector"]["matchLabels"],
+        find(objects, "Service")["spec"]["selector"],
+        find(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        find(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        *(constraint["labelSelector"]["matchLabels"] for constraint in spread),
     ]
     assert all(selector == labels for selector in selectors)
-    target = read(BASE / "hpa.yaml")["spec"]["scaleTargetRef"]
-    assert target["name"] == read(BASE / "deployment.yaml")["metadata"]["name"]
+    assert [constraint["topologyKey"] for constraint in spread] == [
+        "topology.kubernetes.io/zone",
+        "kubernetes.io/hostname",
+    ]
+    assert find(objects, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    monitor = find(rendered(tmp_path, "base", ("monitoring",)), "ServiceMonitor")
+    service = find(objects, "Service")
+    assert monitor["spec"]["selector"]["matchLabels"] == service["metadata"]["labels"]
+    ports = {port["name"] for port in service["spec"]["ports"]}
+    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+
+
+def test_the_operators_rules_are_the_same() -> None:
+    rule = read(DEPLOY / "kubernetes" / "components" / "monitoring" / "prometheusrule.yaml")
+    assert rule["spec"] == read(RULES)
+
+
+def test_downloaded_versions_are_published_by_a_rename_once_they_are_right(
+    repository: Path, tmp_path: Path
+) -> None:
+    served, incoming = tmp_path / "repository" / MODEL_NAME, tmp_path / "incoming"
+    shutil.copytree(repository, served / ".incoming")
+    shutil.copytree(served / ".incoming" / MODEL_NAME / "1", served / "1")
+    (served / "1" / "kept").touch()
+    shutil.copytree(served / "1", served / ".incoming" / MODEL_NAME / "2")
+    shutil.copytree(served / ".incoming", incoming)
+    container = read(DEPLOY / "kubernetes" / "delivery" / "download.yaml")["spec"]["template"][
+        "spec"
+    ]["containers"][0]
+    words = [*container["command"], *container["args"]]
+    env = {**os.environ, "MODELS": str(tmp_path)}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    damaged = served / ".incoming" / MODEL_NAME / "2" / "model.onnx"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert subprocess.run(words, env=env, check=False, capture_output=True).returncode != 0
+    assert not (served / "2").exists()
+    shutil.copytree(incoming, served / ".incoming", dirs_exist_ok=True)  # the job's second try
+    subprocess.run(words, env=env, check=True)
+    assert sorted(path.name for path in served.iterdir()) == ["1", "2", "config.pbtxt"]
+    assert (served / "1" / "kept").exists(), "a version is never replaced"
 
 
 def test_a_pod_that_ends_has_time_for_requests_in_flight() -> None:
@@ -162,23 +246,23 @@ def test_kserves_pod_follows_the_schema_and_its_namespace() -> None:
     predictor = read(DEPLOY / "kserve" / "inferenceservice.yaml")["spec"]["predictor"]
     of_kserve = {"modelFormat", "protocolVersion", "storageUri", "runtimeVersion"}
     container = {key: value for key, value in predictor["model"].items() if key not in of_kserve}
+    of_pods = predictor.keys() - {"model", "minReplicas", "maxReplicas"}
     spec = {
         "containers": [{"name": "kserve-container", "image": "triton", **container}],
-        "securityContext": predictor["securityContext"],
+        **{key: predictor[key] for key in of_pods},
     }
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "kserve"}, "spec": spec}
     kubernetes_validate.validate(pod, KUBERNETES, strict=True)
     resources = container["resources"]
     assert float(resources["requests"]["cpu"]) <= float(resources["limits"]["cpu"])
-    # the namespace's profile asks for it, and KServe's runtime does not give it
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert [*restricted_faults(spec)] == []
+    kubernetes_validate.validate(read(DEPLOY / "kserve" / "service.yaml"), KUBERNETES, strict=True)
 
 
-def promtool(*arguments: str | Path) -> str:
-    """What promtool says about files it has to accept."""
-    program = shutil.which("promtool")
+def amtool(*arguments: str | Path) -> str:
+    program = shutil.which("amtool")
     if program is None:
-        pytest.skip("no promtool here; Debian's package prometheus has it")
+        pytest.skip("no amtool here; Debian's package prometheus-alertmanager has it")
     done = subprocess.run(
         [program, *map(str, arguments)], capture_output=True, text=True, check=False
     )
@@ -186,24 +270,37 @@ def promtool(*arguments: str | Path) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize(("severity", "receiver"), [("page", "pages"), ("ticket", "tickets")])
+def test_alertmanager_takes_its_file_and_tells_whom_it_should(severity: str, receiver: str) -> None:
+    file = PROMETHEUS / "alertmanager.yml"
+    assert "SUCCESS" in amtool("check-config", file)
+    told = amtool("config", "routes", "test", f"--config.file={file}", f"severity={severity}")
+    assert told.strip() == receiver
+    rules = [rule for group in read(RULES)["groups"] for rule in group["rules"]]
+    severities = {rule["labels"]["severity"] for rule in rules if "alert" in rule}
+    assert severities == {"page", "ticket"}
+
+
 def test_prometheus_takes_its_files() -> None:
-    assert "6 rules found" in promtool("check", "config", PROMETHEUS / "prometheus.yml")
+    assert "10 rules found" in promtool("check", "config", PROMETHEUS / "prometheus.yml")
 
 
 def test_prometheus_takes_its_file_for_clusters(tmp_path: Path) -> None:
     config = read(PROMETHEUS / "kubernetes.yml")
-    (job,) = config["scrape_configs"]
-    # Debian's Prometheus is built without Kubernetes' discovery: all but that is checked
-    (discovery,) = job.pop("kubernetes_sd_configs")
-    assert discovery["namespaces"]["names"] == [read(BASE / "kustomization.yaml")["namespace"]]
+    job, launcher = config["scrape_configs"]
+    for each in (job, launcher):
+        # Debian's Prometheus is built without Kubernetes' discovery: all but that is checked
+        (discovery,) = each.pop("kubernetes_sd_configs")
+        assert discovery["namespaces"]["names"] == [read(BASE / "kustomization.yaml")["namespace"]]
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
     shutil.copy(RULES, tmp_path)
-    assert "6 rules found" in promtool("check", "config", tmp_path / "prometheus.yml")
+    assert "10 rules found" in promtool("check", "config", tmp_path / "prometheus.yml")
     compose = read(PROMETHEUS / "prometheus.yml")["scrape_configs"]
     assert [job["job_name"]] == [other["job_name"] for other in compose], "which alerts ask for"
     spec = read(BASE / "deployment.yaml")["spec"]["template"]["spec"]
     names = [port["name"] for port in spec["containers"][0]["ports"]]
     assert job["relabel_configs"][0]["regex"] in names
+    assert launcher["relabel_configs"][0]["regex"] in names
 
 
 def test_alerts_fire_on_what_they_are_for() -> None:
@@ -214,7 +311,7 @@ def test_every_alert_says_what_to_do() -> None:
     operations = (DEPLOY.parent / "docs" / "operations.md").read_text()
     rules = [rule for group in read(RULES)["groups"] for rule in group["rules"]]
     alerts = [rule["alert"] for rule in rules if "alert" in rule]
-    assert len(alerts) == 5
+    assert len(alerts) == 9
     assert [alert for alert in alerts if alert not in operations] == []
 
 
@@ -222,11 +319,14 @@ def test_every_metric_is_one_that_the_server_exposes(server: TritonServer) -> No
     with RewardClient(server.grpc_url) as client:
         client.score(["Hi"])
     page = urllib.request.urlopen(server.metrics_url).read().decode()
-    exposed = set(re.findall(r"^nv_[a-z0-9_]+", page, re.MULTILINE))
+    exposed = set(re.findall(r"^\w+", f"{page}\n{Health().metrics()}", re.MULTILINE))
     dashboard = json.loads(DASHBOARD.read_text())
     panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len(panels) >= 8
     texts = {"rules": RULES.read_text(), "hpa": (BASE / "hpa.yaml").read_text()}
+    texts["keda"] = (
+        DEPLOY / "kubernetes" / "components" / "keda" / "scaledobject.yaml"
+    ).read_text()
     for name, text in {**texts, "dashboard": "\n".join(panels)}.items():
         used = set(METRIC.findall(text))
         assert used, name

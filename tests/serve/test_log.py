@@ -2,7 +2,12 @@ import io
 import threading
 from pathlib import Path
 
-from reward_serve.log import follow, reasons
+import pytest
+
+from reward_serve import log as server_log
+from reward_serve.loads import Loads
+from reward_serve.log import bound, follow, keep, reasons
+from reward_serve.quarantine import Version
 
 FAILED = (
     "E1123 07:04:21.0 5385 model_lifecycle.cc:642] \"failed to load 'm' version 1: Internal: "
@@ -54,3 +59,47 @@ def test_a_log_is_followed_to_its_last_byte(tmp_path: Path) -> None:
     ended.set()
     follower.join(10)
     assert shown.getvalue() == b"first\nlast, no newline"
+
+
+BEGUN = 'I1123 07:04:20.0 5385 model_lifecycle.cc:472] "loading: m:{}"\n'
+LOADED = "I1123 07:04:22.0 5385 model_lifecycle.cc:839] \"successfully loaded 'm'\"\n"
+
+
+def test_loads_are_followed_while_the_log_grows_and_is_cut(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(BEGUN.format(1) + LOADED + BEGUN.format(2)[:-10])
+    loads = Loads(log)
+    loads.update()
+    assert (loads.begun, loads.failed) == ({}, {}), "half a line says nothing yet"
+    with log.open("a") as growing:
+        growing.write(BEGUN.format(2)[-10:] + BEGUN.format(3))
+    loads.update()
+    assert [*loads.begun] == [Version("m", 2), Version("m", 3)]
+    log.write_text(FAILED.replace("version 1", "version 2") + "\n")  # shorter: it was cut
+    loads.update()
+    assert [*loads.begun] == [Version("m", 3)]
+    assert [*loads.failed] == [Version("m", 2)]
+    assert loads.failed[Version("m", 2)].endswith("ValueError: no such file")
+
+
+def test_a_log_is_cut_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_log, "MAX_LOG_BYTES", 100)
+    log = tmp_path / "log"
+    with log.open("ab", buffering=0) as growing:
+        growing.write(b"x" * 100)
+        bound(log)
+        assert log.stat().st_size == 100
+        growing.write(b"end")
+        bound(log)
+        growing.write(b"new")
+    assert log.read_bytes() == b"new"
+    assert (tmp_path / "log.1").read_bytes() == b"x" * 47 + b"end"
+
+
+def test_no_more_than_ten_kept_logs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    log = tmp_path / "tritonserver.log"
+    log.write_text("why")
+    kept = [keep(log) for _ in range(12)]
+    assert kept[-1].read_text() == "why"
+    assert len([*tmp_path.glob("gpt2-reward-*.log")]) == 10

@@ -64,6 +64,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Give up if the models are not loaded within this many seconds.",
     )
     parser.add_argument(
+        "--load-timeout",
+        type=_seconds,
+        default=300.0,
+        metavar="SECONDS",
+        help="With --poll, give a new version up if it is not loaded within this many seconds; the "
+        "one before it continues.",
+    )
+    parser.add_argument(
         "--poll",
         type=_whole_seconds,
         metavar="SECONDS",
@@ -114,6 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
         (*polling(arguments.poll), *arguments.triton_options),
         security=security,
         ready_timeout_s=arguments.ready_timeout,
+        load_timeout_s=arguments.load_timeout,
         end_with_parent=True,
         verbose=arguments.verbose,
     )

@@ -1,0 +1,50 @@
+"""Waits for a tritonserver that starts."""
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+from reward_serve.ends import OutOfMemory, how
+from reward_serve.model_process import Watch
+from reward_serve.process import Process
+
+POLL_S = 0.1
+
+
+def why_not_ready(
+    process: Process, answers: Callable[[], bool], memory: OutOfMemory, timeout_s: float
+) -> str | None:
+    """Wait until a server answers.
+
+    Args:
+        process: the server's.
+        answers: whether it does.
+        memory: whether the kernel has killed something for memory.
+        timeout_s: how long to wait.
+
+    Returns:
+        why it will not answer, a line; None if it does.
+    """
+    deadline = time.monotonic() + timeout_s
+    watch = Watch(process.pid)
+    while not answers():
+        if (code := process.exit_code()) is not None:
+            return f"tritonserver ended while starting ({memory.explain(how(code))})"
+        for child in watch.newly_dead():  # Triton would wait for it without end
+            return f"a model's process died while loading ({memory.explain(child.end)})"
+        if time.monotonic() > deadline:
+            return f"tritonserver was not ready within {timeout_s:g} s"
+        time.sleep(POLL_S)
+    return None
+
+
+def is_there(url: str) -> bool:
+    """Whether a page of this machine can be read."""
+    # no proxy: the server is on this machine, whatever the environment says
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=2.0):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,138 @@
+"""What becomes of versions that a running server loads: whatever fails, the old one continues.
+
+tritonserver 2.51 waits without end for some processes that die while they load, and loads nothing
+else meanwhile; the version before continues to answer. So such a version is put away, and the
+server is started again only when there is something else to load.
+"""
+
+import contextlib
+import os
+import signal
+import time
+
+from reward_serve.control import Control, RefusedError
+from reward_serve.ends import OutOfMemory
+from reward_serve.errors import EndedError, ModelProcessError, UpgradeError
+from reward_serve.loads import Loads
+from reward_serve.log import Tell
+from reward_serve.model_process import Child, Watch, children
+from reward_serve.models import Models
+from reward_serve.quarantine import Version
+
+End = tuple[type[EndedError], str]
+"""Why a server has to be ended: the error to raise, and a line."""
+
+
+class Upgrades:
+    """Looks at a server's versions from time to time.
+
+    Args:
+        server: its process id.
+        loads: what it has loaded.
+        models: what it is shown.
+        control: to ask it for the state of a version.
+        limit_s: seconds within which a version has to be loaded.
+        memory: whether the kernel has killed something for memory.
+        tell: is told of versions that could not be loaded, a line each.
+    """
+
+    def __init__(  # noqa: PLR0913  # the parts of one server, each used here
+        self,
+        server: int,
+        *,
+        loads: Loads,
+        models: Models,
+        control: Control,
+        limit_s: float,
+        memory: OutOfMemory,
+        tell: Tell,
+    ) -> None:
+        self._server = server
+        self._watch = Watch(server)
+        self._loads = loads
+        self._models = models
+        self._control = control
+        self._limit_s = limit_s
+        self._memory = memory
+        self._tell = tell
+        self._given_up: set[Version] = set()
+        self._told: dict[Version, str] = {}
+
+    def look(self) -> End | None:
+        """Put away what cannot be loaded.
+
+        Returns:
+            why the server has to be ended; None if it can continue.
+        """
+        self._loads.update()
+        self._given_up &= self._loads.begun.keys()
+        for child in self._watch.newly_dead():
+            if (end := self._bury(child)) is not None:
+                return end
+        self._tell_of_failures()
+        self._give_up_late_ones()
+        if self._given_up and self._models.changed.is_set():
+            return UpgradeError, "versions have changed while Triton waits for one that is dead"
+        return None
+
+    def _bury(self, child: Child) -> End | None:
+        """A model's process has died; if its version was being loaded, the old one continues."""
+        version = self._version_of(child)
+        end = self._memory.explain(child.end)
+        if version is not None and version in self._given_up:
+            return None
+        state = "READY" if version is None else self._state_of(version)
+        if state == "LOADING" and version is not None:
+            if self._give_up(version, f"its process died while loading ({end})"):
+                return None
+        elif state != "READY":
+            return None
+        return ModelProcessError, f"the process of a model has died ({end})"
+
+    def _give_up_late_ones(self) -> None:
+        """Versions that load for too long; what they have of processes is ended."""
+        now = time.monotonic()
+        late = [v for v, since in self._loads.begun.items() if now - since > self._limit_s]
+        for version in late:
+            reason = f"it was still loading after {self._limit_s:g} s"
+            if version in self._given_up or self._give_up(version, reason):
+                self._kill_processes_of(version)  # each time: Triton may start another
+
+    def _give_up(self, version: Version, reason: str) -> bool:
+        """Whether there is another version to serve instead."""
+        if not self._models.put_away([version], reason):
+            return False
+        self._given_up.add(version)
+        self._models.changed.clear()
+        return True
+
+    def _kill_processes_of(self, version: Version) -> None:
+        alone = [*self._loads.begun] == [version]  # then a process without a name is its own
+        for pid, child in children(self._server).items():
+            named = child.serves is not None or alone
+            if named and self._version_of(child) == version and not child.is_dead:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _tell_of_failures(self) -> None:
+        for version, reason in self._loads.failed.items():
+            if self._told.get(version) != reason:
+                self._tell(f"{version} could not be loaded: {reason}")
+        self._told = dict(self._loads.failed)
+
+    def _version_of(self, child: Child) -> Version | None:
+        """Of the backend's short name; the first that is loaded if it has not begun."""
+        loading = [*self._loads.begun]
+        if child.serves is None:
+            return loading[0] if loading else None
+        beginning, number = child.serves
+        for version in (*self._models.shown, *loading, *self._given_up):
+            if version.number == number and version.model.startswith(beginning):
+                return version
+        return None
+
+    def _state_of(self, version: Version) -> str:
+        try:
+            return self._control.state(version.model, version.number)
+        except (OSError, RefusedError, ValueError):
+            return "READY"  # the worse of the two
