@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from cuda_dry_run.configuration import cuda_options
 from cuda_dry_run.drive import dry_run
-from cuda_dry_run.grid import chat
 from cuda_dry_run.report import LIMITS, describe
 
+from reward_bench.provider.cuda import cuda_options
+from reward_bench.provider.grid import chat
 from reward_export.checkpoint import load
 from reward_export.precision import PRECISIONS
 from reward_export.random_checkpoint import random_checkpoint

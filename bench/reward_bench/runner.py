@@ -62,3 +62,5 @@ def run(name: str, setting: Setting, own: object, file: Path) -> None:
         **found,
     }
     file.write_text(json.dumps(report, indent=1) + "\n")
+    if failed := found.get("failed"):
+        sys.exit(f"not as it has to be: {failed}; see {file}")

@@ -28,7 +28,7 @@ TILE = 64  # queries of the kernel's tiles
 
 
 class Varlen:
-    """All stretches at once, in chunks of whole tiles, as many as the mean stretch fills.
+    """All stretches at once, in chunks of whole tiles, about as long as the mean stretch.
 
     Args:
         op: appends to the graph.
@@ -43,7 +43,8 @@ class Varlen:
         self._op = op
         n_queries = op.ReduceSum(stretches.n_queries, keepdims=1)
         mean = op.Div(n_queries, size(op, stretches.row, 0))
-        tiles = op.Max(op.Div(mean, op.int64(TILE)), op.shape(1))  # [1]
+        nearest = op.Div(op.Add(mean, op.int64(TILE // 2)), op.int64(TILE))
+        tiles = op.Max(nearest, op.shape(1))  # [1]
         chunks = cut(op, stretches, op.Mul(tiles, op.int64(TILE)))
 
         n_keys = op.Add(chunks.position, chunks.n_queries)  # [A - 1]

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from cuda_dry_run.configuration import cuda_options
 from cuda_dry_run.drive import dry_run
-from cuda_dry_run.grid import grid
 from cuda_dry_run.report import violations
 
+from reward_bench.provider.cuda import cuda_options
+from reward_bench.provider.grid import grid
 from reward_export import attention
 from reward_export.checkpoint import load
 from reward_export.precision import PRECISIONS, Form

@@ -18,6 +18,7 @@ from reward_bench.report import (
     linear,
     overload,
     plots,
+    provider,
     server,
     truncation,
 )
@@ -29,6 +30,7 @@ PLOTS = PAGE.parent / "plots"
 
 Section = Callable[[Report], str]
 Plot = Callable[[Axes, Report], None]
+GPU = "provider-medium.json"  # there once a GPU was measured
 # result file -> its section, and its plots by name, in the order of the page
 SECTIONS: dict[str, tuple[Section, dict[str, Plot]]] = {
     "graph-small.json": (graph.section, {"graph-small": plots.graph}),
@@ -42,6 +44,7 @@ SECTIONS: dict[str, tuple[Section, dict[str, Plot]]] = {
             "batch": plots.batch,
         },
     ),
+    GPU: (provider.section, {}),
     "overload-small.json": (overload.section, {"overload": plots.overload}),
     "analyzer-small.json": (analyzer.section, {}),
     "linear.json": (linear.section, {}),
@@ -72,7 +75,9 @@ To rerun: `make bench` is a quick pass on a tiny model; `python -m reward_bench 
 suites and their options, such as `python -m reward_bench graph server overload --shape small`.
 `--vllm` takes the interpreter of an environment that has vLLM; `peers --peers-make` makes one, and
 one with optimum-onnx. Two rivals cannot do the job: CTranslate2 cannot serve the classifier, and
-Infinity refuses classifiers of one label. `--device cuda` is for GPUs; none was measured so far.
+Infinity refuses classifiers of one label.
+
+{gpu}
 
 What this means for choosing hardware: a call costs the tokens that differ, so count those of your
 chats, not their rows. Candidates behind a shared context are cheap, and long chats cut on the left
@@ -80,11 +85,32 @@ are not, unless the truncation policy shares them. The work is matrix products, 
 machine's own that stands in the column *peak*: compare processors by those.
 """
 
+HOW = """\
+On a host with an NVIDIA GPU, `python -m reward_bench provider --device cuda --shape medium` tries
+and measures the graphs for GPUs within eight minutes: batches of every shape, rewards against
+float32 on the CPU, the kernels that decide the time, throughput, memory, and Triton. Measured
+figures stand beside predicted ones. It needs `onnxruntime-gpu` in place of `onnxruntime`, with CUDA
+and cuDNN:
+
+```sh
+make install && .venv/bin/pip uninstall --yes onnxruntime
+.venv/bin/pip install 'onnxruntime-gpu[cuda,cudnn]==1.27.0'
+.venv/bin/python -m reward_bench provider --device cuda --shape medium --output bench/results
+```
+"""
+MEASURED = HOW.rstrip()
+NOT_MEASURED = (
+    f"No GPU has been measured so far: every figure on this page is a processor's.\n{HOW}".rstrip()
+)
+
 
 def written() -> dict[Path, str]:
     """The page and its plots, by file."""
-    sections, drawn = [INTRODUCTION], dict[Path, str]()
+    gpu = MEASURED if (RESULTS / GPU).exists() else NOT_MEASURED
+    sections, drawn = [INTRODUCTION.format(gpu=gpu)], dict[Path, str]()
     for name, (section, by_name) in SECTIONS.items():
+        if name == GPU and gpu == NOT_MEASURED:
+            continue
         report = json.loads((RESULTS / name).read_text())
         sections.append(section(report))
         drawn |= {PLOTS / f"{n}.svg": plots.draw(plot, report) for n, plot in by_name.items()}

@@ -1,13 +1,13 @@
 """The CUDA provider's options, as our backend reads them from the checked-in configuration."""
 
-from pathlib import Path
-
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
+from reward_bench.suite import ROOT
+from reward_contract import MODEL_NAME
 from reward_serve.backend.settings import Device, read_settings
 
-CONFIG = Path(__file__).parents[2] / "model_repository" / "gpt2_reward" / "config.pbtxt"
+CONFIG = ROOT / "model_repository" / MODEL_NAME / "config.pbtxt"
 BOTH = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
