@@ -7,7 +7,9 @@ RewardScorer("reward:8001")(pandas_frame)
 
 import itertools
 import os
+import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args
 
@@ -18,21 +20,25 @@ from reward_client.client import RewardClient
 from reward_client.connection import Connection
 from reward_client.errors import InvalidInputError, NonFiniteRewardError
 from reward_client.results import Scores
+from reward_contract import MODEL_NAME
 from reward_contract.errors import RewardError
 
 Batch = TypeVar("Batch")
 Values = dict[str, list[object]]
 
-ADDED = ("reward", "probability", "model_version")
+ADDED = ("reward", "probability", "n_tokens", "n_truncated", "model", "model_version")
+TEXTS = ("model", "reward_error")
+COUNTS = ("n_tokens", "n_truncated", "model_version")
 NOT_FINITE = "the model's reward is NaN or infinite"
 
 
 class RewardScorer:
-    """Adds the columns `reward`, `probability` and `model_version` to batches.
+    """Adds rewards, and what is known of them, to batches.
 
-    It is pickled without its connection: every process makes a client of its own at its first
-    batch. Requests have the priority `bulk`. A text is the column `text_column`, or the columns
-    `context_column` and `candidate_column` joined as they are.
+    It is pickled without its connection: every process makes one client at its first batch, which
+    all copies of the scorer use that it unpickles. Requests have the priority `bulk`. A text is
+    the column `text_column`, or the columns `context_column` and `candidate_column` joined as
+    they are.
 
     Args:
         url: as `RewardClient`'s.
@@ -43,6 +49,7 @@ class RewardScorer:
             null rewards, and adds a column `reward_error` with the reason, null for all others.
         timeout_s: seconds for the request of one batch.
         patience_s: seconds to wait for a server that is away, restarts or is full.
+        model: name of the model.
         model_version: the version to ask; the server's choice if None. Pin it: versions may be
             exchanged between two batches, and their rewards are not comparable.
         connection: as `RewardClient`'s.
@@ -61,6 +68,7 @@ class RewardScorer:
         on_error: Literal["raise", "null"] = "raise",
         timeout_s: float = 600.0,
         patience_s: float = 600.0,
+        model: str = MODEL_NAME,
         model_version: int | None = None,
         connection: Connection | None = None,
     ) -> None:
@@ -72,14 +80,11 @@ class RewardScorer:
         self._patience_s = patience_s
         self._options: dict[str, Any] = {
             "timeout_s": timeout_s,
+            "model": model,
             "model_version": model_version,
             "connection": connection,
         }
-        self._client: RewardClient | None = None
-        self._owner = 0
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_client": None, "_owner": 0}
+        self._key = uuid.uuid4().hex  # of this scorer and its copies
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with the new columns, of the kind that it was.
@@ -90,7 +95,9 @@ class RewardScorer:
 
         Returns:
             The same rows in the same order. `reward` is the raw logit, `probability` its
-            sigmoid, calibrated if the model is; both are float32 in arrays and tables.
+            sigmoid, calibrated if the model is, both float32 in arrays and tables; `n_tokens` are those that the model read,
+            and `n_truncated` is 1 if the row was longer than that and lost its beginning, else
+            0, so that sums count rows; `model` and `model_version` say who answered.
 
         Raises:
             InvalidInputError: a column is missing or would be replaced; or, with `raise`, a row
@@ -113,9 +120,7 @@ class RewardScorer:
         reasons: list[object] = [_unfit(row) for row in rows]
         if self._on_error == "raise" and (bad := [i for i, one in enumerate(reasons) if one]):
             raise InvalidInputError(f"row {bad[0]} of the batch {reasons[bad[0]]}", row=bad[0])
-        rewards: list[object] = [None] * len(rows)
-        probabilities: list[object] = [None] * len(rows)
-        versions: list[object] = [None] * len(rows)
+        found: Values = {name: [None] * len(rows) for name in ADDED}
         left = [i for i, reason in enumerate(reasons) if reason is None]
         while left:
             try:
@@ -127,19 +132,22 @@ class RewardScorer:
                     reasons[left[bad_row]] = NOT_FINITE
                 left = [i for i in left if reasons[i] is None]
             else:
-                values = zip(
-                    left, scores.rewards.tolist(), scores.probabilities.tolist(), strict=True
-                )
-                for i, reward, probability in values:
-                    rewards[i], probabilities[i] = reward, probability
-                    versions[i] = scores.model_version
+                self._fill(found, left, scores)
                 break
-        found: Values = {
-            "reward": rewards,
-            "probability": probabilities,
-            "model_version": versions,
-        }
         return {**found, "reward_error": reasons} if self._on_error == "null" else found
+
+    def _fill(self, found: Values, rows: Sequence[int], scores: Scores) -> None:
+        answers: Values = {
+            "reward": scores.rewards.tolist(),
+            "probability": scores.probabilities.tolist(),
+            "n_tokens": scores.lengths.tolist(),
+            "n_truncated": scores.is_truncated.astype(int).tolist(),
+            "model": [self._options["model"]] * len(rows),
+            "model_version": [scores.model_version] * len(rows),
+        }
+        for name, values in answers.items():
+            for row, value in zip(rows, values, strict=True):
+                found[name][row] = value
 
     def _answered(self, texts: Sequence[str]) -> Scores:
         deadline = time.monotonic() + self._patience_s
@@ -154,10 +162,17 @@ class RewardScorer:
         raise AssertionError("the loop above ends by itself")
 
     def _connected(self) -> RewardClient:
-        if self._client is None or self._owner != os.getpid():  # a fork leaves connections behind
-            self._client = RewardClient(self._url, priority="bulk", **self._options)
-            self._owner = os.getpid()
-        return self._client
+        """The client of this process: engines unpickle a scorer for each of their tasks."""
+        key = os.getpid(), self._key  # a fork leaves connections behind
+        with _LOCK:
+            if key not in _CLIENTS:
+                _CLIENTS[key] = RewardClient(self._url, priority="bulk", **self._options)
+            return _CLIENTS[key]
+
+
+_CLIENTS: dict[tuple[int, str], RewardClient] = {}
+_LOCK = threading.Lock()
+os.register_at_fork(after_in_child=lambda: globals().update(_LOCK=threading.Lock()))
 
 
 def _unfit(row: tuple[object, ...]) -> str | None:
@@ -204,12 +219,12 @@ def _with_columns(batch: Any, added: Values) -> Any:  # noqa: ANN401  # any of t
 
 
 def _arrays(added: Values) -> dict[str, object]:
-    """Rewards that are null are NaN in arrays, and versions 0."""
+    """Rewards that are null are NaN in arrays, and numbers of tokens and versions 0."""
     return {
         name: np.array(values, object)
-        if name == "reward_error"
-        else np.array([0 if one is None else one for one in values], np.int64)
-        if name == "model_version"
+        if name in TEXTS
+        else np.array([one or 0 for one in values], np.int64)
+        if name in COUNTS
         else np.array([np.nan if one is None else one for one in values], np.float32)
         for name, values in added.items()
     }
@@ -220,7 +235,7 @@ def _with_arrow(table: Any, added: Values) -> Any:  # noqa: ANN401  # pyarrow is
         import pyarrow as pa  # noqa: PLC0415  # an extra
     except ImportError as error:
         raise RewardError("Arrow tables need pip install 'gpt2-reward[parquet]'") from error
-    types = {"model_version": pa.int64(), "reward_error": pa.string()}
+    types = dict.fromkeys(TEXTS, pa.string()) | dict.fromkeys(COUNTS, pa.int64())
     for name, values in added.items():
         table = table.append_column(name, pa.array(values, types.get(name, pa.float32())))
     return table

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -57,7 +58,7 @@ def test_a_context_with_one_candidate_is_sent_as_the_group_that_it_is(
     [
         (b'[\n{"text": "a"}\n]', "is a JSON array"),
         ('{"text": "a"}\n'.encode("utf-16"), "is UTF-16"),
-        (gzip.compress(b'{"text": "a"}\n'), "Parquet or compressed"),
+        (gzip.compress(gzip.compress(b"a")), "packed twice"),
         (b"PAR1....", "Parquet or compressed"),
     ],
 )
@@ -180,7 +181,7 @@ def test_versions_are_not_mixed(
     output.write_bytes(whole[: whole.index(b"\n") + 1])
     fake.version = 2
     assert score(fake, data, output) == 1
-    assert "go on with --model-version 1, or take another output" in capsys.readouterr().err
+    assert "continue with --model-version 1, or take another output" in capsys.readouterr().err
     assert len(read(output)) == 1
     fake.version = 1
     assert score(fake, data, output, "--model-version=1") == 0
@@ -328,9 +329,9 @@ def test_reading_stops_while_no_answer_comes(
     n_read, codes, answers = [0], [], threading.Event()
     parse = lines.from_json
 
-    def counted(number: int, line: bytes) -> lines.Item:
+    def counted(number: int, line: bytes, **options: Any) -> lines.Item:
         n_read[0] += 1
-        return parse(number, line)
+        return parse(number, line, **options)
 
     def held(ids: np.ndarray) -> np.ndarray:
         answers.wait(HUNG_S)

@@ -10,7 +10,7 @@ import pytest
 from waiting import eventually
 
 from reward_client import InvalidInputError, NonFiniteRewardError, Tokenizer, UnavailableError
-from reward_client.scorer import NOT_FINITE, RewardScorer
+from reward_client.scorer import ADDED, NOT_FINITE, RewardScorer
 from reward_client.testing import FakeServer
 
 CONTEXTS = ["How are you?\n", "", "Hi\n"]
@@ -29,12 +29,28 @@ def test_a_dict_of_lists_gets_its_columns(fake: FakeServer) -> None:
     batch = {"context": CONTEXTS, "candidate": CANDIDATES, "kept": [1, 2, 3]}
     found = scorer(batch)
     assert pickle.loads(pickle.dumps(scorer))(batch) == found  # noqa: S301  # now with a client
-    assert list(found) == ["context", "candidate", "kept", "reward", "probability", "model_version"]
+    assert list(found) == ["context", "candidate", "kept", *ADDED]
     assert found["reward"] == pytest.approx(WANTED)
     assert found["probability"] == pytest.approx([1 / (1 + np.exp(-one)) for one in WANTED])
     assert found["model_version"] == [1, 1, 1]
+    assert found["model"] == ["gpt2_reward"] * 3
+    assert found["n_tokens"] == [7, 1, 2]
+    assert found["n_truncated"] == [0, 0, 0]
     assert found["kept"] == [1, 2, 3]
     assert {parameters["priority"] for parameters in fake.parameters} == {2}
+
+
+def test_rows_that_lost_their_beginning_are_counted(fake: FakeServer) -> None:
+    found = RewardScorer(fake.url, text_column="text")({"text": ["a " * 300, "a"]})
+    assert found["n_tokens"] == [256, 1]
+    assert found["n_truncated"] == [1, 0]
+
+
+def test_copies_in_a_process_share_one_connection(fake: FakeServer) -> None:
+    pickled = pickle.dumps(RewardScorer(fake.url, text_column="text"))
+    for _ in range(3):  # as an engine does for each task
+        pickle.loads(pickled)({"text": ["a"]})  # noqa: S301  # our own
+    assert len(fake.headers) == 3 + 3  # the server introduces itself once, in three answers
 
 
 def test_arrays_tables_and_frames_stay_what_they_are(fake: FakeServer) -> None:
@@ -44,8 +60,12 @@ def test_arrays_tables_and_frames_stay_what_they_are(fake: FakeServer) -> None:
     texts = ["Hi", "Hello"]
     arrays = scorer({"text": np.array(texts, object)})
     assert arrays["reward"].dtype == np.float32
+    assert arrays["n_tokens"].dtype == np.int64
+    assert arrays["model"].tolist() == ["gpt2_reward"] * 2
     table = scorer(pa.table({"text": texts}))
     assert table.schema.field("reward").type == pa.float32()
+    assert table.schema.field("n_tokens").type == pa.int64()
+    assert table.schema.field("model").type == pa.string()
     frame = scorer(pd.DataFrame({"text": texts}, index=[7, 9]))
     assert frame.index.tolist() == [7, 9]
     for found in (arrays["reward"].tolist(), table["reward"].to_pylist(), frame["reward"].tolist()):

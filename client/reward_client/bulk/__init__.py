@@ -2,12 +2,23 @@
 
     input ──► source ──► lines ──► chunks ──► server, several at once ──► output, in order
 
-`gpt2-reward score --input FILE --output FILE` is the command; `score_file` is what it calls.
+`gpt2-reward score --input FILE --output FILE` is the command; `score_files` is what it calls.
 docs/bulk.md tells what the files hold and what a run that is killed leaves behind.
 """
 
+from reward_client.bulk.columns import Columns
 from reward_client.bulk.errors import MalformedLineError, OutputError
-from reward_client.bulk.job import Format, Job, Totals
-from reward_client.bulk.pipeline import score_file
+from reward_client.bulk.job import Format, Job, Shard, Totals
+from reward_client.bulk.pipeline import score_file, score_files
 
-__all__ = ["Format", "Job", "MalformedLineError", "OutputError", "Totals", "score_file"]
+__all__ = [
+    "Columns",
+    "Format",
+    "Job",
+    "MalformedLineError",
+    "OutputError",
+    "Shard",
+    "Totals",
+    "score_file",
+    "score_files",
+]

@@ -60,5 +60,5 @@ def chunks(items: Iterable[tuple[Item, int]], max_rows: int) -> Iterator[Chunk]:
             yield chunk
             chunk = Chunk()
         chunk.add(item, end)
-    if chunk.end:
+    if chunk.lines or chunk.rejections:
         yield chunk

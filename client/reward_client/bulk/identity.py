@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from reward_client.bulk.columns import Columns
 from reward_client.bulk.errors import OutputError
-from reward_client.bulk.job import Format, Job
+from reward_client.bulk.job import Format, Job, Shard
+from reward_client.bulk.streams import STDIN
 from reward_text import Truncation
 
 HEAD_BYTES = 1 << 20
@@ -18,10 +20,13 @@ class Identity:
     """What rewards of an output hang on, besides the model's version, which each line has.
 
     Attributes:
-        size: of the input, bytes.
-        mtime_ns: when it was last written.
-        head_sha256: of its first MiB.
+        size: of the input, bytes; 0 for standard input.
+        mtime_ns: when it was last written; 0 for standard input.
+        head_sha256: of its first MiB; of the first two lines of standard input.
         format: how it was read.
+        columns: which were read and kept.
+        shard: which part; None for all.
+        lines_sha256: of the numbers of the only lines that were to be scored; None for all.
         truncation: what long texts lose.
     """
 
@@ -30,14 +35,36 @@ class Identity:
     head_sha256: str
     format: Format
     truncation: Truncation
+    columns: Columns = field(default_factory=Columns)
+    shard: Shard | None = None
+    lines_sha256: str | None = None
 
     @classmethod
-    def of(cls, job: Job, truncation: Truncation) -> "Identity":
-        """The identity of what the job would write now."""
-        status = job.input.stat()
-        with job.input.open("rb") as file:
-            head = hashlib.sha256(file.read(HEAD_BYTES)).hexdigest()
-        return cls(status.st_size, status.st_mtime_ns, head, job.input_format, truncation)
+    def of(cls, job: Job, truncation: Truncation, head: bytes = b"") -> "Identity":
+        """The identity of what the job would write now.
+
+        Args:
+            job: whose input is looked at.
+            truncation: of its client.
+            head: of standard input, all that is known of it.
+        """
+        size = mtime_ns = 0
+        if job.input != STDIN:
+            status = job.input.stat()
+            size, mtime_ns = status.st_size, status.st_mtime_ns
+            with job.input.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+        lines = None if job.lines is None else _sha256(json.dumps(sorted(job.lines)).encode())
+        return cls(
+            size,
+            mtime_ns,
+            _sha256(head),
+            job.input_format,
+            truncation,
+            job.columns,
+            job.shard,
+            lines,
+        )
 
     def check(self, job: Job) -> None:
         """Refuse an output that was made from something else.
@@ -46,31 +73,42 @@ class Identity:
             OutputError: it says what differs, and what to do.
         """
         known = _read(job)
-        if settings := self._differences(known, ("format", "truncation")):
+        if settings := self._differences(
+            known, ("format", "truncation", "columns", "shard", "lines_sha256")
+        ):
             raise OutputError(
                 f"{job.output} was made otherwise: {settings}; use what it was made with, or "
                 "another output"
             )
         inputs = self._differences(known, ("size", "mtime_ns", "head_sha256"))
-        if inputs and not job.trust_input:
+        if inputs and not (job.trust_input or job.rescore_rejected):
             raise OutputError(
                 f"{job.output} was made from another input, or {job.input} was changed: {inputs}; "
-                "take another output, or go on with --trust-input if the lines that are scored "
+                "take another output, or continue with --trust-input if the lines that are scored "
                 "already are the same"
             )
 
     def write(self, path: Path) -> None:
         """Replace the file at once."""
         new = path.with_name(path.name + ".new")
-        new.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        new.write_text(json.dumps(self._as_json(), indent=1) + "\n")
         new.replace(path)
 
     def _differences(self, known: Mapping[str, object], names: tuple[str, ...]) -> str:
+        now = self._as_json()
         return ", ".join(
-            f"{name} was {known.get(name)}, is {getattr(self, name)}"
+            f"{name} was {known.get(name)}, is {now[name]}"
             for name in names
-            if known.get(name) != getattr(self, name)
+            if known.get(name) != now[name]
         )
+
+    def _as_json(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads(json.dumps(asdict(self)))  # lists for tuples
+        return found
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _read(job: Job) -> dict[str, object]:

@@ -1,16 +1,15 @@
 """A line of the input as something to score, or the reason why not."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeAlias
 
-FIELDS = ("id", "text", "context", "candidate", "candidates")
-"""What is read of a line; other fields are left alone."""
+from reward_client.bulk.columns import CANDIDATE, CANDIDATES, CONTEXT, ID, TEXT, Columns
 
+BY_FORM = Columns()  # each line says by its fields what it is
 _EXPECTED = 'expected "text", or "context" with either "candidate" or "candidates"'
-_FORMS = ({"text"}, {"context", "candidate"}, {"context", "candidates"})
+_NO_ID = '"{}" is no string and no finite number'
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,7 @@ class Line:
         context: None where the line has one whole text.
         candidates: at least one; the text itself where there is no context.
         is_group: whether the answer is a list.
-        copied: what goes into the output as it is: the id, or nothing.
+        copied: what goes into the output as it is: the id and what is kept.
     """
 
     number: int
@@ -53,8 +52,8 @@ class Rejection:
 Item: TypeAlias = Line | Rejection
 
 
-class _MalformedError(ValueError):
-    """Carries the reason."""
+class MalformedError(ValueError):
+    """A line cannot be scored; carries the reason, never the line's text."""
 
 
 def from_text(line: int, data: bytes) -> Item:
@@ -66,48 +65,96 @@ def from_text(line: int, data: bytes) -> Item:
     """
     try:
         text = _decoded(_without_line_break(data))
-    except _MalformedError as error:
+    except MalformedError as error:
         return Rejection(line, str(error))
     return Line(line, None, [text], is_group=False, copied={})
 
 
-def from_json(line: int, data: bytes) -> Item:
+def from_json(line: int, data: bytes, columns: Columns = BY_FORM) -> Item:
     """A line of a JSONL file.
 
     Args:
         line: its number, from 1.
         data: with or without its line break.
+        columns: which fields are read.
     """
     try:
-        return from_fields(line, _parsed(_decoded(data)))
-    except _MalformedError as error:
+        return from_fields(line, parsed(data), columns)
+    except MalformedError as error:
         return Rejection(line, str(error))
 
 
-def from_fields(line: int, fields: Mapping[str, object]) -> Item:
+def from_fields(line: int, fields: Mapping[str, object], columns: Columns = BY_FORM) -> Item:
     """A line whose fields are known.
 
     Args:
         line: its number, from 1.
-        fields: by name; those that are not in `FIELDS` are left alone.
+        fields: by name; those that are not in `columns` are left alone.
+        columns: which are read.
     """
     try:
-        copied = {"id": _id(fields["id"])} if "id" in fields else {}
-        form = _form(fields)
-        context = _string(fields, "context") if "context" in form else None
-        if "candidates" in form:
-            return Line(line, context, _strings(fields["candidates"]), is_group=True, copied=copied)
-        text = _string(fields, "text" if context is None else "candidate")
-        return Line(line, context, [text], is_group=False, copied=copied)
-    except _MalformedError as error:
+        copied = {name: _copied(name, fields[name]) for name in columns.copied if name in fields}
+        context_name, name = _named(fields, columns) if columns.are_named else _form(fields)
+        context = None if context_name is None else _string(fields, context_name)
+        if name == CANDIDATES or (columns.candidate and isinstance(fields[name], list)):
+            texts = _strings(fields[name], name)
+            return Line(line, context, texts, is_group=True, copied=copied)
+        return Line(line, context, [_string(fields, name)], is_group=False, copied=copied)
+    except MalformedError as error:
         return Rejection(line, str(error))
 
 
-def _form(fields: Mapping[str, object]) -> set[str]:
-    form = fields.keys() & {"text", "context", "candidate", "candidates"}
-    if form not in _FORMS:
-        raise _MalformedError(_EXPECTED + (f", found {_quoted(form)}" if form else ""))
-    return form
+def parsed(data: bytes) -> dict[str, object]:
+    """The object of a line.
+
+    Raises:
+        MalformedError: there is none.
+    """
+    text = _decoded(data)
+    if not text.strip():
+        raise MalformedError("blank")
+    try:
+        fields = json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        what = error.msg.removesuffix(" at")
+        raise MalformedError(f"not JSON: {what} at column {error.colno}") from error
+    except (ValueError, RecursionError) as error:  # huge numbers, thousands of brackets
+        raise MalformedError(f"no JSON we read: {error}") from error
+    if not isinstance(fields, dict):
+        raise MalformedError(f"a JSON {type(fields).__name__}, not an object")
+    return fields
+
+
+def check_id(fields: Mapping[str, object]) -> None:
+    """Refuse an id that cannot be copied.
+
+    Raises:
+        MalformedError: it says why.
+    """
+    if ID in fields:
+        _copied(ID, fields[ID])
+
+
+def _form(fields: Mapping[str, object]) -> tuple[str | None, str]:
+    """Names of the context, if there is one, and of what is scored."""
+    form = fields.keys() & {TEXT, CONTEXT, CANDIDATE, CANDIDATES}
+    if form == {TEXT}:
+        return None, TEXT
+    if form not in ({CONTEXT, CANDIDATE}, {CONTEXT, CANDIDATES}):
+        raise MalformedError(_EXPECTED + (f", found {_quoted(form)}" if form else ""))
+    return CONTEXT, CANDIDATES if CANDIDATES in form else CANDIDATE
+
+
+def _named(fields: Mapping[str, object], columns: Columns) -> tuple[str | None, str]:
+    """As `_form`, by the names that are given."""
+    if columns.text:
+        names: tuple[str | None, ...] = (None, columns.text)
+    else:
+        answers = [name for name in columns.answers() if name in fields] or columns.answers()
+        names = (columns.context or CONTEXT, answers[0])
+    if missing := [name for name in names if name is not None and name not in fields]:
+        raise MalformedError("has no " + " and no ".join(f'"{name}"' for name in missing))
+    return names[0], str(names[1])
 
 
 def _without_line_break(data: bytes) -> bytes:
@@ -119,60 +166,51 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _MalformedError(f"not UTF-8 at byte {error.start + 1}") from error
-
-
-def _parsed(text: str) -> dict[str, object]:
-    if not text.strip():
-        raise _MalformedError("blank")
-    try:
-        fields = json.loads(text, parse_constant=_refuse)
-    except json.JSONDecodeError as error:
-        what = error.msg.removesuffix(" at")
-        raise _MalformedError(f"not JSON: {what} at column {error.colno}") from error
-    except (ValueError, RecursionError) as error:  # huge numbers, thousands of brackets
-        raise _MalformedError(f"no JSON we read: {error}") from error
-    if not isinstance(fields, dict):
-        raise _MalformedError(f"a JSON {type(fields).__name__}, not an object")
-    return fields
+        raise MalformedError(f"not UTF-8 at byte {error.start + 1}") from error
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON number")
 
 
-def _id(value: object) -> object:
-    """Strings, numbers and null: what every format can hold."""
+def _copied(name: str, value: object) -> object:
+    """A value for the output; of ids only what tells lines apart."""
     if isinstance(value, str):
-        return _unicode(value, '"id"')
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise _MalformedError('"id" is no string and no finite number')
+        return _unicode(value, f'"{name}"')
+    is_nested = isinstance(value, list | dict)
+    if name == ID and (is_nested or isinstance(value, bool)):
+        raise MalformedError(_NO_ID.format(name))
+    try:
+        if is_nested or isinstance(value, float):
+            json.dumps(value, allow_nan=False)
+    except ValueError as error:
+        raise MalformedError(_NO_ID.format(name)) from error
+    return value
 
 
 def _string(fields: Mapping[str, object], name: str) -> str:
     return _unicode(fields[name], f'"{name}"')
 
 
-def _strings(value: object) -> list[str]:
+def _strings(value: object, name: str) -> list[str]:
     if not isinstance(value, list):
-        raise _MalformedError(f'"candidates" is {type(value).__name__}, not a list')
+        raise MalformedError(f'"{name}" is {type(value).__name__}, not a list')
     if not value:
-        raise _MalformedError('"candidates" is empty')
+        raise MalformedError(f'"{name}" is empty')
     return [_unicode(item, f"candidate {index}") for index, item in enumerate(value)]
 
 
 def _unicode(value: object, what: str) -> str:
     if not isinstance(value, str):
-        raise _MalformedError(f"{what} is {type(value).__name__}, not a string")
+        raise MalformedError(f"{what} is {type(value).__name__}, not a string")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise _MalformedError(f"{what} holds a lone surrogate, which is no Unicode text") from error
+        raise MalformedError(f"{what} holds a lone surrogate, which is no Unicode text") from error
     return value
 
 
 def _quoted(names: set[str]) -> str:
-    return " and ".join(f'"{name}"' for name in FIELDS if name in names)
+    return " and ".join(
+        f'"{name}"' for name in (TEXT, CONTEXT, CANDIDATE, CANDIDATES) if name in names
+    )

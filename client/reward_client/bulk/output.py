@@ -10,7 +10,8 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,9 @@ class Output:
 
     def _open(self, files: ExitStack, job: Job, identity: Identity) -> None:
         try:
+            if job.side:  # of a data set whose folders are ours to make
+                job.output.parent.mkdir(parents=True, exist_ok=True)
+                job.side.mkdir(parents=True, exist_ok=True)
             self._rewards = files.enter_context(_locked(job.working))
             self._check_rejected(job)
             self._go_on(job, identity)
@@ -81,8 +85,8 @@ class Output:
         if self._rewards.seek(0, os.SEEK_END):
             identity.check(job)
             self.n_done, self.version = _cut_to_whole_lines(self._rewards, job.working)
-        elif job.to_parquet and job.output.exists():
-            raise OutputError(f"{job.output} is there already; remove it to score again")
+        elif job.converts and job.output.exists():
+            identity.check(job)
         identity.write(job.meta)
 
     def write(
@@ -98,7 +102,7 @@ class Output:
         Raises:
             OutputError: the model was exchanged, or the files cannot be written.
         """
-        self._check_version(version)
+        self.version = checked_version(self.version, version, self._path)
         try:
             _write(self._rejected, [_rejection_line(one) for one in rejections])
             _write(self._rewards, [_reward_line(one, version) for one in rewarded])
@@ -115,16 +119,53 @@ class Output:
         """Let others go on."""
         self._files.close()
 
-    def _check_version(self, version: int | None) -> None:
-        if version is None:
-            return
-        if self.version not in {None, version}:
-            raise OutputError(
-                f"{self._path} has rewards of version {self.version} of the model, and now version "
-                f"{version} answers; rewards of different versions do not compare: go on with "
-                f"--model-version {self.version}, or take another output"
-            )
-        self.version = version
+
+class Printed:
+    """Standard output in place of the files; nothing is resumed.
+
+    Attributes:
+        n_done: 0, as there is nothing before.
+        n_rejected: lines that have been told on standard error.
+        version: as `Output.version`.
+    """
+
+    def __init__(self) -> None:
+        self.n_done = 0
+        self.n_rejected = 0
+        self.version: int | None = None
+
+    def write(
+        self, rewarded: Sequence[Rewarded], rejections: Sequence[Rejection], version: int | None
+    ) -> None:
+        """As `Output.write`; rejections go to standard error, a JSON object a line.
+
+        Raises:
+            OutputError: the model was exchanged.
+            BrokenPipeError: nobody reads the output any more.
+        """
+        self.version = checked_version(self.version, version, "standard output")
+        sys.stderr.write(b"".join(map(_rejection_line, rejections)).decode())
+        sys.stdout.buffer.write(b"".join(_reward_line(one, version) for one in rewarded))
+        sys.stdout.buffer.flush()
+        self.n_rejected += len(rejections)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def checked_version(known: int | None, version: int | None, where: object) -> int | None:
+    """The version of the model that an output has from now on.
+
+    Raises:
+        OutputError: it would have two.
+    """
+    if None not in {known, version} and known != version:
+        raise OutputError(
+            f"{where} has rewards of version {known} of the model, and now version {version} "
+            "answers; rewards of different versions are not comparable: continue with "
+            f"--model-version {known}, or take another output"
+        )
+    return known if version is None else version
 
 
 def _locked(path: Path) -> io.FileIO:
@@ -219,8 +260,21 @@ def _rejection_line(one: Rejection) -> bytes:
 
 
 def _reward_line(one: Rewarded, version: int | None) -> bytes:
+    line = one.line
+    return line_of(line.number, line.copied, one.rewards, version, is_group=line.is_group)
+
+
+def line_of(
+    number: int,
+    copied: Mapping[str, object],
+    rewards: Sequence[float],
+    version: int | None,
+    *,
+    is_group: bool,
+) -> bytes:
+    """A line of the output."""
     # nine digits bring every float32 back as it was
-    numbers = [float(f"{reward:.9g}") for reward in one.rewards]
-    answer = {"rewards": numbers} if one.line.is_group else {"reward": numbers[0]}
-    line = {"line": one.line.number, **one.line.copied, **answer, "model_version": version}
+    numbers = [float(f"{reward:.9g}") for reward in rewards]
+    answer = {"rewards": numbers} if is_group else {"reward": numbers[0]}
+    line = {"line": number, **copied, **answer, "model_version": version}
     return json.dumps(line).encode() + b"\n"

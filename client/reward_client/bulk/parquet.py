@@ -1,12 +1,13 @@
-"""Parquet in and out: the extra `[parquet]`."""
+"""Reading Parquet: the extra `[parquet]`."""
 
-import json
+import math
 from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
+from dataclasses import replace
 
-from reward_client.bulk.errors import OutputError
-from reward_client.bulk.lines import FIELDS, Item, Rejection, from_fields
+from reward_client.bulk.columns import CANDIDATES, ID, Columns
+from reward_client.bulk.job import Job
+from reward_client.bulk.lines import Item, Rejection, from_fields
+from reward_client.bulk.source import too_short
 from reward_client.errors import InvalidInputError, RewardError
 
 try:
@@ -19,51 +20,57 @@ except ImportError as error:  # absent, or one that does not go with this NumPy 
     ) from error
 
 ROWS_A_BATCH = 1024
-ROWS_A_GROUP = 65_536  # of what is written
-
-_INT64 = range(-(2**63), 2**63)
 
 
 class ParquetSource:
     """A Parquet file; a line is a row of it, and positions count them.
 
     Args:
-        path: of the file.
+        job: says which file and columns.
 
     Raises:
-        InvalidInputError: it is no Parquet file, or has none of the columns that are scored.
+        InvalidInputError: it is not a Parquet file, or has columns that are missing or of
+            another type than they must have.
         OSError: it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    head = b""
+
+    def __init__(self, job: Job) -> None:
+        self._path = job.input
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(job.input)
         except pa.ArrowInvalid as error:
-            raise InvalidInputError(f"cannot read {path} as Parquet: {error}") from error
-        self._columns = [name for name in FIELDS if name in self._file.schema_arrow.names]
-        if not set(self._columns) & {"text", "candidate", "candidates"}:
+            raise InvalidInputError(f"cannot read {job.input} as Parquet: {error}") from error
+        try:
+            check_columns(job, self._file.schema_arrow)
+        except InvalidInputError:
             self._file.close()
-            raise InvalidInputError(
-                f'{path} has no column "text", "candidate" or "candidates"; rename one'
-            )
+            raise
+        # what the output takes from here at the end is not read for scoring
+        self._columns = replace(job.columns, keep=()) if job.takes_from_input else job.columns
+        there = set(self._file.schema_arrow.names)
+        copied = () if job.takes_from_input else self._columns.copied
+        self._copied = {name for name in copied if name in there}
+        self._names = [
+            name
+            for name in {**dict.fromkeys(self._columns.scored()), **dict.fromkeys(copied)}
+            if name in there
+        ]
         self._line = 0
         self.total = self._file.metadata.num_rows
 
     def skip(self, n_lines: int) -> int:
         """As `Source.skip`; whole row groups are passed over unread."""
         if n_lines > self.total:
-            raise OutputError(
-                f"the output has line {n_lines} of {self._path}, which ends at {self.total}: "
-                "it belongs to another input"
-            )
+            raise too_short(self._path, n_lines, self.total)
         self._line = n_lines
         return n_lines
 
     def __iter__(self) -> Iterator[tuple[Item, int]]:
         try:
             for batch in self._batches():
-                for item in _items(batch, self._line + 1):
+                for item in self._items(batch, self._line + 1):
                     self._line += 1
                     yield item, self._line
         except (pa.ArrowException, OSError) as error:
@@ -83,102 +90,99 @@ class ParquetSource:
             if first == self._file.num_row_groups:
                 return
         groups = range(first, self._file.num_row_groups)
-        for batch in self._file.iter_batches(ROWS_A_BATCH, groups, columns=self._columns):
+        for batch in self._file.iter_batches(ROWS_A_BATCH, groups, columns=self._names):
             if before < batch.num_rows:
                 yield batch.slice(before)
             before = max(before - batch.num_rows, 0)
 
+    def _items(self, batch: pa.RecordBatch, line: int) -> list[Item]:
+        try:
+            records = batch.to_pylist()
+        except UnicodeDecodeError:  # somewhere; each by itself then
+            return [self._item(batch.slice(i, 1), line + i) for i in range(batch.num_rows)]
+        return [self._from_columns(fields, line + i) for i, fields in enumerate(records)]
 
-def _items(batch: pa.RecordBatch, line: int) -> list[Item]:
-    try:
-        records = batch.to_pylist()
-    except UnicodeDecodeError:  # somewhere; each by itself then
-        return [_item(batch.slice(index, 1), line + index) for index in range(batch.num_rows)]
-    return [_from_columns(fields, line + index) for index, fields in enumerate(records)]
+    def _item(self, batch: pa.RecordBatch, line: int) -> Item:
+        try:
+            (fields,) = batch.to_pylist()
+        except UnicodeDecodeError:
+            return Rejection(line, "not UTF-8")
+        return self._from_columns(fields, line)
+
+    def _from_columns(self, fields: dict[str, object], line: int) -> Item:
+        """A column that is null is a field that is not there, unless it is kept."""
+        for name in self._copied - {ID}:
+            fields[name] = json_value(fields[name])
+        known = {
+            name: value
+            for name, value in fields.items()
+            if value is not None or name in self._copied - {ID}
+        }
+        return from_fields(line, known, self._columns)
 
 
-def _item(batch: pa.RecordBatch, line: int) -> Item:
-    try:
-        (fields,) = batch.to_pylist()
-    except UnicodeDecodeError:
-        return Rejection(line, "not UTF-8")
-    return _from_columns(fields, line)
-
-
-def _from_columns(fields: dict[str, object], line: int) -> Item:
-    """A column that is null is a field that is not there."""
-    return from_fields(line, {name: value for name, value in fields.items() if value is not None})
-
-
-def convert(working: Path, output: Path) -> None:
-    """The working file as Parquet, in place at once; then the working file is removed.
-
-    Columns: `line` int64, `id` where the input had one, `reward` float32, `rewards` list of
-    float32, `model_version` int64; those of `reward` and `rewards` that do not apply are null.
+def check_columns(job: Job, schema: pa.Schema) -> None:
+    """Refuse a file before its first row is read.
 
     Raises:
-        OutputError: it cannot be written.
+        InvalidInputError: a column is missing, or has another type than it must have.
     """
-    schema = pa.schema(
-        [
-            ("line", pa.int64()),
-            *_id_field(working),
-            ("reward", pa.float32()),
-            ("rewards", pa.list_(pa.float32())),
-            ("model_version", pa.int64()),
-        ]
+    columns = job.columns
+    columns.check(schema.names, job.input)
+    for name in columns.scored():
+        if name in schema.names and not _is_text(schema.field(name).type, name, columns):
+            raise InvalidInputError(
+                f'column "{name}" of {job.input} is {schema.field(name).type}, not string; '
+                "cast it, or name another"
+            )
+    for name in [one for one in columns.copied if one in schema.names]:
+        kind = schema.field(name).type
+        if not (job.takes_from_input or (_is_id(kind) if name == ID else _is_json(kind))):
+            raise InvalidInputError(
+                f'column "{name}" of {job.input} is {kind}, which JSON does not have; write '
+                "Parquet, or cast or rename it"
+            )
+
+
+def json_value(value: object) -> object:
+    """A kept value as JSON has it: numbers that are not finite are null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(name): json_value(one) for name, one in value.items()}
+    return [json_value(one) for one in value] if isinstance(value, list) else value
+
+
+def _is_text(kind: pa.DataType, name: str, columns: Columns) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if is_list and name in {columns.candidate, CANDIDATES}:
+        return _is_string(kind.value_type)
+    return pa.types.is_null(kind) or (
+        _is_string(kind) and not (name == CANDIDATES and columns.candidate != CANDIDATES)
     )
-    new = output.with_name(output.name + ".new")
-    try:
-        with pq.ParquetWriter(new, schema) as writer:
-            records = _records(working)
-            while group := list(islice(records, ROWS_A_GROUP)):
-                writer.write_table(
-                    pa.Table.from_pylist([_fit(one, schema) for one in group], schema)
-                )
-        new.replace(output)
-        working.unlink()
-    except OSError as error:
-        raise OutputError(f"cannot write {output}: {error}; run the same command again") from error
 
 
-def n_rows_of(path: Path) -> int:
-    """Rows of a Parquet file.
-
-    Raises:
-        OutputError: it cannot be read.
-    """
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise OutputError(f"cannot read {path}: {error}") from error
+def _is_string(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_string(kind.value_type)
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or str(kind) == "string_view"  # newer releases
+    )
 
 
-def _records(working: Path) -> Iterator[dict[str, object]]:
-    with working.open("rb") as file:
-        yield from map(json.loads, file)
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind))
 
 
-def _id_field(working: Path) -> list[tuple[str, pa.DataType]]:
-    """No column without ids; int64, float64 or string where all are; else strings of JSON."""
-    kinds = {_kind(one["id"]) for one in _records(working) if "id" in one}
-    if not kinds:
-        return []
-    kinds -= {"null"}
-    types = {"int64": pa.int64(), "float": pa.float64(), "str": pa.string()}
-    return [("id", types.get(kinds.pop(), _JSON) if len(kinds) == 1 else _JSON)]
+def _is_id(kind: pa.DataType) -> bool:
+    return _is_string(kind) or _is_number(kind) or bool(pa.types.is_null(kind))
 
 
-_JSON = pa.large_string()  # told from strings that are meant as they are
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and value in _INT64:
-        return "int64"
-    return "null" if value is None else type(value).__name__
-
-
-def _fit(record: dict[str, object], schema: pa.Schema) -> dict[str, object]:
-    if "id" in record and record["id"] is not None and schema.field("id").type == _JSON:
-        return {**record, "id": json.dumps(record["id"])}
-    return record
+def _is_json(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_json(kind.value_type)
+    if pa.types.is_struct(kind):
+        return all(_is_json(kind.field(i).type) for i in range(kind.num_fields))
+    return _is_id(kind) or bool(pa.types.is_boolean(kind))

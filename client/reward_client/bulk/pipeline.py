@@ -4,21 +4,23 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from reward_client.aio import AsyncRewardClient
+from reward_client.bulk import rescoring
 from reward_client.bulk.chunks import Chunk, chunks
+from reward_client.bulk.convert import converter, n_lines_of
 from reward_client.bulk.errors import MalformedLineError
 from reward_client.bulk.identity import Identity
 from reward_client.bulk.job import Job, Totals
 from reward_client.bulk.lines import Line, Rejection
-from reward_client.bulk.output import Output, Rewarded
+from reward_client.bulk.output import Output, Printed, Rewarded
 from reward_client.bulk.patience import Patience
 from reward_client.bulk.progress import Progress
 from reward_client.bulk.source import Source, open_source
+from reward_client.bulk.streams import STDIN
 from reward_client.errors import NonFiniteRewardError
 
 MAX_ROWS = 64  # of a request: the server joins requests; small ones spread and repeat better
@@ -57,56 +59,101 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
         ServerError: no answer came for `patience_s`, or one that waiting does not mend. The next
             run goes on where this one ended, after this and any other end.
     """
-    convert = _converter() if job.to_parquet else None  # a missing extra is told before the work
-    with closing(open_source(job)) as source:
-        identity = Identity.of(job, client.truncation)
-        if job.is_converted:
-            identity.check(job)
-            return _converted(job)
-        return await _score(job, client, source, identity, quiet=quiet, convert=convert)
+    return await score_files([job], client, quiet=quiet)
 
 
-async def _score(  # noqa: PLR0913  # what the function above has made
-    job: Job,
-    client: AsyncRewardClient,
-    source: Source,
-    identity: Identity,
-    *,
-    quiet: bool,
-    convert: Callable[[Path, Path], None] | None,
+async def score_files(
+    jobs: Sequence[Job], client: AsyncRewardClient, *, quiet: bool = True
 ) -> Totals:
-    with closing(Output(job, identity)) as output:
-        begin = source.skip(output.n_done)
-        with Progress(source.total, begin, quiet=quiet) as progress:
-            totals = await _Run(job, client, output, progress).all_of(source)
-        if convert:
-            convert(job.working, job.output)
+    """Score several files, one after the other, all of which are checked before the first.
+
+    Args:
+        jobs: the files, each with an output of its own.
+        client: as `score_file`'s, and so is `quiet`.
+        quiet: whether nothing is shown.
+
+    Returns:
+        What this run has done with all of them.
+
+    Raises:
+        RewardError: as `score_file`.
+    """
+    for job in jobs:
+        converter(job)  # a missing extra is told before the work
+        if job.input != STDIN:
+            open_source(job).close()
+    sizes = [job.input.stat().st_size if job.input != STDIN else 0 for job in jobs]
+    totals = Totals(0, 0, 0, 0, 0, 0, 0.0)
+    with Progress(sum(sizes), quiet=quiet) as progress:
+        for number, (job, size) in enumerate(zip(jobs, sizes, strict=True), start=1):
+            label = f"file {number}/{len(jobs)}, " if len(jobs) > 1 else ""
+            with closing(open_source(job)) as source:
+                progress.begin(size, source.total, label)
+                totals += await _scored(job, client, source, progress)
     return totals
 
 
-def _converted(job: Job) -> Totals:
-    """What earlier runs did, of which the last one wrote the Parquet file."""
-    from reward_client.bulk.parquet import n_rows_of  # noqa: PLC0415  # an extra
+async def _scored(
+    job: Job, client: AsyncRewardClient, source: Source, progress: Progress
+) -> Totals:
+    if job.is_printed:
+        return await _Run(job, client, Printed(), progress).all_of(source)
+    identity = Identity.of(job, client.truncation, source.head)
+    if job.is_converted:
+        identity.check(job)
+        totals = _converted(job)
+    else:
+        with closing(Output(job, identity)) as output:
+            progress.skip_to(source.skip(output.n_done))
+            totals = await _Run(job, client, output, progress).all_of(source)
+            if convert := converter(job):
+                convert()
+    if job.rescore_rejected and totals.all_rejected:
+        totals = await _rescored(job, client, totals, progress)
+        identity.write(job.meta)
+    return totals
 
+
+async def _rescored(
+    job: Job, client: AsyncRewardClient, totals: Totals, progress: Progress
+) -> Totals:
+    """Score the lines that were set aside by themselves, and put them where they belong."""
+    again = rescoring.job_of(job)
+    identity = Identity.of(again, client.truncation)
+    rescoring.discard_another(again, identity)
+    with closing(open_source(again)) as source, closing(Output(again, identity)) as output:
+        source.skip(output.n_done)
+        output.version = rescoring.version_of(job)  # another one is refused
+        found = await _Run(again, client, output, progress).all_of(source)
+        rescoring.merge(job, again)
+    if convert := converter(job):
+        convert()
+    rescoring.discard(again)
+    return replace(
+        totals,
+        lines=totals.lines + found.lines,
+        rows=totals.rows + found.rows,
+        rejected=found.all_rejected,
+        all_rejected=found.all_rejected,
+        seconds=totals.seconds + found.seconds,
+    )
+
+
+def _converted(job: Job) -> Totals:
+    """What earlier runs did, of which the last one made the output."""
     n_rejected = 0
     if job.rejected.exists():
         with job.rejected.open("rb") as file:
             n_rejected = sum(1 for _ in file)
-    n_lines = n_rows_of(job.output) + n_rejected
+    n_lines = n_lines_of(job) + n_rejected
     return Totals(0, 0, 0, n_lines, n_lines, n_rejected, 0.0)
-
-
-def _converter() -> Callable[[Path, Path], None]:
-    from reward_client.bulk.parquet import convert  # noqa: PLC0415  # an extra
-
-    return convert
 
 
 class _Run:
     """One pass over the rest of the input."""
 
     def __init__(
-        self, job: Job, client: AsyncRewardClient, output: Output, progress: Progress
+        self, job: Job, client: AsyncRewardClient, output: Output | Printed, progress: Progress
     ) -> None:
         self._job = job
         self._client = client
@@ -116,7 +163,8 @@ class _Run:
         self._n_lines = self._n_rows = self._n_rejected = 0
 
     async def all_of(self, source: Source) -> Totals:
-        resumed_at, start = self._output.n_done, time.monotonic()
+        resumed_at = self._job.n_lines_up_to(self._output.n_done)
+        start = time.monotonic()
         info = await self._patience.until_answered(self._client.connect)
         await self._in_order(chunks(source, min(info.max_batch_rows, MAX_ROWS)))
         seconds = time.monotonic() - start
@@ -182,16 +230,17 @@ class _Run:
             self._stop_before(scored.rejections[0], scored)
         self._output.write(scored.rewarded, scored.rejections, scored.version)
         self._n_lines += len(scored.rewarded)
-        self._n_rows += sum(len(one.rewards) for one in scored.rewarded)
+        n_rows = sum(len(one.rewards) for one in scored.rewarded)
+        self._n_rows += n_rows
         self._n_rejected += len(scored.rejections)
-        self._progress.at(scored.chunk.end, self._n_rows)
+        self._progress.at(scored.chunk.end, n_rows)
 
     def _stop_before(self, first: Rejection, scored: _Scored) -> None:
         before = [one for one in scored.rewarded if one.line.number < first.line]
         self._output.write(before, [], scored.version if before else None)
         raise MalformedLineError(
             f"line {first.line} of {self._job.input}: {first.reason}; the lines before it are "
-            "scored. Mend it and go on with --trust-input, or leave --strict out",
+            "scored. Fix it and continue with --trust-input, or leave --strict out",
             line=first.line,
         )
 

@@ -13,17 +13,19 @@ class Progress:
     """A bar on standard error, if that is a terminal; messages go there in any case.
 
     Args:
-        total: the source's last position.
-        begin: the position where this run starts.
+        total: bytes of all files together.
         quiet: whether nothing is shown.
     """
 
-    def __init__(self, total: int, begin: int, *, quiet: bool) -> None:
+    def __init__(self, total: int, *, quiet: bool) -> None:
         self._quiet = quiet
         self._start = time.monotonic()
+        self._n_rows = 0
+        self._before = 0  # bytes of the files before this one
+        self._size = self._last = 0
+        self._label = ""
         self._bar = tqdm(
-            total=total,
-            initial=begin,
+            total=total or None,
             bar_format=_LAYOUT,
             mininterval=0.5,
             file=sys.stderr,
@@ -41,13 +43,37 @@ class Progress:
     ) -> None:
         self._bar.close()
 
+    def begin(self, size: int, last: int, label: str) -> None:
+        """The next file.
+
+        Args:
+            size: its bytes.
+            last: the last of its positions; 0 if it is not known.
+            label: its number, where there are several.
+        """
+        self._before += self._size
+        self._size, self._last, self._label = size, last, label
+
+    def skip_to(self, position: int) -> None:
+        """What is before that position of the file was done by earlier runs."""
+        moved = self._moved_to(position)
+        if not self._bar.disable:  # or it has no such attribute
+            self._bar.initial += moved
+        self._bar.n += moved
+
     def at(self, position: int, n_rows: int) -> None:
-        """The run has come to `position`, with `n_rows` scored."""
+        """The run has come to `position` of the file, with `n_rows` more scored."""
+        self._n_rows += n_rows
         seconds = max(time.monotonic() - self._start, 1e-9)
         self._bar.set_description_str(
-            f"{n_rows:,} rows, {n_rows / seconds:,.0f} rows/s", refresh=False
+            f"{self._label}{self._n_rows:,} rows, {self._n_rows / seconds:,.0f} rows/s",
+            refresh=False,
         )
-        self._bar.update(position - self._bar.n)
+        self._bar.update(self._moved_to(position))
+
+    def _moved_to(self, position: int) -> int:
+        done = round(self._size * position / self._last) if self._last else 0
+        return max(self._before + done - int(self._bar.n), 0)
 
     def say(self, message: str) -> None:
         """A line above the bar."""

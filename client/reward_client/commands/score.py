@@ -11,19 +11,20 @@ import argparse
 import asyncio
 import contextlib
 import io
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, get_args
 
 from reward_client.aio import AsyncRewardClient
 from reward_client.arguments import ClientArguments, add_connection, client_arguments, open_client
+from reward_client.bulk.arguments import add_arguments as add_bulk_arguments
+from reward_client.bulk.arguments import jobs_asked_for
 from reward_client.bulk.job import Format, Job, Totals
 from reward_client.bulk.patience import PASSING
-from reward_client.bulk.pipeline import score_file
+from reward_client.bulk.pipeline import score_files
 from reward_client.errors import InvalidInputError, ServerError
 from reward_client.reading import line_numbers, read_texts
 
@@ -42,14 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("text", "jsonl", "parquet"),
+        choices=get_args(Format),
         help="Read the file as this. Default: by its name; if that does not tell, text, or jsonl "
         "with --input.",
     )
-    _add_bulk(
+    add_bulk_arguments(
         parser.add_argument_group(
             "data sets",
-            "Score a whole file into another. After any end, the same command continues.",
+            "Score files into files. After any end, the same command continues.",
         )
     )
     add_connection(parser, timeout="60, or 600 with --input")
@@ -62,8 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         _check_bulk(arguments)
         arguments.timeout = arguments.timeout or BULK_TIMEOUT_S
         return _score_file(arguments)
-    if arguments.format == "parquet":
-        raise InvalidInputError("Parquet is read with --input, and needs --output")
+    if arguments.format in {"parquet", "csv"}:
+        raise InvalidInputError(f"{arguments.format} is read with --input, and needs --output")
     if arguments.truncation != "left":
         raise InvalidInputError(
             f"--truncation {arguments.truncation} is for groups, and FILE has whole texts; "
@@ -108,84 +109,35 @@ def _open(name: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _add_bulk(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--input",
-        type=Path,
-        metavar="FILE",
-        help="Score this file: JSONL, Parquet or text. It needs --output.",
-    )
-    group.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="Write the rewards into this file: JSONL, or Parquet if it is named *.parquet.",
-    )
-    group.add_argument(
-        "--strict", action="store_true", help="Stop at the first line that cannot be scored."
-    )
-    group.add_argument(
-        "--max-rejected",
-        type=_share,
-        default=0.01,
-        metavar="SHARE",
-        help="End with exit code 65 if more than this share of the lines could not be scored.",
-    )
-    group.add_argument(
-        "--in-flight",
-        type=_count,
-        default=8,
-        metavar="N",
-        help="Have at most N requests on their way at once.",
-    )
-    group.add_argument(
-        "--patience",
-        type=_seconds,
-        default=600.0,
-        metavar="SECONDS",
-        help="Give the server up after this many seconds without any answer.",
-    )
-    group.add_argument(
-        "--trust-input",
-        action="store_true",
-        help="Continue although the input was changed after the lines that are scored.",
-    )
-
-
 def _score_file(arguments: argparse.Namespace) -> int:
     """0 when all is done, 65 when too few lines could be scored, 75 when no server answered."""
-    job = Job(
-        arguments.input,
-        arguments.output,
-        format=cast("Format | None", arguments.format),
-        strict=arguments.strict,
-        trust_input=arguments.trust_input,
-        in_flight=arguments.in_flight,
-        patience_s=arguments.patience,
-    )
+    jobs = jobs_asked_for(arguments)
+    if not jobs:
+        print("this shard has no file; there are fewer files than shards", file=sys.stderr)
+        return 0
     try:
-        totals = asyncio.run(_score(job, client_arguments(arguments)))
+        totals = asyncio.run(_score(jobs, client_arguments(arguments)))
     except PASSING as error:
         return _try_later(error)
     except KeyboardInterrupt:
         print("interrupted; the same command continues from here", file=sys.stderr)
         raise
-    print(_summary(job, totals), file=sys.stderr)
+    print(_summary(jobs, arguments.output, totals), file=sys.stderr)
     if totals.is_success(arguments.max_rejected):
         return 0
     print(
         f"gpt2-reward score: {totals.all_rejected:,} of {totals.all_lines:,} lines could not be "
         f"scored, more than --max-rejected {arguments.max_rejected:g} allows; "
-        f"{job.rejected} has the reasons",
+        f"{_reasons(jobs)} has the reasons",
         file=sys.stderr,
     )
     return TOO_FEW
 
 
-async def _score(job: Job, given: ClientArguments) -> Totals:
+async def _score(jobs: list[Job], given: ClientArguments) -> Totals:
     client = replace(given, priority=given.priority or "bulk").client(AsyncRewardClient)
     try:
-        return await score_file(job, client, quiet=False)
+        return await score_files(jobs, client, quiet=False)
     finally:
         await client.close()
 
@@ -198,32 +150,20 @@ def _try_later(error: ServerError) -> int:
     return TRY_LATER
 
 
-def _summary(job: Job, totals: Totals) -> str:
+def _summary(jobs: list[Job], output: Path, totals: Totals) -> str:
     speed = totals.rows / max(totals.seconds, 1e-9)
     before = f" after the first {totals.resumed_at:,}" if totals.resumed_at else ""
-    rejected = f"; {totals.rejected:,} set aside in {job.rejected}" if totals.rejected else ""
+    files = f" of {len(jobs):,} files" if len(jobs) > 1 else ""
+    where = "standard output" if jobs[0].is_printed else output if files else jobs[0].output
+    rejected = f"; {totals.rejected:,} set aside in {_reasons(jobs)}" if totals.rejected else ""
     return (
-        f"{totals.lines:,} lines{before} scored into {job.output}, {totals.rows:,} rows at "
+        f"{totals.lines:,} lines{files}{before} scored into {where}, {totals.rows:,} rows at "
         f"{speed:,.0f} rows/s{rejected}"
     )
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not (value >= 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"must be at least 0 and finite, not {text}")
-    return value
+def _reasons(jobs: list[Job]) -> str:
+    """Where the lines that were set aside are listed."""
+    if jobs[0].is_printed:
+        return "standard error"
+    return str(jobs[0].rejected if len(jobs) == 1 else f"{jobs[0].side}/*.rejected.jsonl")

@@ -1,0 +1,115 @@
+"""Files as streams of bytes, unpacked where they are compressed."""
+
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from reward_client.errors import RewardError
+
+STDIN = Path("-")
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+PARQUET = b"PAR1"
+UNREADABLE = (OSError, EOFError, zlib.error)
+"""What reading a stream raises: damaged or torn files, and disks."""
+
+HEAD_BYTES = 1 << 16  # of a line of standard input
+
+_BUFFER = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An input to read line by line.
+
+    Attributes:
+        file: what it holds, unpacked.
+        total: bytes of the file, packed as it is; 0 for standard input.
+        position: bytes of it that have been read.
+        head: the first two lines of standard input, which cannot be read twice; else empty.
+    """
+
+    file: BinaryIO
+    total: int
+    position: Callable[[], int]
+    head: bytes = b""
+
+
+def open_stream(path: Path) -> Stream:
+    """The file, unpacked if its first bytes say that it is gzip or Zstandard.
+
+    Args:
+        path: of a file; `-` is standard input, which is taken as it is.
+
+    Raises:
+        OSError: it cannot be opened.
+        RewardError: it is Zstandard, and the extra that reads it is not installed.
+    """
+    if path == STDIN:
+        stdin = sys.stdin.buffer
+        head = stdin.readline(HEAD_BYTES) + stdin.readline(HEAD_BYTES)
+        return Stream(
+            io.BufferedReader(cast("io.RawIOBase", _Again(head, stdin))), 0, lambda: 0, head
+        )
+    raw = io.FileIO(path)
+    total = path.stat().st_size
+    try:
+        magic = raw.read(4)
+        raw.seek(0)
+        if magic.startswith(GZIP):
+            return Stream(io.BufferedReader(_Gzip(raw), _BUFFER), total, raw.tell)
+        if magic.startswith(ZSTD):
+            return Stream(_zstd(raw), total, raw.tell)
+    except BaseException:
+        raw.close()
+        raise
+    return Stream(io.BufferedReader(raw, _BUFFER), total, raw.tell)
+
+
+class _Again(io.RawIOBase):
+    """What was read of a stream, then the rest of it."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]  # any buffer
+        """As far as one read goes."""
+        if self._head:
+            piece, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
+        else:
+            piece = self._rest.read1(len(buffer))  # type: ignore[attr-defined]  # buffered
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+class _Gzip(gzip.GzipFile):
+    """Closes the file below as well."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(fileobj=raw, mode="rb")
+        self._raw_file = raw
+
+    def close(self) -> None:
+        """Close both."""
+        super().close()
+        self._raw_file.close()
+
+
+def _zstd(raw: io.FileIO) -> BinaryIO:
+    try:
+        import pyarrow as pa  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        raise RewardError(
+            f"Zstandard needs the package 'pyarrow' ({error}); install it with "
+            "pip install 'gpt2-reward[parquet]'"
+        ) from error
+    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), _BUFFER)
