@@ -95,9 +95,10 @@ class RewardScorer:
 
         Returns:
             The same rows in the same order. `reward` is the raw logit, `probability` its
-            sigmoid, calibrated if the model is, both float32 in arrays and tables; `n_tokens` are those that the model read,
-            and `n_truncated` is 1 if the row was longer than that and lost its beginning, else
-            0, so that sums count rows; `model` and `model_version` say who answered.
+            sigmoid, calibrated if the model is, both float32 in arrays and tables; `n_tokens` are
+            those that the model read, and `n_truncated` is 1 if the row was longer than that and
+            lost its beginning, else 0, so that sums count rows; `model` and `model_version` say
+            who answered.
 
         Raises:
             InvalidInputError: a column is missing or would be replaced; or, with `raise`, a row
