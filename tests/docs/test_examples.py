@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("client", "export", "serve", "train")
+ROOMS = ("client", "export", "gateway", "serve", "train")
 
 
 def modules_with_examples() -> list[str]:

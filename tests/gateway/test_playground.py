@@ -1,36 +1,17 @@
 """The playground in a real browser."""
 
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 from generator import Generator
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 from waiting import HUNG_S
 
 from reward_client.testing import FakeServer
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver"
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    with webdriver.Chrome(options, Service(DRIVER)) as chrome:
-        chrome.set_page_load_timeout(HUNG_S)
-        yield chrome
 
 
 class Page:

@@ -65,7 +65,7 @@ def test_rank_score_and_evaluate_work(commands: Path, tmp_path: Path) -> None:
         (["export", "anything"], "export"),
         (["rows", "rows", "--chitchat"], "chitchat"),
         (["train", "rows.jsonl", "--base=gpt2", "--output=trained"], "train"),
-        (["http"], "http"),
+        (["gateway"], "gateway"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -130,5 +130,5 @@ def test_the_steps_work_and_print_what_the_readme_says(terminal: Terminal) -> No
     assert made == ["1", "config.pbtxt"]
     commands = Path(terminal.environment["PATH"].partition(":")[0])
     for path in where_packages_are_from(commands, terminal.folder):
-        for room in ("client", "export", "serve", "train"):
+        for room in ("client", "export", "gateway", "serve", "train"):
             assert not Path(path).is_relative_to(ROOT / room)
