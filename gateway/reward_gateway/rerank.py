@@ -49,10 +49,9 @@ class CohereV1Request(RerankRequest):
 
 
 class CohereV2Request(RerankRequest):
-    """Cohere's second version takes texts alone."""
+    """Cohere's second version takes texts alone, and gives them back where clients still ask."""
 
     documents: Annotated[Sequence[str], Field(min_length=1)]
-    return_documents: Literal[False] | None = None
 
 
 class TeiRequest(BaseModel):
@@ -89,7 +88,8 @@ async def rerank_v1(asked: CohereV1Request, request: Request) -> dict[str, Any]:
 @router.post("/v2/rerank")
 async def rerank_v2(asked: CohereV2Request, request: Request) -> dict[str, Any]:
     """Cohere's second version."""
-    return await _reranked(asked, request, with_documents=False, version="2")
+    is_wanted = asked.return_documents is True
+    return await _reranked(asked, request, with_documents=is_wanted, version="2")
 
 
 @router.post("/rerank")
