@@ -126,10 +126,12 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_suites_that_need_no_server_run_one_after_the_other(tmp_path: Path) -> None:
     small = ["--rounds=1", "--linear-rows=8", "--truncation-groups=1", "--bulk-rows=20"]
-    done = bench("linear", "bulk", "truncation", "--quick", *small, f"--output={tmp_path}")
+    names = ("linear", "bulk", "truncation", "gateway")
+    done = bench(*names, "--quick", *small, f"--output={tmp_path}")
     assert done.returncode == 0, done.stderr[-2000:]
     found = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
-    assert set(found) == {"linear.json", "bulk.json", "truncation.json"}
+    assert set(found) == {f"{name}.json" for name in names}
+    assert found["gateway.json"]["2 callers"]["processor_ms_a_request"] > 0
     assert found["linear.json"]["rounds"] == 1
     assert {name for name in found["bulk.json"] if " " in name} == {"jsonl 20", "parquet 20"}
     assert found["truncation.json"]["checkpoint"] == "random weights, 2 layers of 64"

@@ -17,7 +17,9 @@ from promtool import promtool
 from rendering import find, rendered, restricted_faults
 
 from reward_client import RewardClient
+from reward_client.cli import command_parser
 from reward_contract import MODEL_NAME
+from reward_gateway.commands import gateway
 from reward_serve.health import Health
 from reward_serve.security import CONTROL, HEADER
 from reward_serve.server import TritonServer
@@ -59,8 +61,31 @@ def test_what_kustomize_renders_follows_kubernetes_schemas(
             kubernetes_validate.validate(item, KUBERNETES, strict=True)
 
 
+def test_the_gateway_follows_the_schemas_and_its_namespace(tmp_path: Path) -> None:
+    objects = rendered(tmp_path, "gateway")
+    for item in objects:
+        assert item["metadata"]["namespace"] == "gpt2-reward"
+        kubernetes_validate.validate(item, KUBERNETES, strict=True)
+    deployment = find(objects, "Deployment")
+    pod = deployment["spec"]["template"]
+    assert [*restricted_faults(pod["spec"])] == []
+    assert "replicas" not in deployment["spec"]
+    target = find(objects, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]
+    assert target == deployment["metadata"]["name"]
+    policy = read(BASE / "networkpolicy.yaml")["spec"]["ingress"][0]["from"][0]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (container,) = pod["spec"]["containers"]
+    command_parser("gateway", gateway).parse_args(container["args"])
+    service = read(BASE / "service.yaml")
+    assert f"dns:///{service['metadata']['name']}.gpt2-reward.svc:8001" in str(container["args"])
+
+
 def test_no_manifest_is_left_out() -> None:
-    for folder in (BASE, *(DEPLOY / "kubernetes" / "components").iterdir()):
+    for folder in (
+        BASE,
+        DEPLOY / "kubernetes" / "gateway",
+        *(DEPLOY / "kubernetes" / "components").iterdir(),
+    ):
         kustomization = read(folder / "kustomization.yaml")
         patches = [patch.get("path") for patch in kustomization.get("patches", [])]
         listed = {*kustomization.get("resources", []), *patches, "kustomization.yaml"} - {None}

@@ -30,7 +30,7 @@ def answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """`transformers serve` with a tiny model of random weights. -> its URL, and the model's name."""
+    """`transformers serve` with a tiny model of random weights. -> its URL and model."""
     import torch  # noqa: PLC0415  # this file's alone
     from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer  # noqa: PLC0415
 
