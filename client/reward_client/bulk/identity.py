@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reward_client.bulk.errors import OutputError
 from reward_client.bulk.job import Format, Job
+from reward_text import Format as ChatFormat
 from reward_text import Truncation
 
 HEAD_BYTES = 1 << 20
@@ -23,6 +24,7 @@ class Identity:
         head_sha256: of its first MiB.
         format: how it was read.
         truncation: what long texts lose.
+        chat_format: in which conversations are rendered; None for the model's own.
     """
 
     size: int
@@ -30,14 +32,18 @@ class Identity:
     head_sha256: str
     format: Format
     truncation: Truncation
+    chat_format: str | None = None
 
     @classmethod
-    def of(cls, job: Job, truncation: Truncation) -> "Identity":
+    def of(
+        cls, job: Job, truncation: Truncation, chat_format: ChatFormat | None = None
+    ) -> "Identity":
         """The identity of what the job would write now."""
         status = job.input.stat()
         with job.input.open("rb") as file:
             head = hashlib.sha256(file.read(HEAD_BYTES)).hexdigest()
-        return cls(status.st_size, status.st_mtime_ns, head, job.input_format, truncation)
+        rendered = None if chat_format is None else chat_format.as_json()
+        return cls(status.st_size, status.st_mtime_ns, head, job.input_format, truncation, rendered)
 
     def check(self, job: Job) -> None:
         """Refuse an output that was made from something else.
@@ -46,7 +52,7 @@ class Identity:
             OutputError: it says what differs, and what to do.
         """
         known = _read(job)
-        if settings := self._differences(known, ("format", "truncation")):
+        if settings := self._differences(known, ("format", "truncation", "chat_format")):
             raise OutputError(
                 f"{job.output} was made otherwise: {settings}; use what it was made with, or "
                 "another output"

@@ -6,11 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeAlias
 
-FIELDS = ("id", "text", "context", "candidate", "candidates")
+from reward_client.errors import InvalidInputError
+from reward_text import FORMATS, Context, context_of
+from reward_text.usage import NAMES
+
+FIELDS = ("id", "text", "context", "messages", "candidate", "candidates", *NAMES)
 """What is read of a line; other fields are left alone."""
 
-_EXPECTED = 'expected "text", or "context" with either "candidate" or "candidates"'
-_FORMS = ({"text"}, {"context", "candidate"}, {"context", "candidates"})
+_EXPECTED = 'expected "text", or "context" or "messages" with either "candidate" or "candidates"'
+_FORMS = (
+    {"text"},
+    *(
+        {context, candidates}
+        for context in ("context", "messages")
+        for candidates in ("candidate", "candidates")
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,22 +30,31 @@ class Line:
 
     Attributes:
         number: from 1.
-        context: None where the line has one whole text.
+        context: a text or a conversation; None where the line has one whole text.
         candidates: at least one; the text itself where there is no context.
         is_group: whether the answer is a list.
         copied: what goes into the output as it is: the id, or nothing.
     """
 
     number: int
-    context: str | None = field(repr=False)
+    context: Context | None = field(repr=False)
     candidates: list[str] = field(repr=False)
     is_group: bool
     copied: Mapping[str, object] = field(repr=False)
 
     @property
+    def text(self) -> str | None:
+        """The one text that is scored; None for groups and conversations, which are ranked."""
+        if len(self.candidates) > 1 or not isinstance(self.context, str | None):
+            return None
+        return (self.context or "") + self.candidates[0]
+
+    @property
     def n_characters(self) -> int:
         """Of all its texts together."""
-        return len(self.context or "") + sum(map(len, self.candidates))
+        context = self.context or ""
+        text = context if isinstance(context, str) else FORMATS["verbatim"].context(context)
+        return len(text) + sum(map(len, self.candidates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +114,7 @@ def from_fields(line: int, fields: Mapping[str, object]) -> Item:
     try:
         copied = {"id": _id(fields["id"])} if "id" in fields else {}
         form = _form(fields)
-        context = _string(fields, "context") if "context" in form else None
+        context = None if form == {"text"} else _context(fields)
         if "candidates" in form:
             return Line(line, context, _strings(fields["candidates"]), is_group=True, copied=copied)
         text = _string(fields, "text" if context is None else "candidate")
@@ -104,7 +124,7 @@ def from_fields(line: int, fields: Mapping[str, object]) -> Item:
 
 
 def _form(fields: Mapping[str, object]) -> set[str]:
-    form = fields.keys() & {"text", "context", "candidate", "candidates"}
+    form = fields.keys() & {"text", "context", "messages", "candidate", "candidates"}
     if form not in _FORMS:
         raise _MalformedError(_EXPECTED + (f", found {_quoted(form)}" if form else ""))
     return form
@@ -154,6 +174,15 @@ def _id(value: object) -> object:
 
 def _string(fields: Mapping[str, object], name: str) -> str:
     return _unicode(fields[name], f'"{name}"')
+
+
+def _context(fields: Mapping[str, object]) -> Context:
+    if "messages" not in fields:
+        return _string(fields, "context")
+    try:
+        return context_of(fields)
+    except InvalidInputError as error:
+        raise _MalformedError(str(error)) from error
 
 
 def _strings(value: object) -> list[str]:

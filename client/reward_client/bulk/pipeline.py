@@ -42,7 +42,7 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
     Args:
         job: input and output.
         client: whom to ask; its priority should be `bulk`, and its `timeout_s` long: that is
-            for each 64 rows of a call. The output remembers its `truncation`.
+            for each 64 rows of a call. The output remembers its `truncation` and `chat_format`.
         quiet: whether nothing is shown; else a bar on standard error where that is a terminal.
 
     Returns:
@@ -59,7 +59,7 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
     """
     convert = _converter() if job.to_parquet else None  # a missing extra is told before the work
     with closing(open_source(job)) as source:
-        identity = Identity.of(job, client.truncation)
+        identity = Identity.of(job, client.truncation, client.chat_format)
         if job.is_converted:
             identity.check(job)
             return _converted(job)
@@ -163,9 +163,9 @@ class _Run:
         """The rewards of each line, and the version that gave them."""
         n_rows = sum(len(line.candidates) for line in lines)  # a group may have any number
         timeout_s = self._client.timeout_s * math.ceil(n_rows / MAX_ROWS)
-        if n_rows == len(lines):  # one candidate each: whole texts, whatever the truncation
-            texts = [(line.context or "") + line.candidates[0] for line in lines]
-            scores = await self._client.score(texts, timeout_s=timeout_s)
+        texts = [line.text for line in lines]
+        if all(text is not None for text in texts):  # whatever the truncation
+            scores = await self._client.score([text or "" for text in texts], timeout_s=timeout_s)
             return [[reward] for reward in scores.rewards.tolist()], scores.model_version
         # a whole text has the same tokens as a candidate of the empty context
         rankings = await self._client.rank_many(
