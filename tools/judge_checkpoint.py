@@ -1,5 +1,8 @@
 """Judge a checkpoint on held-out conversations, and write the figures into its model card.
 
+Its probabilities are calibrated on the validation rows, and judged on the test rows before and
+after; the calibration is written into its reward.json.
+
     python tools/judge_checkpoint.py checkpoints/chitchat ROWS_FOLDER
 
 ROWS_FOLDER is what `gpt2-reward rows ROWS_FOLDER --chitchat` wrote. The checkpoint is exported
@@ -12,6 +15,7 @@ import random
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,8 +28,10 @@ from tqdm import tqdm
 from reward_contract import INPUT_IDS, REWARD
 from reward_export.export import GRAPH_NAME, ExportOptions, export
 from reward_export.parity import open_session
-from reward_text import Tokenizer
+from reward_text import Calibration, Tokenizer, Usage
+from reward_text.usage import USAGE_NAME
 from reward_train.dialogues import LabelledGroup
+from reward_train.evaluate.calibration import fitted
 from reward_train.evaluate.groups import read_groups
 from reward_train.evaluate.quality import SIZES, Scored, quality
 from reward_train.metrics import calibration_error, roc_auc, sigmoid
@@ -78,10 +84,10 @@ def judge_groups(groups: Sequence[LabelledGroup], score: Score) -> dict[str, flo
     return {name: round(share, 4) for name, share in shares.items()}
 
 
-def judge_rows(
+def score_rows(
     lines: Iterator[dict[str, Any]], rewards_of: Callable[[Sequence[str]], NDArray[np.float32]]
-) -> dict[str, float]:
-    """ROC AUC and calibration over the rows of the test split, by what made a row negative."""
+) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any]]:
+    """Rewards, labels and kinds of rows. -> [n] each."""
     rewards, labels, kinds = [], [], []
     with tqdm() as bar:
         while batch := list(islice(lines, BATCH)):
@@ -89,12 +95,21 @@ def judge_rows(
             labels += [row["label"] for row in batch]
             kinds += [row["kind"] for row in batch]
             bar.update(len(batch))
-    values, truth, kind = np.concatenate(rewards), np.array(labels), np.array(kinds)
+    return np.concatenate(rewards), np.array(labels), np.array(kinds)
+
+
+def judge_rows(
+    values: NDArray[np.float32], truth: NDArray[Any], kind: NDArray[Any], calibration: Calibration
+) -> dict[str, float]:
+    """ROC AUC and calibration over the rows of the test split, by what made a row negative."""
     found = {
         "rows": len(truth),
         "accepted": round(float(truth.mean()), 4),
         "roc_auc": round(roc_auc(values, truth), 4),
         "calibration_error": round(calibration_error(sigmoid(values), truth), 4),
+        "calibration_error_after": round(
+            calibration_error(calibration.probabilities(values), truth), 4
+        ),
     }
     for name in ("other", "other-of-like-length", "ended"):
         chosen = (kind == "continued") | (kind == name)
@@ -132,7 +147,8 @@ def tables(metrics: dict[str, Any]) -> str:
             f"| against any other reply | {found['roc_auc_against_other']:.3f} |",
             f"| against one of like length | {found['roc_auc_against_other-of-like-length']:.3f} |",
             f"| against replies that ended | {found['roc_auc_against_ended']:.3f} |",
-            f"| expected calibration error | {found['calibration_error']:.3f} |",
+            f"| expected calibration error, not calibrated | {found['calibration_error']:.3f} |",
+            f"| expected calibration error, calibrated | {found['calibration_error_after']:.3f} |",
         ]
     )
 
@@ -158,11 +174,18 @@ def main() -> int:
             "longest reply": longest,
             "random": chance(),
         }
+        labelled = score_rows(read(arguments.rows / "validation.jsonl"), rewards_of)
+        calibration = fitted(labelled[0], labelled[1])
         metrics = {
             "n_groups": len(groups),
             "groups": {name: judge_groups(groups, score) for name, score in scores.items()},
-            "test_rows": judge_rows(read(arguments.rows / "test.jsonl"), rewards_of),
+            "test_rows": judge_rows(
+                *score_rows(read(arguments.rows / "test.jsonl"), rewards_of), calibration
+            ),
+            "calibration": asdict(calibration),
         }
+    usage = Usage.read(arguments.checkpoint / USAGE_NAME)
+    replace(usage, calibration=calibration).write(arguments.checkpoint)
     (arguments.checkpoint / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     card = arguments.checkpoint / "README.md"
     before, _, rest = card.read_text("utf-8").partition(BEGIN)

@@ -105,6 +105,11 @@ class AsyncRewardClient:
         return self._calls.options.truncation
 
     @property
+    def chat_format(self) -> Format | None:
+        """In which conversations are rendered in place of the model's own; None for that one."""
+        return self._calls.options.chat_format
+
+    @property
     def counts(self) -> Counts:
         """What this client has done so far."""
         return self._calls.counters.now

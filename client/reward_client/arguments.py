@@ -13,7 +13,7 @@ from reward_client.connection import TLS, Connection
 from reward_client.errors import InvalidInputError
 from reward_client.options import Priority
 from reward_contract import PRIORITY_LEVELS
-from reward_text import Truncation
+from reward_text import FORMATS, Format, Truncation, format_named
 
 Client = TypeVar("Client", RewardClient, AsyncRewardClient)
 
@@ -29,6 +29,7 @@ class ClientArguments:
         priority: of all calls; the server's default if None.
         model_version: the version to ask; the server's choice if None.
         connection: certificates and headers.
+        chat_format: of conversations, in place of the model's own.
     """
 
     urls: list[str]
@@ -37,6 +38,7 @@ class ClientArguments:
     priority: Priority | None
     model_version: int | None
     connection: Connection
+    chat_format: Format | None = None
 
     def client(self, kind: type[Client]) -> Client:
         """A client of this kind.
@@ -52,6 +54,7 @@ class ClientArguments:
                 priority=self.priority,
                 model_version=self.model_version,
                 connection=self.connection,
+                chat_format=self.chat_format,
             )
         except (OSError, ValueError) as error:
             raise InvalidInputError(str(error)) from error
@@ -61,6 +64,7 @@ def add_connection(
     parser: argparse.ArgumentParser,
     *,
     groups: bool = True,
+    chats: bool | None = None,
     priority: Priority | None = None,
     timeout: str = "60",
 ) -> None:
@@ -69,6 +73,7 @@ def add_connection(
     Args:
         parser: of the command.
         groups: whether it scores candidates in groups, where truncation has a choice.
+        chats: whether it takes conversations; as `groups` if None.
         priority: of its calls unless told; the server's default if None.
         timeout: what the help says of its default.
     """
@@ -93,6 +98,10 @@ def add_connection(
         metavar="N",
         help="Ask this version of the model. Default: the one that the server chooses.",
     )
+    if groups if chats is None else chats:
+        _add_chat_format(group)
+    else:
+        parser.set_defaults(chat_format=None)
     group.add_argument(
         "--priority",
         choices=PRIORITY_LEVELS,
@@ -111,6 +120,16 @@ def add_connection(
     else:
         parser.set_defaults(truncation="left")
     _add_security(group)
+
+
+def _add_chat_format(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--chat-format",
+        type=format_argument,
+        metavar="NAME|FILE",
+        help=f"Render messages in this format: {', '.join(FORMATS)}, or a JSON file. "
+        "Default: the one that the model names.",
+    )
 
 
 def _add_security(group: "argparse._ArgumentGroup") -> None:
@@ -157,6 +176,7 @@ def client_arguments(arguments: argparse.Namespace) -> ClientArguments:
             priority=arguments.priority,
             model_version=arguments.model_version,
             connection=Connection(tls=_tls(arguments), metadata=_headers(arguments.header_env)),
+            chat_format=arguments.chat_format,
         )
     except ValueError as error:
         raise InvalidInputError(str(error)) from error
@@ -186,6 +206,14 @@ def _headers(pairs: list[str]) -> dict[str, str]:
             )
         headers[name] = os.environ[variable]
     return headers
+
+
+def format_argument(name: str) -> Format:
+    """A format of conversations, by name or file, for `argparse`."""
+    try:
+        return format_named(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _seconds(text: str) -> float:

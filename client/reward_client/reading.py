@@ -1,4 +1,4 @@
-"""Texts from the lines of a file, and errors that name the line."""
+"""What to score from the lines of a file, and errors that name the line."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -9,12 +9,13 @@ from reward_client.errors import InvalidInputError, NonFiniteRewardError
 from reward_client.wire import listed
 
 
-def read_texts(file: Iterable[bytes], *, jsonl: bool) -> Iterator[str]:
-    """The texts of a file's lines, as they come; read as `score --input` reads them.
+def read_lines(file: Iterable[bytes], *, jsonl: bool) -> Iterator[lines.Line]:
+    """A file's lines of one candidate each, as they come; read as `score --input` reads them.
 
     Args:
         file: its lines, each with its line break.
-        jsonl: whether a line is a JSON object with "text", or "context" and "candidate".
+        jsonl: whether a line is a JSON object with "text", or "context" or "messages" and
+            "candidate".
 
     Raises:
         InvalidInputError: a line cannot be scored; the message has its number and the reason.
@@ -30,7 +31,7 @@ def read_texts(file: Iterable[bytes], *, jsonl: bool) -> Iterator[str]:
                 "score groups with --input and --output",
                 row=number - 1,
             )
-        yield (item.context or "") + item.candidates[0]
+        yield item
 
 
 @contextlib.contextmanager

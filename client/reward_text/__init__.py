@@ -5,7 +5,7 @@ Needs numpy and `tokenizers`, and no gRPC: exporter and trainer use it as the cl
 
 from reward_text.formats import FORMATS, Conversation, Format
 from reward_text.tokens import Encoded, Ids, Tokenizer, Truncation, check_texts, pad_rows
-from reward_text.usage import Calibration, Context, Usage, format_named, is_chat
+from reward_text.usage import Calibration, Context, Usage, context_of, format_named, is_chat
 
 __all__ = [
     "FORMATS",
@@ -19,6 +19,7 @@ __all__ = [
     "Truncation",
     "Usage",
     "check_texts",
+    "context_of",
     "format_named",
     "is_chat",
     "pad_rows",

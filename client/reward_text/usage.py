@@ -6,7 +6,7 @@ of an exported version, and in what a server shows of each version. Clients read
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeAlias, TypeGuard, TypeVar
@@ -23,6 +23,9 @@ USAGE_NAME = "reward.json"
 """File in a checkpoint's folder: a JSON object with what `Usage.as_json` has."""
 
 Found = TypeVar("Found")
+
+NAMES = ("bot_name", "user_name", "persona", "prompt")
+"""Fields of a conversation beside its messages."""
 
 Context: TypeAlias = str | Conversation | Sequence[Message]
 """What candidates are replies to: a text, which is taken as it is, or a conversation."""
@@ -167,6 +170,41 @@ def is_chat(context: object) -> "TypeGuard[Conversation | Sequence[Message]]":
     if isinstance(context, Conversation):
         return True
     return isinstance(context, Sequence) and not isinstance(context, str | bytes | bytearray)
+
+
+def context_of(fields: Mapping[str, object]) -> Context:
+    """The context that a JSON object has: its "messages", or its "context".
+
+    Beside "messages" there may be "bot_name", "user_name", "persona" and "prompt", texts each, as
+    `Conversation` has them.
+
+    Raises:
+        KeyError: it has neither.
+        InvalidInputError: the messages are none; which of them, but never what they say.
+    """
+    if fields.get("messages") is None:  # null in columns where other rows have some
+        context: Context = fields["context"]  # type: ignore[assignment]  # refused by the tokenizer
+        if is_chat(context):
+            return _checked(context if isinstance(context, Conversation) else Conversation(context))
+        return context
+    messages, names = fields["messages"], {key: fields[key] for key in NAMES if key in fields}
+    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
+        raise InvalidInputError(f'"messages" is {type(messages).__name__}, not a list')
+    for name, value in names.items():
+        if not isinstance(value, str):
+            raise InvalidInputError(f'"{name}" is {type(value).__name__}, not a string')
+    return _checked(Conversation(messages, **names))  # type: ignore[arg-type]  # checked above
+
+
+def _checked(chat: Conversation) -> Conversation:
+    text = FORMATS["verbatim"].context(chat)  # what one format refuses, all do
+    try:
+        f"{text}{chat.bot_name}{chat.user_name}".encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            "the messages hold a lone surrogate, which is no Unicode text"
+        ) from error
+    return chat
 
 
 def format_named(name: str) -> Format:

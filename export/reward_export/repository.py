@@ -177,14 +177,12 @@ class ModelFolder:
         """Where folders cannot be locked, whoever renames first has the number."""
         while True:
             with contextlib.suppress(VersionTakenError):
-                return self._rename(staged, max(self._taken_numbers(), default=0) + 1, facts)
+                return self._rename(staged, max(self.taken_numbers(), default=0) + 1, facts)
 
     def _rename(self, staged: Path, version: int, facts: Facts | None) -> Path:
         self.check(version)
         if facts is not None:
-            show(
-                self.path / CONFIG_NAME, version, facts, kept=self._taken_numbers(), scratch=staged
-            )
+            show(self.path / CONFIG_NAME, version, facts, kept=self.taken_numbers(), scratch=staged)
         try:
             return staged.rename(self.path / str(version))
         except OSError as error:
@@ -192,7 +190,8 @@ class ModelFolder:
                 raise self._taken(version) from error
             raise
 
-    def _taken_numbers(self) -> list[int]:
+    def taken_numbers(self) -> list[int]:
+        """Numbers of versions that are there or were withdrawn, which are not given out again."""
         return [*self.versions(), *self._withdrawn()]
 
     def _withdrawn(self) -> list[int]:

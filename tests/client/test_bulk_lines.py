@@ -22,7 +22,7 @@ MALFORMED = [
     (b'{"text": "\xff"}\n', "not UTF-8 at byte 11"),
     (b'["a"]\n', "a JSON list, not an object"),
     (b"7\n", "a JSON int, not an object"),
-    (b"{}\n", 'expected "text", or "context" with either "candidate" or "candidates"'),
+    (b"{}\n", 'expected "text", or "context" or "messages" with either "candidate" or'),
     (b'{"txt": "a"}\n', 'expected "text"'),
     (b'{"context": "a"}\n', 'found "context"'),
     (b'{"candidate": "a"}\n', 'found "candidate"'),

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -289,3 +290,115 @@ def test_info_shows_how_each_version_wants_to_be_asked(
     assert main(["info", f"--url={chai.url}", "--json"]) == 0
     (model,) = json.loads(capsys.readouterr().out)["models"]
     assert model["usage"]["chat_format"]["name"] == "chai"
+
+
+LINES_OF_MESSAGES = [
+    {"messages": SAID, "candidate": "Five.\n"},
+    {"messages": SAID, "candidates": REPLIES, "id": 7},
+    {"text": "Hi"},
+    {"messages": SAID, "bot_name": "Ada", "prompt": "P", "candidate": "x"},
+    {"context": LINES, "candidate": "Five."},
+]
+TEXTS_OF_MESSAGES = [
+    f"{CHAI} Five.",
+    *WHOLE["chai"],
+    "Hi",
+    f"P\n{CHAI} x",
+    f"{LINES}Five.",
+]
+
+
+def write(file: Path, items: list[dict]) -> Path:
+    file.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return file
+
+
+def test_files_are_scored_with_messages(chai: FakeServer, tmp_path: Path) -> None:
+    data, out = write(tmp_path / "in.jsonl", LINES_OF_MESSAGES), tmp_path / "out.jsonl"
+    words = ["score", f"--input={data}", f"--output={out}", f"--url={chai.url}"]
+    assert main(words) == 0
+    items = [json.loads(line) for line in out.read_text().splitlines()]
+    found = [reward for item in items for reward in item.get("rewards", [item.get("reward")])]
+    np.testing.assert_allclose(found, last_token(rows(TEXTS_OF_MESSAGES)), rtol=1e-6)
+    assert ["rewards" in item for item in items] == [False, True, False, False, False]
+    chai.show(Usage(None))
+    assert main([*words[:2], f"--output={out}.2", words[3]]) == 1, "no format: no line is guessed"
+
+
+def test_messages_that_are_none_are_set_aside_by_their_line(
+    chai: FakeServer, tmp_path: Path
+) -> None:
+    bad = [
+        {"messages": "secret", "candidate": "x"},
+        {"messages": [{"role": "tool", "content": "secret"}], "candidate": "x"},
+        {"messages": [{"role": "user", "content": "\ud800"}], "candidate": "x"},
+        {"messages": [], "context": "", "candidate": "x"},
+        {"messages": [], "bot_name": 7, "candidate": "x"},
+    ]
+    data, out = write(tmp_path / "in.jsonl", [*bad, LINES_OF_MESSAGES[0]]), tmp_path / "out.jsonl"
+    words = [f"--input={data}", f"--output={out}", f"--url={chai.url}", "--max-rejected=0.9"]
+    assert main(["score", *words]) == 0
+    rejected = (tmp_path / "out.jsonl.rejected.jsonl").read_text()
+    assert [json.loads(line)["line"] for line in rejected.splitlines()] == [1, 2, 3, 4, 5]
+    assert "secret" not in rejected
+    assert [json.loads(line)["line"] for line in out.read_text().splitlines()] == [6]
+
+
+def test_a_file_of_messages_in_parquet(chai: FakeServer, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="needs gpt2-reward[parquet]")
+    from pyarrow import parquet  # noqa: PLC0415  # an extra
+
+    columns = {
+        "messages": [SAID, None],
+        "context": [None, LINES],
+        "candidate": ["Five.", "Five."],
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "in.parquet")
+    out = tmp_path / "out.jsonl"
+    words = [f"--input={tmp_path / 'in.parquet'}", f"--output={out}", f"--url={chai.url}"]
+    assert main(["score", *words]) == 0
+    found = [json.loads(line)["reward"] for line in out.read_text().splitlines()]
+    np.testing.assert_allclose(found, last_token(rows([WHOLE["chai"][1], f"{LINES}Five."])))
+
+
+def test_an_output_remembers_the_format_that_was_asked_for(
+    chai: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write(tmp_path / "in.jsonl", LINES_OF_MESSAGES), tmp_path / "out.jsonl"
+    words = ["score", f"--input={data}", f"--output={out}", f"--url={chai.url}"]
+    assert main([*words, "--chat-format=lines"]) == 0
+    assert main(words) == 1
+    assert "was made otherwise: chat_format was" in capsys.readouterr().err
+    assert main([*words, "--chat-format=lines"]) == 0
+
+
+def test_rewards_of_messages_are_printed(
+    chai: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    single = [line for line in LINES_OF_MESSAGES if "candidates" not in line]
+    texts = [text for text in TEXTS_OF_MESSAGES if text not in WHOLE["chai"]]
+    texts.insert(0, f"{CHAI} Five.")
+    file = write(tmp_path / "in.jsonl", single)
+    assert main(["score", str(file), f"--url={chai.url}"]) == 0
+    found = [float(line) for line in capsys.readouterr().out.splitlines()]
+    np.testing.assert_allclose(found, last_token(rows(texts)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["list", "object"])
+def test_candidates_of_messages_are_ranked_by_the_command(
+    chai: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    file = tmp_path / "chat.json"
+    file.write_text(json.dumps(SAID if form == "list" else {"messages": SAID, "user_name": "Bo"}))
+    words = ["rank", f"--messages={file}", f"--url={chai.url}", "--json"]
+    assert main([*words, *REPLIES]) == 0
+    np.testing.assert_array_equal(chai.requests[-1], rows(WHOLE["chai"]))
+    assert len(json.loads(capsys.readouterr().out)) == 2
+    assert main([*words, "--chat-format=lines", *REPLIES]) == 0
+    np.testing.assert_array_equal(chai.requests[-1], rows(WHOLE["lines"]))
+    for content in ("{", '"text"', "[7]"):
+        file.write_text(content)
+        assert main([*words, *REPLIES]) == 1
+    with pytest.raises(SystemExit):
+        main([*words, "--chat-format=chia", *REPLIES])
+    assert "neither a format" in capsys.readouterr().err

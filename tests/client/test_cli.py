@@ -135,8 +135,8 @@ def test_rank_prints_json_for_programs(
 ) -> None:
     assert main(["rank", f"--url={fake.url}", "--json", "--context", "", "Hello", "Hi"]) == 0
     assert json.loads(capsys.readouterr().out) == [
-        {"text": "Hi", "reward": 172.5, "index": 1},
-        {"text": "Hello", "reward": pytest.approx(154.96), "index": 0},
+        {"text": "Hi", "reward": 172.5, "index": 1, "probability": 1.0},
+        {"text": "Hello", "reward": pytest.approx(154.96), "index": 0, "probability": 1.0},
     ]
 
 

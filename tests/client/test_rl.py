@@ -16,6 +16,7 @@ from reward_client import (
     AsyncRewardClient,
     DeadlineError,
     InvalidInputError,
+    NoFormatError,
     NonFiniteRewardError,
     OverloadedError,
     Tokenizer,
@@ -24,14 +25,16 @@ from reward_client import (
 from reward_client.rl import batcher as batching
 from reward_client.rl import verl
 from reward_client.rl.batcher import Batcher
-from reward_client.rl.text import in_groups, one_message_a_line
+from reward_client.rl.text import in_groups
 from reward_client.rl.trl import AsyncTrlReward, TrlReward
 from reward_client.testing import FakeServer
+from reward_text import FORMATS, Usage
 
 
 @pytest.fixture
 def fake() -> Iterator[FakeServer]:
-    with FakeServer(last_token, max_batch_rows=8) as server:
+    usage = Usage(FORMATS["lines"])
+    with FakeServer(last_token, max_batch_rows=8, usage=usage) as server:
         yield server
 
 
@@ -75,9 +78,25 @@ def test_plain_and_conversational_data_of_the_same_dialogue_have_the_same_reward
     assert plain == wanted(*replies), "read at the last token of the reply"
 
 
-def test_a_message_without_text_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="render"):
-        one_message_a_line([{"role": "assistant", "content": None}])
+def test_conversational_data_is_in_the_models_format_unless_told(fake: FakeServer) -> None:
+    prompts = [[{"role": "user", "content": "Hi"}]] * 2
+    completions = [[{"role": "assistant", "content": reply}] for reply in ("Oh\n", "Well")]
+    TrlReward(fake.url, chat_format="chai")(prompts=prompts, completions=completions)
+    wanted = Tokenizer().encode_rows(["User: Hi\nBot: Oh", "User: Hi\nBot: Well"])
+    np.testing.assert_array_equal(fake.requests[0], wanted)
+    fake.show(Usage(FORMATS["pygmalion"]))
+    TrlReward(fake.url)(prompts=prompts, completions=completions)
+    np.testing.assert_array_equal(fake.requests[1], wanted)
+    fake.config.parameters.pop("version.1")
+    with pytest.raises(NoFormatError):
+        TrlReward(fake.url)(prompts=prompts, completions=completions)
+
+
+def test_a_message_without_text_is_refused(fake: FakeServer) -> None:
+    reward = TrlReward(fake.url)
+    for completion in ([{"role": "assistant", "content": None}], [], [{"role": "user"}] * 2):
+        with pytest.raises(InvalidInputError, match=r"render|no text"):
+            reward(prompts=["Hi"], completions=[completion])
     with pytest.raises(InvalidInputError, match="2 prompts and 1 completions"):
         in_groups(["a", "b"], ["c"])
 

@@ -1,19 +1,23 @@
 """The shipped checkpoint, exported, served, and asked with messages: the format travels."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import eventually
 
 from reward_client import AsyncRewardClient, NoFormatError, Ranking, RewardClient
 from reward_client.cli import main
 from reward_contract import MODEL_NAME
+from reward_contract.integrity import read_facts
 from reward_export.checkpoint import load
 from reward_export.conversations import conversations
+from reward_serve.commands.serve import polling
 from reward_serve.server import ServerOptions, TritonServer
-from reward_text import FORMATS, Tokenizer
+from reward_text import FORMATS, Tokenizer, Usage
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "chitchat"
 GROUPS = [
@@ -110,3 +114,41 @@ def test_the_servers_own_checks_read_the_wider_window(
     assert main(["verify", f"--url={shipped.grpc_url}"]) == 0
     _heading, *rows = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in rows][-1] == ["2", "512"]
+
+
+def write_labelled(file: Path) -> Path:
+    """Real replies, and the same after another conversation; messages as context."""
+    every = conversations()
+    with file.open("w") as out:
+        for number, one in enumerate(every):
+            for n in range(1, len(one.turns)):
+                chat = [{"role": "user", "content": turn} for turn in one.turns[:n]]
+                other = every[number - 1].turns
+                for label, reply in ((1, one.turns[n]), (0, other[n % len(other)])):
+                    row = {"context": chat, "candidate": reply, "label": label}
+                    out.write(json.dumps(row) + "\n")
+    return file
+
+
+def test_a_calibration_is_fitted_against_a_server_that_polls_and_shown_by_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn", reason="needs gpt2-reward[evaluate]")
+    repository, rows = tmp_path / "repository", write_labelled(tmp_path / "rows.jsonl")
+    assert main(["export", str(SHIPPED), f"--repository={repository}"]) == 0
+    options = ServerOptions(repository, "127.0.0.1", 0, 0, 0, triton_options=polling(1))
+    with TritonServer(options) as server, RewardClient(server.grpc_url) as client:
+        before = client.rank(*GROUPS[0])
+        words = [f"--calibrate={rows}", f"--repository={repository}", f"--url={server.grpc_url}"]
+        assert main(["evaluate", *words]) == 0
+        assert capsys.readouterr().out.endswith(f"{repository / MODEL_NAME / '1'}\n")
+        written = Usage.from_json(read_facts(repository / MODEL_NAME / "1").usage).calibration
+        assert written != before.model.usage.calibration
+        assert eventually(
+            lambda: client.server_info().models[0].usage.calibration == written, within_s=60
+        )
+        after = client.rank(*GROUPS[0])
+    np.testing.assert_allclose(after.rewards, before.rewards, atol=1e-5)
+    wanted = written.probabilities(after.rewards)
+    np.testing.assert_allclose(after.probabilities, wanted, rtol=1e-6)
+    assert after.model.identity == before.model.identity

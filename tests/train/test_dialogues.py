@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from reward_export.conversations import conversations
+from reward_text import FORMATS
 from reward_train import chitchat
 from reward_train.dialogues import (
     Dialogue,
@@ -93,3 +94,18 @@ def test_groups_hold_the_real_reply_among_others(dialogues: list[Dialogue]) -> N
         real = group.candidates[group.best]
         assert [one.casefold() for one in group.candidates].count(real.casefold()) == 1
     assert list(groups(dialogues, n_candidates=8)) == made  # the same each time
+
+
+def test_rows_and_groups_are_written_in_any_format(dialogues: list[Dialogue]) -> None:
+    chai = FORMATS["chai"]
+    some = dialogues[:5]
+    lines = list(rows(some, RowOptions()))
+    made = list(rows(some, RowOptions(chat_format=chai)))
+    assert [row.label for row in made] == [row.label for row in lines]
+    for one, row in zip(made, lines, strict=True):
+        assert one.candidate == f" {row.candidate}"
+        *before, end = one.context.split("\n")
+        assert (end, before[-1].split(":")[0]) == ("Bot:", "User")
+    (group, *_) = groups(some, chat_format=chai)
+    assert group.context.endswith("\nBot:")
+    assert all(candidate.startswith(" ") for candidate in group.candidates)

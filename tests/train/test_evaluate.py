@@ -16,6 +16,7 @@ from reward_client.cli import main
 from reward_client.testing import FakeServer
 from reward_contract import CONTRACT
 from reward_export.ranks import spearman
+from reward_text import FORMATS, Usage
 from reward_train.evaluate.quality import Scored, agreement, quality, within
 
 
@@ -187,3 +188,18 @@ def test_agreement_of_equal_and_opposite_rewards() -> None:
     assert opposite.same_first == {2: 0.0, 4: 0.0}
     assert opposite.spearman == pytest.approx(-1)
     assert np.isnan(spearman(np.ones(3), np.arange(3)))
+
+
+def test_groups_of_messages_are_judged_in_the_models_format_or_another(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    server.show(Usage(FORMATS["chai"]))
+    said = [{"role": "user", "content": "a"}]
+    groups: list[object] = [{"messages": said, "candidates": ["b c", "b"], "best": 0}]
+    file = write(tmp_path / "groups.jsonl", groups)
+    assert main(["evaluate", str(file), f"--url={server.url}"]) == 0
+    wanted = Tokenizer().encode_rows(["User: a\nBot: b c", "User: a\nBot: b"])
+    np.testing.assert_array_equal(server.requests[-1], wanted)
+    words = [f"--url={server.url}", "--chat-format=lines"]
+    assert main(["evaluate", str(file), *words]) == 0
+    np.testing.assert_array_equal(server.requests[-1], Tokenizer().encode_rows(["a\nb c", "a\nb"]))

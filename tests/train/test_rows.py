@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from reward_text import FORMATS, Tokenizer
 from reward_train.errors import DataError
-from reward_train.rows import RowRules, label_of, packed_items, read_rows
+from reward_train.labels import kind_of, label_of
+from reward_train.rows import RowRules, packed_items, read_rows
 
 ROWS = [
     {"context": "Hi\n", "candidate": "Hello you", "label": 1, "group": "a"},
@@ -36,7 +38,7 @@ def write(folder: Path, rows: list[dict[str, object]]) -> str:
 def test_accepted_is_no_retry_and_enough_further_messages(
     row: dict[str, object], label: float
 ) -> None:
-    assert label_of(row, RowRules()) == label
+    assert label_of(row) == label
 
 
 def test_each_row_is_an_item_unless_packed(tmp_path: Path) -> None:
@@ -89,3 +91,38 @@ def test_files_without_rows_are_refused(content: str, tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named() -> None:
     with pytest.raises(DataError, match=r"no file missing\.jsonl"):
         read_rows("missing.jsonl")
+
+
+def test_messages_are_rendered_in_the_format_of_the_rules(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "Hi"}]
+    rows = [
+        {"messages": said, "candidate": "Hello you\n", "label": 1},
+        {"context": "User: Hi\nBot:", "candidate": " Hello you", "label": 0},
+    ]
+    rules = RowRules(chat_format=FORMATS["chai"], max_tokens=300)
+    one, other = packed_items(read_rows(write(tmp_path, rows)), rules, tmp_path / "tokens")
+    wanted = Tokenizer().encode("User: Hi\nBot: Hello you").tolist()
+    assert one["input_ids"] == other["input_ids"] == wanted
+    with pytest.raises(DataError, match="row 0: the context is a conversation"):
+        packed_items(read_rows(write(tmp_path, rows)), RowRules(), tmp_path / "none")
+
+
+def test_the_window_is_that_of_the_rules(tmp_path: Path) -> None:
+    rows = read_rows(write(tmp_path, [{**ROWS[0], "context": "word " * 1000}]))
+    for max_tokens in (20, 512):
+        rules = RowRules(max_tokens=max_tokens)
+        (item,) = packed_items(rows, rules, tmp_path / str(max_tokens))
+        assert item["length"] == max_tokens
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"kind": "other", "retry": True}, "other"),
+        ({"retry": True, "remaining_user_messages": 5}, "retry"),
+        ({"retry": False, "remaining_user_messages": 1}, "ended"),
+        ({"label": 0}, ""),
+    ],
+)
+def test_why_a_row_was_not_accepted(row: dict[str, object], kind: str) -> None:
+    assert kind_of(row) == kind

@@ -15,7 +15,8 @@ from reward_client.cli import main
 from reward_contract import MODEL_NAME
 from reward_export.checkpoint import load
 from reward_export.export import ExportOptions, export
-from reward_text import Tokenizer
+from reward_export.usage import usage_of
+from reward_text import FORMATS, Tokenizer, Usage
 from reward_train import chitchat
 from reward_train.errors import StartError, TrainError
 from reward_train.retrieval import retrieval_embeddings
@@ -63,6 +64,21 @@ def test_a_small_model_is_trained_evaluated_and_exported(
     shutil.copy2(CONFIG, repository / MODEL_NAME)
     published = export(ExportOptions(str(output), repository), say=print)
     assert published.parity.max_difference < 1e-4
+
+
+def test_a_checkpoint_says_the_format_and_the_window_that_it_was_trained_in(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = tmp_path / "some.jsonl"
+    some.write_text("".join((rows / "train.jsonl").open().readlines()[:40]))
+    words = ["train", str(some), "--epochs=1", *SMALL]
+    assert main([*words, f"--output={tmp_path / 'a'}", "--format=lines", "--max-tokens=512"]) == 0
+    found = usage_of(load(str(tmp_path / "a")))
+    assert (found.chat_format, found.max_tokens) == (FORMATS["lines"], 512)
+    assert main([*words, f"--output={tmp_path / 'b'}"]) == 0
+    assert usage_of(load(str(tmp_path / "b"))) == Usage(), "nothing was said"
+    assert main([*words, f"--output={tmp_path / 'c'}", "--max-tokens=1025"]) == 1
+    assert "cannot read windows of 1025 tokens" in capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_goes_on(rows: Path, tmp_path: Path) -> None:

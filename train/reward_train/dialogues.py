@@ -1,7 +1,7 @@
 """Dialogues to labelled rows: which replies the partner went on after, and which not.
 
-The text of a row is laid out as the exporter's sample and the demo have it: one turn a line,
-the candidate on the last line, without a line break behind it.
+The text of a row is laid out in a format of `reward_text`: the candidate is the bot's reply, and
+the turns before it are the user's and the bot's in turn.
 """
 
 import hashlib
@@ -10,6 +10,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from reward_text import FORMATS, Context, Format
 
 Split = Literal["train", "validation", "test"]
 Kind = Literal["continued", "ended", "other", "other-of-like-length"]
@@ -36,8 +38,8 @@ class LabelledRow:
     """A labelled candidate.
 
     Attributes:
-        context: the turns before, each with a line break behind it.
-        candidate: the reply.
+        context: the turns before, in a format.
+        candidate: the reply, in that format.
         label: 1 accepted, 0 not.
         kind: why: the partner went on, the conversation ended, or it is another one's reply.
         group: rows of one group stand together and share the beginning of their contexts.
@@ -55,13 +57,13 @@ class LabelledGroup:
     """Candidates of one context, the real reply among them.
 
     Attributes:
-        context: the turns before, each with a line break behind it.
+        context: the turns before, in a format, or messages.
         candidates: replies, the real one at `best`, the others from other conversations.
         best: index of the real reply.
         worst: index of a candidate that must not be chosen, or None if none is known.
     """
 
-    context: str
+    context: Context
     candidates: tuple[str, ...]
     best: int
     worst: int | None = None
@@ -78,12 +80,14 @@ class RowOptions:
         window_chars: a dialogue is cut into windows of about so many characters, one drawn
             for each; contexts begin where their window does.
         seed: of every draw.
+        chat_format: of the texts.
     """
 
     continued: int = 1
     n_negatives: int = 3
     window_chars: tuple[int, ...] = (250, 500, 750)
     seed: int = 0
+    chat_format: Format = FORMATS["lines"]
 
 
 def split_of(dialogue_id: str) -> Split:
@@ -121,16 +125,18 @@ def rows(dialogues: Sequence[Dialogue], options: RowOptions) -> Iterator[Labelle
 def _rows_of_turn(
     dialogue: Dialogue, start: int, turn: int, others: "Replies", options: RowOptions
 ) -> Iterator[LabelledRow]:
-    context = as_context(dialogue.turns[start:turn])
+    form = options.chat_format
+    context = as_context(dialogue.turns[start:turn], form)
     reply, group = dialogue.turns[turn], f"{dialogue.id}:{start}"
     accepted = further_turns(len(dialogue.turns), turn) >= options.continued
-    yield LabelledRow(context, reply, int(accepted), "continued" if accepted else "ended", group)
+    kind: Kind = "continued" if accepted else "ended"
+    yield LabelledRow(context, form.candidate(reply), int(accepted), kind, group)
     for number in range(options.n_negatives):
         if number % 2:
-            yield LabelledRow(context, others.any(dialogue.id, reply), 0, "other", group)
+            other, kind = others.any(dialogue.id, reply), "other"
         else:
-            like = others.of_like_length(dialogue.id, reply)
-            yield LabelledRow(context, like, 0, "other-of-like-length", group)
+            other, kind = others.of_like_length(dialogue.id, reply), "other-of-like-length"
+        yield LabelledRow(context, form.candidate(other), 0, kind, group)
 
 
 def windows(
@@ -151,9 +157,15 @@ def windows(
         start = stop - 2
 
 
-def as_context(turns: Iterable[str]) -> str:
-    """One turn a line; the candidate is the next line."""
-    return "".join(f"{turn}\n" for turn in turns)
+def as_context(turns: Sequence[str], chat_format: Format) -> str:
+    """Turns of two sides before a reply of the bot's."""
+    roles = ("assistant", "user")  # the last one before the reply is the user's
+    return chat_format.context(
+        [
+            {"role": roles[(len(turns) - place) % 2], "content": turn}
+            for place, turn in enumerate(turns)
+        ]
+    )
 
 
 class Replies:
@@ -185,7 +197,12 @@ class Replies:
 
 
 def groups(
-    dialogues: Sequence[Dialogue], *, n_candidates: int = 16, a_dialogue: int = 8, seed: int = 0
+    dialogues: Sequence[Dialogue],
+    *,
+    n_candidates: int = 16,
+    a_dialogue: int = 8,
+    seed: int = 0,
+    chat_format: Format = FORMATS["lines"],
 ) -> Iterator[LabelledGroup]:
     """Real replies that the partner went on after, each among replies of other conversations.
 
@@ -196,6 +213,7 @@ def groups(
         n_candidates: candidates of a group; every second distractor is of like length.
         a_dialogue: largest number of replies taken from one conversation.
         seed: of the draws.
+        chat_format: of the texts.
     """
     draw = random.Random(seed)  # noqa: S311
     others = Replies(dialogues, draw)
@@ -209,4 +227,5 @@ def groups(
             ]
             best = draw.randrange(n_candidates)
             candidates.insert(best, reply)
-            yield LabelledGroup(as_context(dialogue.turns[:turn]), tuple(candidates), best)
+            context = as_context(dialogue.turns[:turn], chat_format)
+            yield LabelledGroup(context, tuple(map(chat_format.candidate, candidates)), best)

@@ -1,10 +1,10 @@
 """Labelled rows from JSONL, Parquet or the hub, as a trainer takes them: tokens, packed.
 
-A row holds `context`, `candidate` and either `label` (1 accepted, 0 not) or what Chai derived it
-from: `retry` and `remaining_user_messages`.
+A row holds `context` or `messages`, `candidate`, and either `label` (1 accepted, 0 not) or what
+Chai derived it from: `retry` and `remaining_user_messages`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ import numpy as np
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
+from reward_contract import CONTRACT
 from reward_contract.errors import InvalidInputError
-from reward_text import Tokenizer
+from reward_text import Format, Tokenizer, Usage, context_of
 from reward_train.errors import DataError
+from reward_train.labels import MIN_REMAINING, label_of
 from reward_train.packing import PrefixTree, token_labels
 
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -27,15 +29,22 @@ class RowRules:
 
     Attributes:
         min_remaining: a reply is accepted if there was no retry and the user sent at least so
-            many further messages; for rows without a label. Two is what Chai's script for its
-            retry models has (`v0_retry_accept/train.py` of chai-research/lmgym); the model card
-            names no number.
+            many further messages; for rows without a label.
+        chat_format: in which "messages" are rendered; None if rows have texts alone.
+        max_tokens: the window: of a text, so many tokens from its end.
         pack: rows that stand together and carry the same `group` become one item, whose shared
             tokens are computed once, of at most so many tokens; 0 for items of one row.
     """
 
-    min_remaining: int = 2
+    min_remaining: int = MIN_REMAINING
     pack: int = 0
+    chat_format: Format | None = None
+    max_tokens: int = CONTRACT.max_tokens
+
+    @property
+    def usage(self) -> Usage:
+        """How a model of these rows wants to be asked."""
+        return Usage(self.chat_format, self.max_tokens)
 
 
 def read_rows(source: str, *, split: str = "train") -> Dataset:
@@ -68,28 +77,6 @@ def read_rows(source: str, *, split: str = "train") -> Dataset:
     return rows
 
 
-def label_of(row: Mapping[str, Any], rules: RowRules) -> float:
-    """1 accepted, 0 not: the row's own, or by Chai's rule.
-
-    >>> label_of({"retry": False, "remaining_user_messages": 2}, RowRules())
-    1.0
-
-    Raises:
-        ValueError: the row does not say.
-    """
-    label = row.get("label")
-    if label is None:
-        retry, remaining = row.get("retry"), row.get("remaining_user_messages")
-        if not (isinstance(retry, bool) and isinstance(remaining, int)):
-            raise ValueError(
-                'no "label" (0 or 1), nor "retry" (a boolean) with "remaining_user_messages"'
-            )
-        return float(not retry and remaining >= rules.min_remaining)
-    if label not in {0, 1}:
-        raise ValueError('its "label" is neither 0 nor 1')
-    return float(label)
-
-
 def packed_items(rows: Dataset, rules: RowRules, cache: Path) -> Dataset:
     """Rows as `reward_train.packing.collate` takes them, with their `length` in tokens.
 
@@ -110,12 +97,13 @@ def packed_items(rows: Dataset, rules: RowRules, cache: Path) -> Dataset:
 
 
 def _items(rows: Dataset, rules: RowRules) -> Iterator[dict[str, Any]]:
-    tokenizer = Tokenizer()
+    tokenizer, usage = Tokenizer(rules.max_tokens), rules.usage
     item, group = _Item(), None
     for number, row in enumerate(rows):
         try:
-            tokens = tokenizer.encode(row["context"] + row["candidate"]).tolist()
-            own, label = len(tokenizer.encode(row["candidate"])), label_of(row, rules)
+            context, (candidate,) = usage.texts(context_of(row), [row["candidate"]])
+            tokens = tokenizer.encode(context + candidate).tolist()
+            own, label = len(tokenizer.encode(candidate)), label_of(row, rules.min_remaining)
         except KeyError as error:
             raise DataError(f"row {number} has no {error}", row=number) from error
         except (TypeError, ValueError, InvalidInputError) as error:

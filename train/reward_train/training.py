@@ -18,6 +18,7 @@ from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.models.gpt2 import GPT2ForSequenceClassification
 
 from reward_contract import CONTRACT
+from reward_text import Usage
 from reward_train.errors import StartError, TrainError
 from reward_train.metrics import calibration_error, pairwise_accuracy, roc_auc, sigmoid
 from reward_train.model import PackedClassifier
@@ -104,6 +105,7 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> dict[str, float]
         items, held_out = _data(options)
     say(f"{len(items):,} items of {sum(items['length']):,} tokens to train on")
     model = _start(options, items, say)
+    _check_window(model, options.rules)
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -117,8 +119,18 @@ def train(options: TrainOptions, say: Callable[[str], None]) -> dict[str, float]
     if not is_first:
         return None
     save(model, options.output, DTYPES[options.save_dtype])
+    if options.rules.usage != Usage():
+        options.rules.usage.write(options.output)
     shutil.rmtree(options.output / "tokens")
     return {name: value for name, value in found.items() if isinstance(value, float)}
+
+
+def _check_window(model: GPT2ForSequenceClassification, rules: RowRules) -> None:
+    if rules.max_tokens > model.config.n_positions:
+        raise StartError(
+            f"the model has {model.config.n_positions} positions, and cannot read windows of "
+            f"{rules.max_tokens} tokens; take --max-tokens {model.config.n_positions} or fewer"
+        )
 
 
 def save(model: PackedClassifier, folder: Path, dtype: torch.dtype) -> None:

@@ -44,6 +44,12 @@ def _add_columns(group: Group) -> None:
         help="Take contexts from this column. Default: context.",
     )
     group.add_argument(
+        "--messages-column",
+        metavar="NAME",
+        help="Take conversations, each a list of messages or that as JSON, from this column in "
+        "place of contexts. Default: messages.",
+    )
+    group.add_argument(
         "--candidate-column",
         metavar="NAME",
         help="Take candidates, each a string or a list of strings, from this column. Default: "
@@ -115,6 +121,7 @@ def jobs_asked_for(arguments: argparse.Namespace) -> list[Job]:
         columns=Columns(
             arguments.text_column,
             arguments.context_column,
+            arguments.messages_column,
             arguments.candidate_column,
             tuple(dict.fromkeys(arguments.keep)),
         ),

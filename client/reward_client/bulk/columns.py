@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reward_client.errors import InvalidInputError
+from reward_text.usage import NAMES
 
-TEXT, CONTEXT, CANDIDATE, CANDIDATES, ID = "text", "context", "candidate", "candidates", "id"
+TEXT, CONTEXT, MESSAGES, ID = "text", "context", "messages", "id"
+CANDIDATE, CANDIDATES = "candidate", "candidates"
 
 OWN = ("line", "reward", "rewards", "model_version")
 """What the output has by itself."""
@@ -15,31 +17,38 @@ OWN = ("line", "reward", "rewards", "model_version")
 class Columns:
     """Names of columns, or of fields where lines are JSON.
 
-    Without any of the first three, each line says by its fields what it is: `text`, or `context`
-    with `candidate` or with a list `candidates`.
+    Without any of the first four, each line says by its fields what it is: `text`, or `context`
+    or `messages` with `candidate` or with a list `candidates`.
 
     Attributes:
         text: of whole texts.
-        context: of contexts; `context` if None and `candidate` is given.
+        context: of contexts; `context` or `messages` if both are None and `candidate` is given.
+        messages: of conversations, which take the place of contexts: a list of messages, or that
+            as JSON. `bot_name`, `user_name`, `persona` and `prompt` are read beside it.
         candidate: of candidates, a string or a list of strings; `candidate` or `candidates` if
-            None and `context` is given.
+            None and `context` or `messages` is given.
         keep: copied into the output with their types, as `id` always is.
 
     Raises:
-        InvalidInputError: both whole texts and contexts or candidates, or a name in `keep` that
-            the output needs itself.
+        InvalidInputError: both whole texts and anything else that is scored, both contexts and
+            messages, or a name in `keep` that the output needs itself.
     """
 
     text: str | None = None
     context: str | None = None
+    messages: str | None = None
     candidate: str | None = None
     keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.text and (self.context or self.candidate):
+        if self.text and (self.context or self.messages or self.candidate):
             raise InvalidInputError(
-                "a text column is scored by itself; name either it, or those of context and "
-                "candidate"
+                "a text column is scored by itself; name either it, or those of context or "
+                "messages and candidate"
+            )
+        if self.context and self.messages:
+            raise InvalidInputError(
+                "messages take the place of a context; name the column of one of them"
             )
         if taken := [name for name in self.keep if name in OWN]:
             raise InvalidInputError(
@@ -50,24 +59,47 @@ class Columns:
     @property
     def are_named(self) -> bool:
         """Whether the form of a line is known beforehand."""
-        return bool(self.text or self.context or self.candidate)
+        return bool(self.text or self.context or self.messages or self.candidate)
 
     @property
     def copied(self) -> tuple[str, ...]:
         """All that is copied, `id` first."""
         return (ID, *(name for name in self.keep if name != ID))
 
-    def scored(self) -> tuple[str, ...]:
-        """All that may be read for scoring."""
-        if self.text:
-            return (self.text,)
+    def scored(self, found: Iterable[str]) -> tuple[str, ...]:
+        """Those of the names found that may be read for scoring."""
+        found = set(found)
+        names = dict.fromkeys(name for group in self._needed() for name in group)
         if not self.are_named:
-            return (TEXT, CONTEXT, CANDIDATE, CANDIDATES)
-        return (self.context or CONTEXT, *self.answers())
+            names |= dict.fromkeys(self.contexts())
+        if any(self.is_chat(name) for name in names if name in found):
+            names |= dict.fromkeys(self.names())
+        return tuple(name for name in names if name in found)
+
+    def contexts(self) -> tuple[str, ...]:
+        """Those that contexts may be in."""
+        named = self.context or self.messages
+        return (named,) if named else (CONTEXT, MESSAGES)
+
+    def is_chat(self, name: str) -> bool:
+        """Whether a column of contexts holds messages."""
+        return name == (self.messages or MESSAGES) and name != self.context
+
+    def names(self) -> tuple[str, ...]:
+        """Those that may say more of a conversation."""
+        return tuple(name for name in NAMES if name not in {self.messages, self.candidate})
 
     def answers(self) -> tuple[str, ...]:
         """Those that candidates may be in."""
         return (self.candidate,) if self.candidate else (CANDIDATE, CANDIDATES)
+
+    def _needed(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of names, one of each of which an input must have."""
+        if self.text:
+            return ((self.text,),)
+        if not self.are_named:
+            return ((TEXT, CANDIDATE, CANDIDATES),)
+        return self.contexts(), self.answers()
 
     def check(self, found: Iterable[str], where: object) -> None:
         """Refuse an input that lacks a column that is needed.
@@ -80,21 +112,14 @@ class Columns:
             InvalidInputError: it says what is missing and what is there.
         """
         found = list(found)
-        missing = [name for name in self.keep if name not in found]
-        if self.text or self.context:
-            missing += {self.text or self.context or ""} - set(found)
-        elif self.candidate and CONTEXT not in found:
-            missing.append(CONTEXT)
-        answers = (self.text,) if self.text else self.answers()
-        if not self.are_named:
-            answers = (TEXT, CANDIDATE, CANDIDATES)
-        if not set(answers) & {*found, *missing}:
-            missing.append(" or ".join(f'"{name}"' for name in answers))
+        needed = [*((name,) for name in self.keep), *self._needed()]
+        missing = [names for names in dict.fromkeys(needed) if not set(names) & set(found)]
         if missing:
-            names = ", ".join(name if '"' in name else f'"{name}"' for name in missing)
+            quoted = [" or ".join(f'"{name}"' for name in names) for names in missing]
             raise InvalidInputError(
-                f"{where} has no column {names}; it has {listed(found)}. Name others with "
-                "--text-column, or --context-column and --candidate-column"
+                f"{where} has no column {', '.join(quoted)}; it has {listed(found)}. Name others "
+                "with --text-column, or --context-column or --messages-column and "
+                "--candidate-column"
             )
 
 

@@ -43,6 +43,7 @@ class CsvSource:
             )
         self._names = header
         self._columns.check(header, self._path)
+        self._optional = set(self._columns.names()) & set(self._columns.scored(header))
         self._line = 0
 
     def skip(self, n_lines: int) -> int:
@@ -66,8 +67,12 @@ class CsvSource:
         if len(record) != len(self._names):
             reason = f"has {len(record)} fields, and the header {len(self._names)}"
             return Rejection(self._line, reason)
+        fields = {
+            name: None if not value and name in self._optional else value  # CSV has no null
+            for name, value in zip(self._names, record, strict=True)
+        }
         # a byte that is not UTF-8 has become a lone surrogate, which is refused there
-        return from_fields(self._line, dict(zip(self._names, record, strict=True)), self._columns)
+        return from_fields(self._line, fields, self._columns)
 
     def _next(self) -> list[str] | None:
         """The next record; None at the end."""

@@ -10,6 +10,7 @@ from reward_client.bulk.columns import Columns
 from reward_client.bulk.errors import OutputError
 from reward_client.bulk.job import Format, Job, Shard
 from reward_client.bulk.streams import STDIN
+from reward_text import Format as ChatFormat
 from reward_text import Truncation
 
 HEAD_BYTES = 1 << 20
@@ -28,6 +29,7 @@ class Identity:
         shard: which part; None for all.
         lines_sha256: of the numbers of the only lines that were to be scored; None for all.
         truncation: what long texts lose.
+        chat_format: in which conversations are rendered; None for the model's own.
     """
 
     size: int
@@ -38,14 +40,22 @@ class Identity:
     columns: Columns = field(default_factory=Columns)
     shard: Shard | None = None
     lines_sha256: str | None = None
+    chat_format: str | None = None
 
     @classmethod
-    def of(cls, job: Job, truncation: Truncation, head: bytes = b"") -> "Identity":
+    def of(
+        cls,
+        job: Job,
+        truncation: Truncation,
+        chat_format: ChatFormat | None = None,
+        head: bytes = b"",
+    ) -> "Identity":
         """The identity of what the job would write now.
 
         Args:
             job: whose input is looked at.
             truncation: of its client.
+            chat_format: of its client.
             head: of standard input, all that is known of it.
         """
         size = mtime_ns = 0
@@ -64,6 +74,7 @@ class Identity:
             job.columns,
             job.shard,
             lines,
+            None if chat_format is None else chat_format.as_json(),
         )
 
     def check(self, job: Job) -> None:
@@ -74,7 +85,7 @@ class Identity:
         """
         known = _read(job)
         if settings := self._differences(
-            known, ("format", "truncation", "columns", "shard", "lines_sha256")
+            known, ("format", "truncation", "columns", "shard", "lines_sha256", "chat_format")
         ):
             raise OutputError(
                 f"{job.output} was made otherwise: {settings}; use what it was made with, or "

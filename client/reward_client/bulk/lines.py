@@ -5,10 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeAlias
 
-from reward_client.bulk.columns import CANDIDATE, CANDIDATES, CONTEXT, ID, TEXT, Columns
+from reward_client.bulk.columns import (
+    CANDIDATE,
+    CANDIDATES,
+    CONTEXT,
+    ID,
+    MESSAGES,
+    TEXT,
+    Columns,
+)
+from reward_client.errors import InvalidInputError
+from reward_text import FORMATS, Context, context_of
 
 BY_FORM = Columns()  # each line says by its fields what it is
-_EXPECTED = 'expected "text", or "context" with either "candidate" or "candidates"'
+_EXPECTED = 'expected "text", or "context" or "messages" with either "candidate" or "candidates"'
 _NO_ID = '"{}" is no string and no finite number'
 
 
@@ -18,22 +28,31 @@ class Line:
 
     Attributes:
         number: from 1.
-        context: None where the line has one whole text.
+        context: a text or a conversation; None where the line has one whole text.
         candidates: at least one; the text itself where there is no context.
         is_group: whether the answer is a list.
         copied: what goes into the output as it is: the id and what is kept.
     """
 
     number: int
-    context: str | None = field(repr=False)
+    context: Context | None = field(repr=False)
     candidates: list[str] = field(repr=False)
     is_group: bool
     copied: Mapping[str, object] = field(repr=False)
 
     @property
+    def text(self) -> str | None:
+        """The one text that is scored; None for groups and conversations, which are ranked."""
+        if len(self.candidates) > 1 or not isinstance(self.context, str | None):
+            return None
+        return (self.context or "") + self.candidates[0]
+
+    @property
     def n_characters(self) -> int:
         """Of all its texts together."""
-        return len(self.context or "") + sum(map(len, self.candidates))
+        context = self.context or ""
+        text = context if isinstance(context, str) else FORMATS["verbatim"].context(context)
+        return len(text) + sum(map(len, self.candidates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +114,7 @@ def from_fields(line: int, fields: Mapping[str, object], columns: Columns = BY_F
     try:
         copied = {name: _copied(name, fields[name]) for name in columns.copied if name in fields}
         context_name, name = _named(fields, columns) if columns.are_named else _form(fields)
-        context = None if context_name is None else _string(fields, context_name)
+        context = None if context_name is None else _context(fields, context_name, columns)
         if name == CANDIDATES or (columns.candidate and isinstance(fields[name], list)):
             texts = _strings(fields[name], name)
             return Line(line, context, texts, is_group=True, copied=copied)
@@ -137,24 +156,30 @@ def check_id(fields: Mapping[str, object]) -> None:
 
 def _form(fields: Mapping[str, object]) -> tuple[str | None, str]:
     """Names of the context, if there is one, and of what is scored."""
-    form = fields.keys() & {TEXT, CONTEXT, CANDIDATE, CANDIDATES}
+    form = fields.keys() & {TEXT, CONTEXT, MESSAGES, CANDIDATE, CANDIDATES}
     if form == {TEXT}:
         return None, TEXT
-    if form not in ({CONTEXT, CANDIDATE}, {CONTEXT, CANDIDATES}):
+    contexts, answers = form & {CONTEXT, MESSAGES}, form & {CANDIDATE, CANDIDATES}
+    if TEXT in form or len(contexts) != 1 or len(answers) != 1:
         raise MalformedError(_EXPECTED + (f", found {_quoted(form)}" if form else ""))
-    return CONTEXT, CANDIDATES if CANDIDATES in form else CANDIDATE
+    return contexts.pop(), answers.pop()
 
 
 def _named(fields: Mapping[str, object], columns: Columns) -> tuple[str | None, str]:
     """As `_form`, by the names that are given."""
     if columns.text:
-        names: tuple[str | None, ...] = (None, columns.text)
-    else:
-        answers = [name for name in columns.answers() if name in fields] or columns.answers()
-        names = (columns.context or CONTEXT, answers[0])
-    if missing := [name for name in names if name is not None and name not in fields]:
-        raise MalformedError("has no " + " and no ".join(f'"{name}"' for name in missing))
-    return names[0], str(names[1])
+        return None, _one_of((columns.text,), fields)
+    return _one_of(columns.contexts(), fields), _one_of(columns.answers(), fields)
+
+
+def _one_of(names: tuple[str, ...], fields: Mapping[str, object]) -> str:
+    found = [name for name in names if name in fields]
+    if len(found) != 1:
+        quoted = [f'"{name}"' for name in names]
+        raise MalformedError(
+            f"has both {' and '.join(quoted)}" if found else f"has no {' or '.join(quoted)}"
+        )
+    return found[0]
 
 
 def _without_line_break(data: bytes) -> bytes:
@@ -192,6 +217,28 @@ def _string(fields: Mapping[str, object], name: str) -> str:
     return _unicode(fields[name], f'"{name}"')
 
 
+def _context(fields: Mapping[str, object], name: str, columns: Columns) -> Context:
+    if not columns.is_chat(name):
+        return _string(fields, name)
+    names = {one: fields[one] for one in columns.names() if fields.get(one) is not None}
+    try:
+        return context_of({**names, MESSAGES: _messages(fields[name], name)})
+    except InvalidInputError as error:
+        raise MalformedError(str(error)) from error
+
+
+def _messages(value: object, name: str) -> list[object]:
+    """A list, or one that is written as JSON, as CSV has to."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            raise MalformedError(f'"{name}" is neither a list nor one in JSON') from error
+    if not isinstance(value, list):
+        raise MalformedError(f'"{name}" is {type(value).__name__}, not a list')
+    return value
+
+
 def _strings(value: object, name: str) -> list[str]:
     if not isinstance(value, list):
         raise MalformedError(f'"{name}" is {type(value).__name__}, not a list')
@@ -212,5 +259,5 @@ def _unicode(value: object, what: str) -> str:
 
 def _quoted(names: set[str]) -> str:
     return " and ".join(
-        f'"{name}"' for name in (TEXT, CONTEXT, CANDIDATE, CANDIDATES) if name in names
+        f'"{name}"' for name in (TEXT, CONTEXT, MESSAGES, CANDIDATE, CANDIDATES) if name in names
     )

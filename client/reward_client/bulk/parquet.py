@@ -52,11 +52,9 @@ class ParquetSource:
         there = set(self._file.schema_arrow.names)
         copied = () if job.takes_from_input else self._columns.copied
         self._copied = {name for name in copied if name in there}
-        self._names = [
-            name
-            for name in {**dict.fromkeys(self._columns.scored()), **dict.fromkeys(copied)}
-            if name in there
-        ]
+        scored = self._columns.scored(there)
+        self._names = list(dict.fromkeys([*scored, *(name for name in copied if name in there)]))
+        self._nullable = self._copied - {ID, *scored}
         self._line = 0
         self.total = self._file.metadata.num_rows
 
@@ -110,13 +108,13 @@ class ParquetSource:
         return self._from_columns(fields, line)
 
     def _from_columns(self, fields: dict[str, object], line: int) -> Item:
-        """A column that is null is a field that is not there, unless it is kept."""
+        """A column that is null is a field that is not there, unless it is only kept."""
         for name in self._copied - {ID}:
             fields[name] = json_value(fields[name])
         known = {
             name: value
             for name, value in fields.items()
-            if value is not None or name in self._copied - {ID}
+            if value is not None or name in self._nullable
         }
         return from_fields(line, known, self._columns)
 
@@ -129,11 +127,15 @@ def check_columns(job: Job, schema: pa.Schema) -> None:
     """
     columns = job.columns
     columns.check(schema.names, job.input)
-    for name in columns.scored():
-        if name in schema.names and not _is_text(schema.field(name).type, name, columns):
+    for name in columns.scored(schema.names):
+        kind = schema.field(name).type
+        is_chat = columns.is_chat(name)
+        if not (
+            _is_string(kind) or _is_messages(kind) if is_chat else _is_text(kind, name, columns)
+        ):
+            wanted = 'a list of messages with "role" and "content"' if is_chat else "string"
             raise InvalidInputError(
-                f'column "{name}" of {job.input} is {schema.field(name).type}, not string; '
-                "cast it, or name another"
+                f'column "{name}" of {job.input} is {kind}, not {wanted}; cast it, or name another'
             )
     for name in [one for one in columns.copied if one in schema.names]:
         kind = schema.field(name).type
@@ -151,6 +153,16 @@ def json_value(value: object) -> object:
     if isinstance(value, dict):
         return {str(name): json_value(one) for name, one in value.items()}
     return [json_value(one) for one in value] if isinstance(value, list) else value
+
+
+def _is_messages(kind: pa.DataType) -> bool:
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return bool(pa.types.is_null(kind))
+    one = kind.value_type
+    return bool(
+        pa.types.is_null(one)  # none has a message
+        or (pa.types.is_struct(one) and min(map(one.get_field_index, ("role", "content"))) >= 0)
+    )
 
 
 def _is_text(kind: pa.DataType, name: str, columns: Columns) -> bool:

@@ -44,7 +44,7 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
     Args:
         job: input and output.
         client: whom to ask; its priority should be `bulk`, and its `timeout_s` long: that is
-            for each 64 rows of a call. The output remembers its `truncation`.
+            for each 64 rows of a call. The output remembers its `truncation` and `chat_format`.
         quiet: whether nothing is shown; else a bar on standard error where that is a terminal.
 
     Returns:
@@ -98,7 +98,7 @@ async def _scored(
 ) -> Totals:
     if job.is_printed:
         return await _Run(job, client, Printed(), progress).all_of(source)
-    identity = Identity.of(job, client.truncation, source.head)
+    identity = Identity.of(job, client.truncation, client.chat_format, source.head)
     if job.is_converted:
         identity.check(job)
         totals = _converted(job)
@@ -119,7 +119,7 @@ async def _rescored(
 ) -> Totals:
     """Score the lines that were set aside by themselves, and put them where they belong."""
     again = rescoring.job_of(job)
-    identity = Identity.of(again, client.truncation)
+    identity = Identity.of(again, client.truncation, client.chat_format)
     rescoring.discard_another(again, identity)
     with closing(open_source(again)) as source, closing(Output(again, identity)) as output:
         source.skip(output.n_done)
@@ -211,9 +211,9 @@ class _Run:
         """The rewards of each line, and the version that gave them."""
         n_rows = sum(len(line.candidates) for line in lines)  # a group may have any number
         timeout_s = self._client.timeout_s * math.ceil(n_rows / MAX_ROWS)
-        if n_rows == len(lines):  # one candidate each: whole texts, whatever the truncation
-            texts = [(line.context or "") + line.candidates[0] for line in lines]
-            scores = await self._client.score(texts, timeout_s=timeout_s)
+        texts = [line.text for line in lines]
+        if all(text is not None for text in texts):  # whatever the truncation
+            scores = await self._client.score([text or "" for text in texts], timeout_s=timeout_s)
             return [[reward] for reward in scores.rewards.tolist()], scores.model_version
         # a whole text has the same tokens as a candidate of the empty context
         rankings = await self._client.rank_many(

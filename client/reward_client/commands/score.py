@@ -1,7 +1,7 @@
 """Score texts, one reward per line in the order of the input, or whole data sets.
 
 A line of a text file is a text, blank lines included. A line of a JSONL file is an object
-with "text", or "context" and "candidate"; use it for texts that hold line breaks.
+with "text", or "context" or "messages" and "candidate"; use it for texts that hold line breaks.
 
 Rewards are all that is printed. With --input and --output, whole data sets are scored from file
 to file: docs/bulk.md.
@@ -23,10 +23,12 @@ from reward_client.arguments import ClientArguments, add_connection, client_argu
 from reward_client.bulk.arguments import add_arguments as add_bulk_arguments
 from reward_client.bulk.arguments import jobs_asked_for
 from reward_client.bulk.job import Format, Job, Totals
+from reward_client.bulk.lines import Line
 from reward_client.bulk.patience import PASSING
 from reward_client.bulk.pipeline import score_files
+from reward_client.client import RewardClient
 from reward_client.errors import InvalidInputError, ServerError
-from reward_client.reading import line_numbers, read_texts
+from reward_client.reading import line_numbers, read_lines
 
 EXTRA = None
 INTERACTIVE_TIMEOUT_S = 60.0
@@ -85,15 +87,23 @@ def _check_bulk(arguments: argparse.Namespace) -> None:
 def _print_rewards(arguments: argparse.Namespace) -> int:
     is_jsonl = (arguments.format or Path(arguments.file).suffix.lstrip(".")) == "jsonl"
     with _open(arguments.file) as file, open_client(arguments) as client:
-        texts = read_texts(file, jsonl=is_jsonl)
+        lines = read_lines(file, jsonl=is_jsonl)
         first = 1
-        while chunk := list(islice(texts, ROWS_A_CALL)):
+        while chunk := list(islice(lines, ROWS_A_CALL)):
             with line_numbers(first):
-                rewards = client.score(chunk).rewards
+                rewards = _rewards(client, chunk)
             # nine digits bring every float32 back as it was
             print("\n".join(f"{reward:.9g}" for reward in rewards), flush=True)
             first += len(chunk)
     return 0
+
+
+def _rewards(client: RewardClient, lines: list[Line]) -> list[float]:
+    texts = [line.text for line in lines]
+    if None not in texts:
+        return list(map(float, client.score([text or "" for text in texts]).rewards))
+    groups = [(line.context or "", line.candidates) for line in lines]
+    return [ranking.best.reward for ranking in client.rank_many(groups)]
 
 
 @contextlib.contextmanager

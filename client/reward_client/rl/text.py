@@ -6,25 +6,10 @@ from typing import TypeAlias
 from reward_client.encoding import Group
 from reward_client.errors import InvalidInputError
 from reward_client.results import Ranking
+from reward_text import FORMATS, Context
 
 Messages: TypeAlias = Sequence[Mapping[str, object]]
 """A conversation as chat templates take it: `{"role": ..., "content": ...}` each."""
-
-
-def one_message_a_line(messages: Messages) -> str:
-    r"""The contents of messages, a line break behind each; roles are left out.
-
-    That is how a text reads whose turns stand on lines of their own. A model that was
-    trained on names or markers in front of the turns needs a function of your own instead.
-
-    Raises:
-        InvalidInputError: a message has no text.
-
-    Example:
-        >>> one_message_a_line([{"role": "user", "content": "Hi"}])
-        'Hi\n'
-    """
-    return "".join(f"{_content(message)}\n" for message in messages)
 
 
 def completion_text(rendered: str) -> str:
@@ -40,20 +25,21 @@ def completion_text(rendered: str) -> str:
     return rendered.removesuffix("\n").removesuffix("\r")
 
 
-def _content(message: Mapping[str, object]) -> str:
-    content = message.get("content")
-    if isinstance(content, Sequence) and not isinstance(content, str):  # parts; images have none
-        texts = [part.get("text") for part in content if isinstance(part, Mapping)]
-        content = "".join(text for text in texts if isinstance(text, str))
-    if not isinstance(content, str):
+def reply_of(completion: Messages) -> str:
+    """The reply that a conversational completion is: the text of its one message.
+
+    Raises:
+        InvalidInputError: it has several messages, such as calls of tools, or no text.
+    """
+    if len(completion) != 1:
         raise InvalidInputError(
-            f'a message has no text, but {type(content).__name__}, as its "content"; give a '
-            "`render` function that makes one text of a list of messages"
+            f"a completion has {len(completion)} messages, and a reply is one; give a `render` "
+            "function that makes one text of a list of messages"
         )
-    return content
+    return FORMATS["verbatim"].context(completion)
 
 
-def in_groups(contexts: Sequence[str], candidates: Sequence[str]) -> list[Group]:
+def in_groups(contexts: Sequence[Context], candidates: Sequence[str]) -> list[Group]:
     """Pairs as groups, those of the same context that stand next to each other together.
 
     Trainers repeat a prompt for each of its completions; a group tokenises it once.
@@ -65,7 +51,7 @@ def in_groups(contexts: Sequence[str], candidates: Sequence[str]) -> list[Group]
         raise InvalidInputError(
             f"{len(contexts)} prompts and {len(candidates)} completions do not make pairs"
         )
-    groups: list[tuple[str, list[str]]] = []
+    groups: list[tuple[Context, list[str]]] = []
     for context, candidate in zip(contexts, candidates, strict=True):
         if not groups or groups[-1][0] != context:
             groups.append((context, []))

@@ -19,13 +19,11 @@ from reward_client.rl.text import (
     completion_text,
     in_groups,
     in_input_order,
-    one_message_a_line,
+    reply_of,
 )
-from reward_text import Truncation
+from reward_text import Format, Truncation
 
 Texts: TypeAlias = Sequence[str] | Sequence[Messages]
-
-RENDER = one_message_a_line
 
 
 class _Settings:
@@ -36,10 +34,11 @@ class _Settings:
         url: str | Sequence[str] = "localhost:8001",
         *,
         name: str = "gpt2_reward",
-        render: Callable[[Messages], str] = RENDER,
+        render: Callable[[Messages], str] | None = None,
         timeout_s: float = 300.0,
         truncation: Truncation = "left",
         connection: Connection | None = None,
+        chat_format: Format | str | None = None,
     ) -> None:
         self.__name__ = name  # TRL logs `rewards/NAME/mean`
         self._url = url
@@ -47,6 +46,7 @@ class _Settings:
         self._timeout_s = timeout_s
         self._truncation = truncation
         self._connection = connection
+        self._chat_format = chat_format
         self._client: Any = None
         self._owner: object = None
 
@@ -54,10 +54,13 @@ class _Settings:
         return {**vars(self), "_client": None, "_owner": None}
 
     def _groups(self, prompts: Texts, completions: Texts) -> list[Group]:
-        contexts = [one if isinstance(one, str) else self._render(one) for one in prompts]
+        render = self._render
+        if render is None:
+            replies = [one if isinstance(one, str) else reply_of(one) for one in completions]
+            return in_groups(prompts, replies)
+        contexts = [one if isinstance(one, str) else render(one) for one in prompts]
         candidates = [
-            one if isinstance(one, str) else completion_text(self._render(one))
-            for one in completions
+            one if isinstance(one, str) else completion_text(render(one)) for one in completions
         ]
         return in_groups(contexts, candidates)
 
@@ -67,6 +70,7 @@ class _Settings:
             "truncation": self._truncation,
             "priority": "bulk",
             "connection": patient(self._connection),
+            "chat_format": self._chat_format,
         }
 
 
@@ -76,13 +80,15 @@ class TrlReward(_Settings):
     Args:
         url: the server's host and gRPC port, or several.
         name: under which TRL logs it.
-        render: makes the text of conversational data; one message a line if left out. Prompt
+        render: makes the text of conversational data, if the formats do not suffice. Prompt
             and completion are rendered by themselves and joined, without the line break at the
-            completion's end: the same dialogue as plain text has the same reward.
+            completion's end. If None, prompts are rendered in the model's format, and completions
+            are replies, as by `RewardClient.rank`.
         timeout_s: seconds for one batch of completions, a restart of the server included.
         truncation: as `RewardClient`'s.
         connection: as `RewardClient`'s; a server that is away is waited for as long as
             `timeout_s` allows, unless its `retry` says otherwise.
+        chat_format: as `RewardClient`'s.
 
     Example:
         >>> GRPOTrainer(model, reward_funcs=TrlReward("reward:8001"), ...)  # doctest: +SKIP

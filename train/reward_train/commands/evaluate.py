@@ -2,21 +2,23 @@
 
 A line of GROUPS is {"context": ..., "candidates": [...], "best": index}; `gpt2-reward rows`
 writes such files. Several truncation policies, or a second server or version, are compared
-with the first: docs/evaluation.md.
+with the first. With --calibrate, probabilities are fitted to labelled rows: docs/evaluation.md.
 """
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from reward_client.arguments import ClientArguments, add_connection, client_arguments
 from reward_text import Truncation
 from reward_train.errors import DataError, TrainError
+from reward_train.evaluate.calibration import calibrate, read_labelled, summary
 from reward_train.evaluate.comparison import evaluate, name_of, report, table
 from reward_train.evaluate.groups import read_groups
 from reward_train.evaluate.quality import agreement
+from reward_train.labels import MIN_REMAINING
 
 EXTRA = "evaluate"
 
@@ -24,7 +26,11 @@ EXTRA = "evaluate"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt2-reward evaluate` takes."""
     parser.add_argument(
-        "groups", type=Path, metavar="GROUPS", help="The labelled groups: a JSONL file."
+        "groups",
+        nargs="?",
+        type=Path,
+        metavar="GROUPS",
+        help="The labelled groups: a JSONL file. Default: none, with --calibrate.",
     )
     parser.add_argument(
         "--limit", type=_count, metavar="N", help="Score at most N groups. Default: all."
@@ -38,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="Draw the figures into this file: .png, .svg or .pdf.",
     )
-    add_connection(parser, groups=False, priority="bulk")
+    add_connection(parser, groups=False, chats=True, priority="bulk")
     parser.add_argument(
         "--truncation",
         nargs="+",
@@ -48,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Cut long contexts by these policies, one or several of "
         f"{', '.join(get_args(Truncation))}. Default: left.",
     )
+    _add_calibration(
+        parser.add_argument_group(
+            "calibration", "Fit probabilities to labelled rows that the model has not seen."
+        )
+    )
     against = parser.add_argument_group("comparison", "Compare with a second way of scoring.")
     against.add_argument("--against-url", metavar="HOST:PORT", help="Compare with this server.")
     against.add_argument(
@@ -55,8 +66,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_calibration(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="ROWS",
+        help="Fit scale and bias of probabilities on half of these rows, judge them on the rest.",
+    )
+    group.add_argument(
+        "--min-remaining",
+        type=int,
+        default=MIN_REMAINING,
+        metavar="N",
+        help="Count a row without a label as accepted if there was no retry and the user sent at "
+        "least N further messages.",
+    )
+    group.add_argument(
+        "--repository",
+        type=Path,
+        metavar="FOLDER",
+        help="Write the calibration into the version of this model repository that was asked. "
+        "Default: it is only printed.",
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Print the figures; progress goes to standard error."""
+    if arguments.groups is None and arguments.calibrate is None:
+        raise DataError("nothing to evaluate: name a file of GROUPS, or --calibrate ROWS")
+    if arguments.groups is not None:
+        _judge_groups(arguments)
+    if arguments.calibrate is not None:
+        _calibrate(arguments)
+    return 0
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
+    from reward_export.recalibrate import recalibrate  # noqa: PLC0415  # when needed
+
+    rows = read_labelled(arguments.calibrate, min_remaining=arguments.min_remaining)
+    found = calibrate(rows, _ways(arguments)[0])
+    print(summary(found))
+    if arguments.repository is None:
+        print(json.dumps({"calibration": asdict(found.calibration)}))
+        return
+    if found.model.identity is None:
+        raise TrainError(
+            "the server does not say which model it serves, so that none can be calibrated in "
+            f"{arguments.repository}; export it again"
+        )
+    version, identity = found.model.version, found.model.identity
+    print(recalibrate(arguments.repository, version, found.calibration, identity=identity))
+
+
+def _judge_groups(arguments: argparse.Namespace) -> None:
     draw = _drawing(arguments.plot)
     groups = read_groups(arguments.groups, limit=arguments.limit)
     found = [evaluate(groups, given) for given in _ways(arguments)]
@@ -73,7 +136,6 @@ def run(arguments: argparse.Namespace) -> int:
             draw(arguments.plot, qualities, {one.name: one.scored for one in found})
         except (OSError, ValueError) as error:
             raise TrainError(f"cannot draw {arguments.plot}: {error}") from error
-    return 0
 
 
 def _ways(arguments: argparse.Namespace) -> list[ClientArguments]:

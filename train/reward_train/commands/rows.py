@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from reward_client.arguments import format_argument
+from reward_text import FORMATS
 from reward_train import chitchat
 from reward_train.dialogues import Dialogue, RowOptions, Split, groups, rows, split_of
 from reward_train.errors import DataError
@@ -52,19 +54,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--candidates", type=int, default=16, metavar="N", help="Put N candidates into a group."
     )
     parser.add_argument("--seed", type=int, default=0, help="Start random draws from this seed.")
+    parser.add_argument(
+        "--format",
+        dest="chat_format",
+        type=format_argument,
+        default="lines",
+        metavar="NAME|FILE",
+        help=f"Write texts in this format: {', '.join(FORMATS)}, or a JSON file.",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write rows and groups of each split; say how many."""
     found = chitchat.dialogues() if arguments.chitchat else list(read(arguments.dialogues))
     options = RowOptions(
-        continued=arguments.continued, n_negatives=arguments.negatives, seed=arguments.seed
+        continued=arguments.continued,
+        n_negatives=arguments.negatives,
+        seed=arguments.seed,
+        chat_format=arguments.chat_format,
     )
     arguments.output.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         own = [dialogue for dialogue in found if split_of(dialogue.id) == split]
         n_rows = _write(arguments.output / f"{split}.jsonl", map(asdict, rows(own, options)))
-        made = groups(own, n_candidates=arguments.candidates, seed=arguments.seed)
+        made = groups(
+            own,
+            n_candidates=arguments.candidates,
+            seed=arguments.seed,
+            chat_format=options.chat_format,
+        )
         n_groups = _write(arguments.output / f"{split}-groups.jsonl", map(asdict, made))
         print(
             f"{split}: {len(own):,} dialogues, {n_rows:,} rows, {n_groups:,} groups",

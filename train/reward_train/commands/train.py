@@ -1,12 +1,16 @@
 """Fine-tune a GPT-2 classifier on labelled rows, as the model card did.
 
-A row holds "context", "candidate" and "label" (1 accepted, 0 not), or "retry" and
+A row holds "context" or "messages", "candidate" and "label" (1 accepted, 0 not), or "retry" and
 "remaining_user_messages" instead of the label: docs/training.md.
 """
 
 import argparse
 import sys
 from pathlib import Path
+
+from reward_client.arguments import format_argument
+from reward_contract import CONTRACT
+from reward_text import FORMATS
 
 EXTRA = "train"
 
@@ -46,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="Save the weights in this type.",
     )
-    _add_rules(parser.add_argument_group("rows"))
+    rows = parser.add_argument_group("rows")
+    _add_rules(rows)
+    _add_usage(rows)
     _add_hyper_parameters(parser.add_argument_group("training"))
 
 
@@ -66,6 +72,25 @@ def _add_rules(group: "argparse._ArgumentGroup") -> None:
         metavar="TOKENS",
         help='Compute what neighbouring rows of one "group" share once, in items of at most this '
         "many tokens, which --batch-size then counts; 0 makes each row an item.",
+    )
+
+
+def _add_usage(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--format",
+        dest="chat_format",
+        type=format_argument,
+        metavar="NAME|FILE",
+        help="Render messages in this format, and write it into the checkpoint's reward.json for "
+        f"those who ask the model: {', '.join(FORMATS)}, or a JSON file. Texts have to be in it "
+        "already. Default: none, for rows with texts.",
+    )
+    group.add_argument(
+        "--max-tokens",
+        type=int,
+        default=CONTRACT.max_tokens,
+        metavar="N",
+        help="Read the last N tokens of each text.",
     )
 
 
@@ -101,7 +126,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     given = vars(arguments)
     shape = given.pop("from_scratch")
-    rules = RowRules(given.pop("min_remaining"), given.pop("pack"))
+    names = ("min_remaining", "pack", "chat_format", "max_tokens")
+    rules = RowRules(*(given.pop(name) for name in names))
     scratch = Scratch(Shape.parse(shape), arguments.seed) if shape else None
     found = train(TrainOptions(**given, scratch=scratch, rules=rules), _say)
     if found is not None:

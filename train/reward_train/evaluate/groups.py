@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reward_contract.errors import InvalidInputError
+from reward_text import context_of
 from reward_train.dialogues import LabelledGroup
 from reward_train.errors import DataError
 
@@ -13,6 +15,8 @@ MIN_CANDIDATES = 2  # one alone is always the best
 
 def read_groups(file: Path, *, limit: int | None = None) -> list[LabelledGroup]:
     """The groups of a file, a JSON object per line: "context", "candidates" and "best", an index.
+
+    Instead of "context", there may be "messages", which are rendered in the model's format.
 
     "worst", the index of a candidate that must not be chosen, may be there too.
 
@@ -45,19 +49,22 @@ def _group(line: bytes, number: int) -> LabelledGroup:
         raise DataError(f"line {number} is not JSON", row=number - 1) from error
     if not _is_group(item):
         raise DataError(
-            f'line {number} is no {{"context": string, "candidates": [two strings or more], '
-            '"best": index of one of them, "worst": index of another, or left out}',
+            f'line {number} is no {{"context": string, or "messages": list, '
+            '"candidates": [two strings or more], "best": index of one of them, '
+            '"worst": index of another, or left out}',
             row=number - 1,
         )
-    return LabelledGroup(
-        item["context"], tuple(item["candidates"]), item["best"], item.get("worst")
-    )
+    try:
+        context = context_of(item)
+    except InvalidInputError as error:
+        raise DataError(f"line {number}: {error}", row=number - 1) from error
+    return LabelledGroup(context, tuple(item["candidates"]), item["best"], item.get("worst"))
 
 
 def _is_group(item: Any) -> bool:  # noqa: ANN401  # whatever JSON holds
     return (
         isinstance(item, Mapping)
-        and isinstance(item.get("context"), str)
+        and (isinstance(item.get("context"), str) or isinstance(item.get("messages"), list))
         and isinstance(candidates := item.get("candidates"), list)
         and len(candidates) >= MIN_CANDIDATES
         and all(isinstance(candidate, str) for candidate in candidates)
