@@ -1,6 +1,7 @@
 """Best of N as its users run it: the command, a real generator, a real Triton, OpenAI's client."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,9 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, s
 
     torch.manual_seed(0)
     folder = str(tmp_path_factory.mktemp("generator"))
-    GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2)).save_pretrained(folder)
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2))
+    model.generation_config.do_sample = True
+    model.save_pretrained(folder)
     data = resources.files("reward_text") / "data"
     tokenizer = GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe"))
     tokenizer.chat_template = TEMPLATE
@@ -64,7 +67,8 @@ def gateway(generator: tuple[str, str], server: TritonServer) -> Iterator[str]:
         finally:
             process.terminate()
             log = process.communicate()[1]
-            assert process.returncode == 0, "it drains, and says goodbye"
+            assert process.returncode == -signal.SIGTERM
+            assert "Finished server process" in log, "it drains before it ends"
             assert '"route": "/v1/chat/completions"' in log
             assert "Hello there" not in log
 
