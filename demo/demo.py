@@ -25,6 +25,7 @@ from reward_serve.server import ServerOptions, TritonServer
 
 ROOT = Path(__file__).parent.parent
 TRAINED = ROOT / "checkpoints" / "chitchat"
+PROGRAM = Path(sys.executable).with_name("gpt2-reward")
 N_SHOWN, N_CANDIDATES = 4, 4
 TURN, STEP = 7, 5  # which reply of a conversation, and how far away the others are taken from
 SHOWN_TURNS, WIDTH = 4, 96
@@ -136,6 +137,11 @@ def main() -> int:
     except RewardError as error:
         say(f"demo: {error}")
         return 1
+    print(
+        "\nTo try it in a browser, serve it and open the playground, http://127.0.0.1:5000:\n"
+        f"  {PROGRAM} serve --repository {arguments.repository} &\n"
+        f"  {PROGRAM} gateway"
+    )
     if arguments.checkpoint == str(TRAINED):
         print(
             "\nThe model is checkpoints/chitchat, small, and not trained on these conversations.\n"

@@ -1,6 +1,7 @@
 """Fixtures of several folders. What needs an extra is imported by the fixtures that use it."""
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,3 +45,12 @@ def server(repository: Path) -> Iterator[TritonServer]:
     options = ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0)
     with TritonServer(options) as server:
         yield server
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches the programs that tests start, also where the suite runs in the background.
+
+    A shell without job control has what it starts with `&` ignore SIGINT, and children inherit it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

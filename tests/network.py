@@ -8,7 +8,8 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from reward_client import Connection, Retry, RewardClient
@@ -24,17 +25,22 @@ class Proxy:
         url: of the server.
         host: its own address.
         port: its own; any if 0.
+        delay_s: seconds until an accepted connection is passed on.
 
     Attributes:
         n_accepted: connections so far.
     """
 
-    def __init__(self, url: str, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, url: str, host: str = "127.0.0.1", port: int = 0, *, delay_s: float = 0.0
+    ) -> None:
         target_host, _, target_port = url.rpartition(":")
         self._target = (target_host, int(target_port))
         self._listener = socket.create_server((host, port))
+        self._delay_s = delay_s
         self._open: list[socket.socket] = []
         self._swallowed: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self.n_accepted = 0
 
@@ -43,13 +49,19 @@ class Proxy:
         return ":".join(map(str, self._listener.getsockname()))
 
     def __enter__(self) -> "Proxy":
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._start(self._accept)
         return self
 
     def __exit__(self, *error: object) -> None:
+        """End every thread, and then close every socket: one that is only dropped is a warning."""
+        accepting, *_ = self._threads
+        _shut(self._listener)
+        accepting.join()
+        for one in self._open:
+            _shut(one)
+        for thread in self._threads:
+            thread.join()
         for one in (self._listener, *self._open):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
             one.close()
 
     def swallow(self) -> None:
@@ -57,22 +69,34 @@ class Proxy:
         with self._lock:
             self._swallowed.update(self._open)
 
+    def _start(self, target: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
+                self._open.append(near)
+                time.sleep(self._delay_s)
                 far = socket.create_connection(self._target)
                 with self._lock:
                     self.n_accepted += 1
-                    self._open += [near, far]
+                    self._open.append(far)
                 for pair in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+                    self._start(self._pump, *pair)
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if source not in self._swallowed:
                     sink.sendall(data)
+
+
+def _shut(one: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
 
 
 class Names:

@@ -5,8 +5,6 @@ import contextlib
 import logging
 import socket
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 import trustme
+from network import Proxy
 from waiting import HUNG_S, eventually
 
 from reward_client import (
@@ -151,34 +150,10 @@ def test_a_silent_server_costs_no_call_and_is_left_out(
 
 
 def test_a_connection_that_takes_its_time_is_waited_for(fake: FakeServer, connect: Connect) -> None:
-    with slow_gate(fake.url, seconds=0.4) as url:
-        client = connect(url)
+    with Proxy(fake.url, delay_s=0.4) as proxy:
+        client = connect(proxy.url)
         assert len(client.score(["Hi"]).rewards) == 1
         assert client.counts.retries == 0
-
-
-@contextlib.contextmanager
-def slow_gate(url: str, seconds: float) -> Iterator[str]:
-    """An address whose connections are passed on only after some time."""
-    host, _, port = url.rpartition(":")
-
-    def pump(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = gate.accept()
-                time.sleep(seconds)
-                far = socket.create_connection((host, int(port)))
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=pump, args=pair, daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as gate:
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"127.0.0.1:{gate.getsockname()[1]}"
 
 
 def test_the_time_left_and_the_priority_reach_the_server(

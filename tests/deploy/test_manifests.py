@@ -13,6 +13,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from prometheus_client import generate_latest
 from promtool import promtool
 from rendering import find, rendered, restricted_faults
 
@@ -20,6 +21,7 @@ from reward_client import RewardClient
 from reward_client.cli import command_parser
 from reward_contract import MODEL_NAME
 from reward_gateway.commands import gateway
+from reward_gateway.metrics import Metrics
 from reward_serve.health import Health
 from reward_serve.security import CONTROL, HEADER
 from reward_serve.server import TritonServer
@@ -344,7 +346,9 @@ def test_every_metric_is_one_that_the_server_exposes(server: TritonServer) -> No
     with RewardClient(server.grpc_url) as client:
         client.score(["Hi"])
     page = urllib.request.urlopen(server.metrics_url).read().decode()
-    exposed = set(re.findall(r"^\w+", f"{page}\n{Health().metrics()}", re.MULTILINE))
+    of_gateway = generate_latest(Metrics().registry).decode()
+    pages = f"{page}\n{Health().metrics()}\n{of_gateway.replace('# TYPE ', '')}"
+    exposed = set(re.findall(r"^\w+", pages, re.MULTILINE))
     dashboard = json.loads(DASHBOARD.read_text())
     panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len(panels) >= 8
