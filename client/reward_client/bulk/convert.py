@@ -5,6 +5,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -36,8 +37,7 @@ def converter(job: Job) -> Callable[[], None] | None:
         return None
     write: Callable[[Job, Path], None] = _write_gzip
     if job.to_parquet:
-        from reward_client.bulk import parquet  # noqa: F401, PLC0415  # an extra, told at once
-
+        import_module("reward_client.bulk.parquet")  # tells at once which extra is missing
         write = _write_parquet
     elif job.output.suffix == ".zst":
         _pyarrow()
