@@ -210,10 +210,3 @@ def test_a_choice_without_effect_is_refused(
 ) -> None:
     assert main(["score", str(tmp_path / "in.txt"), "--truncation=shared_context"]) == 1
     assert "is for groups" in capsys.readouterr().err
-
-
-def test_the_http_service_has_no_groups(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("starlette", reason="needs gpt2-reward[http]")
-    with pytest.raises(SystemExit):
-        main(["http", "--truncation=shared_context"])
-    assert "unrecognized arguments: --truncation" in capsys.readouterr().err

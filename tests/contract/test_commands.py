@@ -54,7 +54,8 @@ def test_an_options_help_is_a_sentence_with_its_default(name: str, action: argpa
 
 def test_commands_can_be_imported_in_a_bare_install() -> None:
     extras = "{'torch', 'transformers', 'onnx', 'onnx_ir', 'onnxruntime', 'datasets', 'uvicorn', "
-    extras += "'starlette', 'matplotlib', 'pyarrow', 'pytriton', 'chitchat_dataset'}"
+    extras += "'starlette', 'fastapi', 'httpx', 'prometheus_client', 'matplotlib', 'pyarrow', "
+    extras += "'pytriton', 'chitchat_dataset'}"
     code = f"import sys; sys.modules.update(dict.fromkeys({extras}))\n" + "\n".join(
         f"import {module}; {module}.EXTRA" for module in COMMANDS.values()
     )
@@ -69,7 +70,7 @@ def test_a_missing_package_is_told_with_its_extra(
         monkeypatch.setitem(sys.modules, package, None)
     for loaded in [name for name in sys.modules if name.startswith("reward_export.")]:
         monkeypatch.delitem(sys.modules, loaded)
-    assert main(["http"]) == 1
-    assert capsys.readouterr().err.endswith("pip install 'gpt2-reward[http]'\n")
+    assert main(["gateway"]) == 1
+    assert capsys.readouterr().err.endswith("pip install 'gpt2-reward[gateway]'\n")
     assert main(["export", "somewhere"]) == 1
     assert capsys.readouterr().err.endswith("pip install 'gpt2-reward[export]'\n")
