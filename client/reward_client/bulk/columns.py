@@ -55,7 +55,7 @@ class Columns:
     @property
     def copied(self) -> tuple[str, ...]:
         """All that is copied, `id` first."""
-        return (ID, *(name for name in self.keep if name != ID))
+        return (ID, *(name for name in self.keep if name != ID)) if self.keep else (ID,)
 
     def scored(self) -> tuple[str, ...]:
         """All that may be read for scoring."""

@@ -114,7 +114,7 @@ def parsed(data: bytes) -> dict[str, object]:
     if not text.strip():
         raise MalformedError("blank")
     try:
-        fields = json.loads(text, parse_constant=_refuse)
+        fields = _JSON.decode(text)
     except json.JSONDecodeError as error:
         what = error.msg.removesuffix(" at")
         raise MalformedError(f"not JSON: {what} at column {error.colno}") from error
@@ -173,6 +173,9 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON number")
 
 
+_JSON = json.JSONDecoder(parse_constant=_refuse)  # made once: json.loads makes one for each line
+
+
 def _copied(name: str, value: object) -> object:
     """A value for the output; of ids only what tells lines apart."""
     if isinstance(value, str):
@@ -204,7 +207,8 @@ def _unicode(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise MalformedError(f"{what} is {type(value).__name__}, not a string")
     try:
-        value.encode("utf-8")
+        if not value.isascii():
+            value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise MalformedError(f"{what} holds a lone surrogate, which is no Unicode text") from error
     return value
