@@ -201,3 +201,16 @@ def test_a_name_that_is_no_unicode_is_set_aside(chats: FakeServer, tmp_path: Pat
     data, output = write(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
     assert score(chats, data, output, "--max-rejected=0.5") == 0
     assert sent(chats) == ids([text("b")])
+
+
+def test_replies_to_one_conversation_that_are_neighbours_go_together(
+    chats: FakeServer, tmp_path: Path
+) -> None:
+    lines: list[dict[str, object]] = [
+        {"messages": SAID[:n_messages], "candidate": reply, "bot_name": name}
+        for n_messages, name in ((1, "Ada"), (2, "Ada"), (2, "Bob"))
+        for reply in "abc"
+    ]
+    data = write(tmp_path / "in.jsonl", lines)
+    assert score(chats, data, tmp_path / "out.jsonl") == 0
+    assert [len(request) for request in chats.requests] == [3, 3, 3]

@@ -5,15 +5,13 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from reward_client.bulk.errors import OutputError
 from reward_client.bulk.job import Job
-from reward_client.bulk.streams import open_stream
-from reward_client.errors import RewardError
+from reward_client.bulk.streams import open_stream, pyarrow_for
 
 ROWS_A_GROUP = 65_536  # of Parquet
 GZIP_LEVEL = 6
@@ -37,10 +35,10 @@ def converter(job: Job) -> Callable[[], None] | None:
         return None
     write: Callable[[Job, Path], None] = _write_gzip
     if job.to_parquet:
-        import_module("reward_client.bulk.parquet")  # tells at once which extra is missing
+        pyarrow_for("Parquet")
         write = _write_parquet
     elif job.output.suffix == ".zst":
-        _pyarrow()
+        pyarrow_for("Zstandard")
         write = _write_zstd
 
     def convert() -> None:
@@ -87,20 +85,9 @@ def _write_gzip(job: Job, new: Path) -> None:
 def _write_zstd(job: Job, new: Path) -> None:
     with (
         job.working.open("rb") as working,
-        _pyarrow().CompressedOutputStream(str(new), "zstd") as packed,
+        pyarrow_for("Zstandard").CompressedOutputStream(str(new), "zstd") as packed,
     ):
         shutil.copyfileobj(working, cast("BinaryIO", packed), _COPY_BYTES)
-
-
-def _pyarrow() -> Any:  # noqa: ANN401  # untyped
-    try:
-        import pyarrow as pa  # noqa: PLC0415  # an extra
-    except ImportError as error:
-        raise RewardError(
-            f"Zstandard needs the package 'pyarrow' ({error}); install it with "
-            "pip install 'gpt2-reward[parquet]'"
-        ) from error
-    return pa
 
 
 def _write_parquet(job: Job, new: Path) -> None:
