@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -24,6 +24,7 @@ from tokenizers import models, pre_tokenizers
 from reward_contract import CONTRACT
 from reward_contract.errors import ContractError, InvalidInputError
 from reward_text.cuts import Cuts
+from reward_text.words import Words
 
 Ids: TypeAlias = NDArray[np.int32]
 
@@ -99,7 +100,7 @@ class Tokenizer:
 
     def __init__(self, max_tokens: int = CONTRACT.max_tokens) -> None:
         self.max_tokens = max_tokens
-        self._bpe, self._cuts = _bpe()
+        self._bpe, self._cuts, self._words = _bpe()
 
     def encode(self, text: str) -> Ids:
         """The last `max_tokens` tokens of a text, unpadded.
@@ -186,7 +187,7 @@ class Tokenizer:
             InvalidInputError: as `encode`.
         """
         check_texts([text])
-        return len(self._encode([text])[0].ids)
+        return len(self._encode([text])[0])
 
     def n_bytes(self, ids: Ids) -> int:
         """Bytes of UTF-8 that tokens stand for; a character may begin in one and end in another."""
@@ -198,8 +199,8 @@ class Tokenizer:
         starts = [self._cuts.tail_start(text, n_bytes) for text in texts]
         tails = [text[start:] for text, start in zip(texts, starts, strict=True)]
         return [
-            self._row(text, start, encoding.ids)
-            for text, start, encoding in zip(texts, starts, self._encode(tails), strict=True)
+            self._row(text, start, ids)
+            for text, start, ids in zip(texts, starts, self._encode(tails), strict=True)
         ]
 
     def _row(self, text: str, start: int, ids: list[int]) -> Row:
@@ -208,7 +209,7 @@ class Tokenizer:
         while start and len(ids) < self.max_tokens:
             n_bytes *= 4
             start = self._cuts.tail_start(text, n_bytes)
-            ids = self._encode([text[start:]])[0].ids
+            ids = self._encode([text[start:]])[0]
         return _ending(Row(ids, is_cut=start > 0), self.max_tokens)
 
     def _tail_bytes(self) -> int:
@@ -226,11 +227,17 @@ class Tokenizer:
         is_cut = own.is_cut or shared.is_cut
         return _ending(Row(shared.ids + own.ids, is_cut=is_cut), self.max_tokens)
 
-    def _encode(self, texts: list[str]) -> list[tokenizers.Encoding]:
-        encodings: list[tokenizers.Encoding] = self._bpe.encode_batch_fast(
-            texts, add_special_tokens=False
-        )
-        return encodings
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        known = [self._words.ids(text) for text in texts]
+        rest = [text for text, ids in zip(texts, known, strict=True) if ids is None]
+        encoded = iter(_encoded_by(self._bpe, rest))
+        return [next(encoded) if ids is None else ids for ids in known]
+
+
+def _encoded_by(bpe: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    return [one.ids for one in bpe.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def pad_rows(rows: Sequence[Sequence[int] | Ids], *, length: int | None = None) -> Ids:
@@ -290,8 +297,8 @@ def _is_unicode(text: str) -> bool:
 
 
 @cache
-def _bpe() -> tuple[tokenizers.Tokenizer, Cuts]:
-    """The shipped vocabulary, checked once per process, and its cuts; about 0.2 s."""
+def _bpe() -> tuple[tokenizers.Tokenizer, Cuts, Words]:
+    """The shipped vocabulary, checked once per process, its cuts and words; about 0.2 s."""
     data = resources.files("reward_text") / "data"
     vocab, merges = (data / name for name in ("encoder.json", "vocab.bpe"))
     vocab_bytes, merges_bytes = vocab.read_bytes(), merges.read_bytes()
@@ -308,4 +315,4 @@ def _bpe() -> tuple[tokenizers.Tokenizer, Cuts]:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     # as transformers does: one special token, matched before anything else is split
     bpe.add_special_tokens(["<|endoftext|>"])
-    return bpe, Cuts(ids_by_token)
+    return bpe, Cuts(ids_by_token), Words(partial(_encoded_by, bpe))

@@ -197,9 +197,9 @@ def context_of(fields: Mapping[str, object]) -> Context:
 
 
 def _checked(chat: Conversation) -> Conversation:
-    text = FORMATS["verbatim"].context(chat)  # what one format refuses, all do
+    text = FORMATS["pygmalion"].context(chat)  # has all names; what one format refuses, all do
     try:
-        f"{text}{chat.bot_name}{chat.user_name}".encode()
+        f"{text}{chat.user_name}".encode()
     except UnicodeEncodeError as error:
         raise InvalidInputError(
             "the messages hold a lone surrogate, which is no Unicode text"

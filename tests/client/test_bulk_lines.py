@@ -1,5 +1,6 @@
 """Lines of every kind: what is scored, and why the rest is not."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -111,3 +112,29 @@ def test_chunks_hold_every_line_once_and_few_rows(items: list[Line], max_rows: i
     assert sum(len(chunk.rejections) + len(chunk.lines) for chunk in found) == len(items)
     assert all(chunk.n_rows <= max_rows or len(chunk.lines) == 1 for chunk in found)
     assert [chunk.end for chunk in found] == sorted({chunk.end for chunk in found})
+
+
+def of_context(number: int) -> Line:
+    return Line(1, f"{number}", ["a"], is_group=False, copied={})
+
+
+def sizes(contexts: list[int], max_rows: int) -> list[list[int]]:
+    numbered = [(of_context(one), end) for end, one in enumerate(contexts, start=1)]
+    return [[int(str(line.context)) for line in one.lines] for one in chunks(numbered, max_rows)]
+
+
+def test_neighbours_of_one_context_are_in_one_chunk() -> None:
+    assert sizes([1, 1, 1, 2, 2, 2, 3], 5) == [[1, 1, 1], [2, 2, 2, 3]]
+    assert sizes([1, 2, 2, 2, 2, 2, 2, 3], 4) == [[1], [2, 2, 2, 2], [2, 2, 3]]
+    assert sizes([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4], [5]]
+
+
+@given(st.lists(st.integers(0, 2), max_size=40), st.integers(1, 8))
+def test_a_run_of_one_context_is_cut_only_if_it_is_too_long(
+    contexts: list[int], max_rows: int
+) -> None:
+    found = sizes(contexts, max_rows)
+    assert [one for chunk in found for one in chunk] == contexts
+    for left, right in itertools.pairwise(found):
+        if left[-1] == right[0]:  # then it fills a chunk by itself
+            assert left == [right[0]] * max_rows

@@ -16,9 +16,10 @@ class Chunk:
     Attributes:
         lines: to score.
         rejections: lines among them that cannot be.
-        end: position in the source behind the last one.
+        end: position in the source after the last one.
         n_rows: texts to score, one for each candidate.
         n_characters: of those texts.
+        before_run: those five, the lists by their lengths, before the last lines of one context.
     """
 
     lines: list[Line] = field(default_factory=list)
@@ -26,19 +27,26 @@ class Chunk:
     end: int = 0
     n_rows: int = 0
     n_characters: int = 0
+    before_run: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
 
     def add(self, item: Item, end: int) -> None:
         """Take another line, which ends at `end`."""
-        self.end = end
         if isinstance(item, Rejection):
+            self.end = end
             self.rejections.append(item)
             return
+        if not self.has_context_of(item):
+            self.before_run = (
+                *(len(self.lines), len(self.rejections)),
+                *(self.end, self.n_rows, self.n_characters),
+            )
+        self.end = end
         self.lines.append(item)
         self.n_rows += len(item.candidates)
         self.n_characters += item.n_characters
 
     def is_full_for(self, item: Item, max_rows: int) -> bool:
-        """Whether that line belongs into the next chunk."""
+        """Whether that line belongs to the next chunk."""
         if isinstance(item, Rejection):
             return len(self.rejections) >= MAX_REJECTIONS
         return bool(self.lines) and (
@@ -46,19 +54,51 @@ class Chunk:
             or self.n_characters + item.n_characters > MAX_CHARACTERS
         )
 
+    def has_context_of(self, item: Item) -> bool:
+        """Whether the line has the context of the last one here."""
+        return (
+            isinstance(item, Line)
+            and item.context is not None
+            and bool(self.lines)
+            and self.lines[-1].context == item.context
+        )
+
+    def take_run(self) -> "Chunk":
+        """The last lines of one context, which are not here any more; none if that is all."""
+        n_lines, n_rejections, end, n_rows, n_characters = self.before_run
+        if not n_lines:
+            return Chunk()
+        run = Chunk(
+            self.lines[n_lines:],
+            self.rejections[n_rejections:],
+            self.end,
+            self.n_rows - n_rows,
+            self.n_characters - n_characters,
+        )
+        del self.lines[n_lines:], self.rejections[n_rejections:]
+        self.end, self.n_rows, self.n_characters = end, n_rows, n_characters
+        return run
+
 
 def chunks(items: Iterable[tuple[Item, int]], max_rows: int) -> Iterator[Chunk]:
     """All items, in order.
 
+    Neighbours that have one context are in one chunk if they fit: the server computes what the
+    rows of a batch share once.
+
     Args:
-        items: lines and the positions behind them.
+        items: lines and the positions after them.
         max_rows: texts of a chunk; a line with more candidates is a chunk by itself.
     """
     chunk = Chunk()
     for item, end in items:
         if chunk.is_full_for(item, max_rows):
+            run = chunk.take_run() if chunk.has_context_of(item) else Chunk()
             yield chunk
-            chunk = Chunk()
+            chunk = run
+            if chunk.is_full_for(item, max_rows):
+                yield chunk
+                chunk = Chunk()
         chunk.add(item, end)
     if chunk.lines or chunk.rejections:
         yield chunk

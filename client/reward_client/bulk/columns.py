@@ -64,7 +64,7 @@ class Columns:
     @property
     def copied(self) -> tuple[str, ...]:
         """All that is copied, `id` first."""
-        return (ID, *(name for name in self.keep if name != ID))
+        return (ID, *(name for name in self.keep if name != ID)) if self.keep else (ID,)
 
     def scored(self, found: Iterable[str]) -> tuple[str, ...]:
         """Those of the names found that may be read for scoring."""

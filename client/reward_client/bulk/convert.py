@@ -11,8 +11,7 @@ from typing import Any, BinaryIO, cast
 
 from reward_client.bulk.errors import OutputError
 from reward_client.bulk.job import Job
-from reward_client.bulk.streams import open_stream
-from reward_client.errors import RewardError
+from reward_client.bulk.streams import open_stream, pyarrow_for
 
 ROWS_A_GROUP = 65_536  # of Parquet
 GZIP_LEVEL = 6
@@ -36,11 +35,10 @@ def converter(job: Job) -> Callable[[], None] | None:
         return None
     write: Callable[[Job, Path], None] = _write_gzip
     if job.to_parquet:
-        from reward_client.bulk import parquet  # noqa: F401, PLC0415  # an extra, told at once
-
+        pyarrow_for("Parquet")
         write = _write_parquet
     elif job.output.suffix == ".zst":
-        _pyarrow()
+        pyarrow_for("Zstandard")
         write = _write_zstd
 
     def convert() -> None:
@@ -87,20 +85,9 @@ def _write_gzip(job: Job, new: Path) -> None:
 def _write_zstd(job: Job, new: Path) -> None:
     with (
         job.working.open("rb") as working,
-        _pyarrow().CompressedOutputStream(str(new), "zstd") as packed,
+        pyarrow_for("Zstandard").CompressedOutputStream(str(new), "zstd") as packed,
     ):
         shutil.copyfileobj(working, cast("BinaryIO", packed), _COPY_BYTES)
-
-
-def _pyarrow() -> Any:  # noqa: ANN401  # untyped
-    try:
-        import pyarrow as pa  # noqa: PLC0415  # an extra
-    except ImportError as error:
-        raise RewardError(
-            f"Zstandard needs the package 'pyarrow' ({error}); install it with "
-            "pip install 'gpt2-reward[parquet]'"
-        ) from error
-    return pa
 
 
 def _write_parquet(job: Job, new: Path) -> None:

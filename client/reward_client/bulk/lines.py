@@ -133,7 +133,7 @@ def parsed(data: bytes) -> dict[str, object]:
     if not text.strip():
         raise MalformedError("blank")
     try:
-        fields = json.loads(text, parse_constant=_refuse)
+        fields = _JSON.decode(text)
     except json.JSONDecodeError as error:
         what = error.msg.removesuffix(" at")
         raise MalformedError(f"not JSON: {what} at column {error.colno}") from error
@@ -198,6 +198,9 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON number")
 
 
+_JSON = json.JSONDecoder(parse_constant=_refuse)  # made once: json.loads makes one for each line
+
+
 def _copied(name: str, value: object) -> object:
     """A value for the output; of ids only what tells lines apart."""
     if isinstance(value, str):
@@ -231,7 +234,7 @@ def _messages(value: object, name: str) -> list[object]:
     """A list, or one that is written as JSON, as CSV has to."""
     if isinstance(value, str):
         try:
-            value = json.loads(value, parse_constant=_refuse)
+            value = _JSON.decode(value)
         except (ValueError, RecursionError) as error:
             raise MalformedError(f'"{name}" is neither a list nor one in JSON') from error
     if not isinstance(value, list):
@@ -251,7 +254,8 @@ def _unicode(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise MalformedError(f"{what} is {type(value).__name__}, not a string")
     try:
-        value.encode("utf-8")
+        if not value.isascii():
+            value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise MalformedError(f"{what} holds a lone surrogate, which is no Unicode text") from error
     return value

@@ -273,8 +273,9 @@ def line_of(
     is_group: bool,
 ) -> bytes:
     """A line of the output."""
-    # nine digits bring every float32 back as it was
-    numbers = [float(f"{reward:.9g}") for reward in rewards]
-    answer = {"rewards": numbers} if is_group else {"reward": numbers[0]}
-    line = {"line": number, **copied, **answer, "model_version": version}
-    return json.dumps(line).encode() + b"\n"
+    # nine digits bring every float32 back as it was; Python's floats are JSON's
+    numbers = ", ".join([repr(float(f"{reward:.9g}")) for reward in rewards])
+    answer = f'"rewards": [{numbers}]' if is_group else f'"reward": {numbers}'
+    own = f"{json.dumps(copied)[1:-1]}, " if copied else ""
+    line = f'{{"line": {number}, {own}{answer}, "model_version": {json.dumps(version)}}}\n'
+    return line.encode()

@@ -8,16 +8,13 @@ from reward_client.bulk.columns import CANDIDATES, ID, Columns
 from reward_client.bulk.job import Job
 from reward_client.bulk.lines import Item, Rejection, from_fields
 from reward_client.bulk.source import too_short
-from reward_client.errors import InvalidInputError, RewardError
+from reward_client.bulk.streams import pyarrow_for
+from reward_client.errors import InvalidInputError
 
-try:
-    import pyarrow as pa
-    from pyarrow import parquet as pq
-except ImportError as error:  # absent, or one that does not go with this NumPy and says so
-    raise RewardError(
-        f"Parquet needs the package 'pyarrow' ({error}); install it with "
-        "pip install 'gpt2-reward[parquet]', beside the extra serve with 'pyarrow<26'"
-    ) from error
+pyarrow_for("Parquet")  # says which extra brings it
+
+import pyarrow as pa  # noqa: E402  # only now
+from pyarrow import parquet as pq  # noqa: E402
 
 ROWS_A_BATCH = 1024
 

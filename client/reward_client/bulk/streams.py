@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from reward_client.errors import RewardError
 
@@ -105,11 +105,21 @@ class _Gzip(gzip.GzipFile):
 
 
 def _zstd(raw: io.FileIO) -> BinaryIO:
+    pa = pyarrow_for("Zstandard")
+    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), _BUFFER)
+
+
+def pyarrow_for(what: str) -> Any:  # noqa: ANN401  # untyped
+    """The package `pyarrow`.
+
+    Raises:
+        RewardError: the extra is not installed; it says what needs it.
+    """
     try:
         import pyarrow as pa  # noqa: PLC0415  # an extra
-    except ImportError as error:
+    except ImportError as error:  # absent, or one that does not go with this NumPy and says so
         raise RewardError(
-            f"Zstandard needs the package 'pyarrow' ({error}); install it with "
-            "pip install 'gpt2-reward[parquet]'"
+            f"{what} needs the package 'pyarrow' ({error}); install it with "
+            "pip install 'gpt2-reward[parquet]', beside the extra serve with 'pyarrow<26'"
         ) from error
-    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), _BUFFER)
+    return pa
