@@ -15,7 +15,7 @@ from reward_serve.ends import how_status
 
 PROCESSES = Path("/proc")
 IDLE = frozenset("SI")  # waiting for something to happen
-RESCAN_LOOKS = 8
+RESCAN_LOOKS = 4
 PATIENCE_S = 2.0  # far more than a server takes to wait for a child, on a busy machine too
 
 

@@ -31,7 +31,7 @@ __all__ = ["ServerOptions", "TritonServer", "check_repository"]
 
 Failure = TypeVar("Failure", bound=ServerLogError)
 
-SYNC_S = 1.0
+SYNC_S = 2.0
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton's Python backend keeps its regions
 
 
