@@ -19,6 +19,9 @@ from reward_contract import INPUT_IDS, MODEL_NAME, REWARD
 HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 FRAME_HEADER_BYTES = 9
 SETTINGS = 4
+# no proxy: the server is on this machine, whatever the environment says; made once, since that
+# costs more than a request
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class RefusedError(Exception):
@@ -108,10 +111,8 @@ class Control:
         request = urllib.request.Request(  # noqa: S310  # our own server's
             f"{self.url}/v2/{path}", data, dict(self.headers)
         )
-        # no proxy: the server is on this machine, whatever the environment says
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=timeout_s) as response:
+            with OPENER.open(request, timeout=timeout_s) as response:
                 text = response.read()
         except urllib.error.HTTPError as error:
             raise RefusedError(_reason(error), status=error.code) from error

@@ -8,7 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Protocol, TypeAlias
 
 Tell: TypeAlias = Callable[[str], None]
 """Is told what happens, a line each."""
@@ -82,7 +82,17 @@ def keep(log: Path) -> Path:
     return kept
 
 
-def follow(log: Path, to: BinaryIO, ended: threading.Event) -> None:
+class Sink(Protocol):
+    """What a log can be copied to: a binary file, for one."""
+
+    def write(self, content: bytes, /) -> object:
+        """Take a piece of it."""
+
+    def flush(self) -> None:
+        """Have it written."""
+
+
+def follow(log: Path, to: Sink, ended: threading.Event) -> None:
     """Copy a log to `to` while it grows, to its last byte once `ended` is set."""
     with log.open("rb") as source:
         last = False

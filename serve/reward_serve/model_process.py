@@ -6,6 +6,7 @@ and fails requests from then on; a server that is loading a version waits for it
 The backend names its processes by version and model (`v2 gpt2_reward`), which they keep as zombies.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from reward_serve.ends import how_status
 
 PROCESSES = Path("/proc")
 IDLE = frozenset("SI")  # waiting for something to happen
-RESCAN_LOOKS = 8
+RESCAN_LOOKS = 4
+PATIENCE_S = 2.0  # far more than a server takes to wait for a child, on a busy machine too
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +55,43 @@ class Child:
 
 
 class Watch:
-    """Looks at a server's children from time to time."""
+    """Looks at a server's children from time to time.
 
-    def __init__(self, server: int) -> None:
+    Args:
+        server: its process id.
+        patience_s: seconds that it has to wait for a child that has ended; ten times as many for
+            one that has ended by itself with exit code 0, as those do in which Triton looks at a
+            model before it loads it.
+    """
+
+    def __init__(self, server: int, patience_s: float = PATIENCE_S) -> None:
         self._server = server
+        self._patience_s = patience_s
         self._known: list[int] = []
         self._looks = 0
-        self._seen_dead: set[int] = set()
+        self._dead_since: dict[int, float] = {}
         self._told: set[int] = set()
 
     def newly_dead(self) -> list[Child]:
-        """Children that were dead, and not waited for, at this look and the one before; each once.
+        """Children that have been dead for so long, and not waited for; each once.
 
         A model that is unloaded ends its process too, but then the server waits for it.
         """
         if self._looks % RESCAN_LOOKS == 0:  # a server has dozens of threads to ask
             self._known = [*children(self._server)]
         self._looks += 1
-        now = _look_at(self._known, self._server)
-        dead = {pid: child for pid, child in now.items() if child.is_dead}
-        stay_dead = (dead.keys() & self._seen_dead) - self._told
-        self._seen_dead = {*dead}
-        self._told |= stay_dead
-        return [dead[pid] for pid in stay_dead]
+        seen, now = _look_at(self._known, self._server), time.monotonic()
+        dead = {pid: child for pid, child in seen.items() if child.is_dead}
+        since = {pid: self._dead_since.get(pid, now) for pid in dead}
+        late = {
+            pid: child
+            for pid, child in dead.items()
+            if pid in self._dead_since.keys() - self._told
+            and now - since[pid] >= self._patience_s * (1 if child.wait_status else 10)
+        }
+        self._dead_since = since
+        self._told |= late.keys()
+        return [*late.values()]
 
 
 class Idleness:

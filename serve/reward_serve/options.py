@@ -28,6 +28,7 @@ class ServerOptions:
         end_with_parent: whether the server ends when the starting thread does, even if
             that was killed. Set it in programs that start the server from their main thread.
         verbose: whether the server's log goes to standard error as well.
+        json_log: whether it goes there as JSON, a line each.
     """
 
     repository: Path
@@ -41,6 +42,7 @@ class ServerOptions:
     stop_timeout_s: float = 30.0
     end_with_parent: bool = False
     verbose: bool = False
+    json_log: bool = False
     security: Security | None = field(default=None, repr=False)
 
     @property

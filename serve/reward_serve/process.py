@@ -13,8 +13,8 @@ from pathlib import Path
 from reward_serve.launch import in_new_process
 from reward_serve.model_process import Idleness
 
-WATCH_S = 0.5
-IDLE_LOOKS = 6  # of WATCH_S each: then what is in flight is nothing that anything works on
+WATCH_S = 1.0
+IDLE_LOOKS = 3  # of WATCH_S each: then what is in flight is nothing that anything works on
 LATE_S = 5.0  # what a server that ends by itself may take beyond its own time-out
 
 
@@ -53,7 +53,7 @@ class Process:
         return self._process.poll()
 
     def wait(self) -> int | None:
-        """The same, once it has ended or half a second has passed."""
+        """The same, once it has ended or a second has passed."""
         if self._process.poll() is None:
             descriptor = os.pidfd_open(self.pid)  # subprocess would look twenty times a second
             try:

@@ -2,9 +2,9 @@
 
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 
+from reward_serve.control import OPENER
 from reward_serve.ends import OutOfMemory, how
 from reward_serve.model_process import Watch
 from reward_serve.process import Process
@@ -41,10 +41,8 @@ def why_not_ready(
 
 def is_there(url: str) -> bool:
     """Whether a page of this machine can be read."""
-    # no proxy: the server is on this machine, whatever the environment says
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=2.0):
+        with OPENER.open(url, timeout=2.0):
             return True
     except (urllib.error.URLError, OSError):
         return False

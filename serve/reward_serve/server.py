@@ -23,6 +23,7 @@ from reward_serve.ports import Ports, choose_ports, own_address
 from reward_serve.process import Process
 from reward_serve.quarantine import Quarantine, Version
 from reward_serve.ready import is_there, why_not_ready
+from reward_serve.structured import JsonLines
 from reward_serve.upgrades import Upgrades
 from reward_serve.wheel import Wheel, find_wheel, lay_out_backends
 
@@ -30,7 +31,7 @@ __all__ = ["ServerOptions", "TritonServer", "check_repository"]
 
 Failure = TypeVar("Failure", bound=ServerLogError)
 
-SYNC_S = 1.0
+SYNC_S = 2.0
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton's Python backend keeps its regions
 
 
@@ -282,7 +283,9 @@ class TritonServer:
             end_with_parent=self.options.end_with_parent,
         )
         if self.options.verbose:
-            self._start_thread(follow, self.log, sys.stderr.buffer, self._ended)
+            error = sys.stderr.buffer
+            sink = JsonLines(error) if self.options.json_log else error
+            self._start_thread(follow, self.log, sink, self._ended)
         if self.options.follows_repository:
             self._start_thread(self._follow_repository)
 

@@ -1,11 +1,9 @@
 """Keeps a tritonserver running: starts it again when it ends, and knows whether it is well."""
 
-import json
 import math
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 
 from reward_serve.errors import (
     EndedError,
@@ -160,15 +158,4 @@ def announcement(server: TritonServer) -> str:
             f"  metrics  {server.metrics_url}",
             f"  log      {server.log}",
         ]
-    )
-
-
-def as_json(message: str) -> str:
-    """A message of the launcher as a line of JSON, for `--log-format json`."""
-    return json.dumps(
-        {
-            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-            "source": "gpt2-reward serve",
-            "message": message,
-        }
     )

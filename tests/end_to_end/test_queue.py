@@ -136,3 +136,17 @@ def test_interactive_calls_go_ahead_of_bulk_ones(
         assert eventually(lambda: pending(narrow) == 5)
     wait([running, *bulk, *interactive])
     assert gate.order("bulk", "interactive") == ["interactive"] * 2 + ["bulk"] * 3
+
+
+def test_bulk_work_at_the_interactive_priority_takes_its_turn(
+    narrow: TritonServer, gate: Gate, client: RewardClient, pool: ThreadPoolExecutor
+) -> None:
+    """What a bulk job asks for that has to advance while interactive calls fill the server."""
+    with gate.closed():
+        running = occupy(client, pool, gate)
+        calls = []
+        for n_waiting, text in enumerate(("chat 1", "work", "chat 2"), start=1):
+            calls.append(pool.submit(client.score, [text], priority="interactive"))
+            assert eventually(lambda n_waiting=n_waiting: pending(narrow) == n_waiting)
+    wait([running, *calls])
+    assert gate.order("chat 1", "work", "chat 2") == ["chat 1", "work", "chat 2"]

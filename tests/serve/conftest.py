@@ -32,7 +32,7 @@ def add_echo(repository: Path) -> None:
 
 @pytest.fixture(scope="module")
 def lookup_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """Serves `lookup` in batches, `flat`, the same without, and `echo`, of strings."""
+    """Serves `lookup` in batches, `flat`, the same without, and `echo`, of strings; logs much."""
     repository = tmp_path_factory.mktemp("lookup")
     lookup = add_model(repository, "lookup")
     edit(lookup / "config.pbtxt", ("KIND_CPU", "KIND_AUTO"))
@@ -44,5 +44,5 @@ def lookup_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonSe
         ("dynamic_batching { max_queue_delay_microseconds: 200000 }", ""),
     )
     add_echo(repository)
-    with TritonServer(free_ports(repository)) as server:
+    with TritonServer(free_ports(repository, "--log-verbose=1")) as server:
         yield server

@@ -1,4 +1,5 @@
 import io
+import json
 import threading
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from reward_serve import log as server_log
 from reward_serve.loads import Loads
 from reward_serve.log import bound, follow, keep, reasons
 from reward_serve.quarantine import Version
+from reward_serve.structured import JsonLines
 
 FAILED = (
     "E1123 07:04:21.0 5385 model_lifecycle.cc:642] \"failed to load 'm' version 1: Internal: "
@@ -103,3 +105,16 @@ def test_no_more_than_ten_kept_logs_stay(tmp_path: Path, monkeypatch: pytest.Mon
     kept = [keep(log) for _ in range(12)]
     assert kept[-1].read_text() == "why"
     assert len([*tmp_path.glob("gpt2-reward-*.log")]) == 10
+
+
+def test_a_log_as_json_keeps_level_place_and_message() -> None:
+    shown = io.BytesIO()
+    lines = JsonLines(shown)
+    lines.write(f"{FAILED}\nTrace".encode())
+    lines.write(b"back of a \xff process\n\nunfinished")
+    first, second = map(json.loads, shown.getvalue().splitlines())
+    del first["time"], second["time"]
+    why = FAILED.partition('"')[2].rstrip('"')
+    place = "model_lifecycle.cc:642"
+    assert first == {"source": "tritonserver", "level": "error", "place": place, "message": why}
+    assert second == {"source": "tritonserver", "message": "Traceback of a \ufffd process"}

@@ -40,7 +40,7 @@ def go_on(parent: subprocess.Popen) -> str:
 
 
 def test_a_dead_child_is_found_at_the_second_look_and_once(parent: subprocess.Popen) -> None:
-    watch = Watch(parent.pid)
+    watch, patient = Watch(parent.pid, patience_s=0), Watch(parent.pid, patience_s=3600)
     child = int(parent.stdout.readline())
     assert list(children(parent.pid)) == [child]
     assert [watch.newly_dead(), watch.newly_dead()] == [[], []]
@@ -50,10 +50,11 @@ def test_a_dead_child_is_found_at_the_second_look_and_once(parent: subprocess.Po
     (dead,) = watch.newly_dead()
     assert (dead.end, dead.name, dead.serves) == ("SIGKILL", "sleep", None)
     assert watch.newly_dead() == []
+    assert [patient.newly_dead() for _ in range(20)] == [[]] * 20, "its parent may wait for it yet"
 
 
 def test_a_child_that_was_waited_for_is_no_failure(parent: subprocess.Popen) -> None:
-    watch = Watch(parent.pid)
+    watch = Watch(parent.pid, patience_s=0)
     child = int(parent.stdout.readline())
     assert watch.newly_dead() == []
     assert go_on(parent) == "killed"

@@ -40,7 +40,7 @@ class TritonPythonModel:
         device = Device(args["model_instance_kind"], int(args["model_instance_device_id"]))
         settings = read_settings(config, device, onnxruntime.get_available_providers())
         self._session = open_session(str(path), settings)
-        self._next_log = 0.0
+        self._next_log, self._untold = 0.0, 0
         self._run_options = onnxruntime.RunOptions()
         for key, value in settings.run_entries.items():
             self._run_options.add_run_config_entry(key, value)
@@ -66,13 +66,14 @@ class TritonPythonModel:
         ]
 
     def _log_failures(self, answers: Sequence[Arrays | Exception]) -> None:
-        """One line for an execution, one execution a second: the callers have the rest."""
+        """One line per second at most, with all that failed since the line before."""
         failures = [answer for answer in answers if isinstance(answer, Exception)]
+        self._untold += len(failures)
         if failures and time.monotonic() >= self._next_log:
-            self._next_log = time.monotonic() + 1
             pb_utils.Logger.log_error(
-                f"{len(failures)} of {len(answers)} requests failed: {_first_line(failures[0])}"
+                f"{self._untold} requests failed, the last: {_first_line(failures[-1])}"
             )
+            self._next_log, self._untold = time.monotonic() + 1, 0
 
     def _arrays(self, request: "pb_utils.InferenceRequest") -> Arrays:
         return {

@@ -20,7 +20,8 @@ from reward_serve.log import Tell
 from reward_serve.ports import outside_address, own_address
 from reward_serve.security import Security
 from reward_serve.server import ServerOptions, TritonServer
-from reward_serve.supervisor import Supervisor, as_json
+from reward_serve.structured import as_json
+from reward_serve.supervisor import Supervisor
 
 EXTRA = "serve"
 USUAL = Pulse()
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--log-format",
         choices=("text", "json"),
         default="text",
-        help="Write this command's own lines in this form, to standard error.",
+        help="Write this command's own lines, and with --verbose the server's, in this form.",
     )
     parser.add_argument(
         "--ready-timeout",
@@ -125,6 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         load_timeout_s=arguments.load_timeout,
         end_with_parent=True,
         verbose=arguments.verbose,
+        json_log=arguments.log_format == "json",
     )
     supervisor = Supervisor(
         TritonServer(options, tell=tell),
