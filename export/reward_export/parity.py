@@ -19,9 +19,10 @@ from reward_contract import CONTRACT, INPUT_IDS, REWARD
 from reward_contract.cpu import EXACT_INT8, int8_saturates
 from reward_export.batches import groups_of_candidates, other_batches
 from reward_export.errors import ExportError, ParityError
-from reward_export.precision import Tolerance
+from reward_export.precision import CUDA_OPTIONS, PROVIDERS, Tolerance
 from reward_export.ranks import spearman
 
+CUDA = PROVIDERS["cuda"]
 ALL_ROWS_EVERY = 6  # batches of which every row is scored alone; of the others, the last one
 
 
@@ -75,16 +76,25 @@ def open_session(
 
     Args:
         graph: the file.
-        providers: those to run it on that are installed, the preferred one first.
+        providers: those to run it on that are installed, the preferred one first; CUDA's with
+            the options that it is served with.
 
     Raises:
-        ExportError: they are not those of the contract.
+        ExportError: they are not those of the contract, or the first provider did not start.
     """
     options = onnxruntime.SessionOptions()
     if int8_saturates():
         options.add_session_config_entry(*EXACT_INT8)
     installed = [name for name in providers if name in onnxruntime.get_available_providers()]
-    session = onnxruntime.InferenceSession(str(graph), options, providers=installed)
+    if CUDA in installed and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA that came with pip is on no library path
+    chosen = [(name, CUDA_OPTIONS if name == CUDA else {}) for name in installed]
+    session = onnxruntime.InferenceSession(str(graph), options, providers=chosen)
+    if session.get_providers()[0] != installed[0]:  # ONNX Runtime only warns, and takes the CPU
+        raise ExportError(
+            f"ONNX Runtime has {installed[0]} and could not start it; look for its warning above. "
+            "On a machine without a GPU, install onnxruntime instead of onnxruntime-gpu"
+        )
     found = [
         (tensor.name, tensor.type, len(tensor.shape), tensor.shape[-1])
         for tensor in (*session.get_inputs(), *session.get_outputs())

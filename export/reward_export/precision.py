@@ -18,6 +18,8 @@ from reward_export.smooth import smoothed
 from reward_export.varlen import Varlen
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# of the CUDA provider, those of config.pbtxt's accelerator block that rewards depend on
+CUDA_OPTIONS = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1", "sdpa_kernel": "3"}
 DEVICES_KEY = "devices"  # of the file's metadata: kinds of devices that it is for
 
 Batches: TypeAlias = Iterable[NDArray[np.int32]]

@@ -87,6 +87,18 @@ def test_every_field_has_a_comment() -> None:
         assert above == i - 1 or inside, lines[i]
 
 
+def test_the_gpu_overlay_and_the_docs_say_what_is_configured(
+    config: model_config_pb2.ModelConfig,
+) -> None:
+    (instances,) = config.instance_group
+    assert (instances.count, config.max_batch_size) == (2, 128)
+    assert "gpu_mem_limit" not in config.parameters
+    root = CONFIG.parents[2]
+    overlay = (root / "deploy" / "kubernetes" / "gpu" / "deployment.yaml").read_text()
+    assert "two, 128, and no gpu_mem_limit" in overlay
+    assert "`max_batch_size` stays at 128" in (root / "docs" / "operations.md").read_text()
+
+
 def test_the_contract_names_the_shipped_vocabulary() -> None:
     data = resources.files("reward_text") / "data"
     digest = hashlib.sha256()

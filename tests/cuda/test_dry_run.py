@@ -1,12 +1,16 @@
 """The graphs for GPUs on the real CUDA provider, over stand-ins for NVIDIA's libraries."""
 
+import ast
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from cuda_dry_run import stand_ins
 from cuda_dry_run.drive import dry_run
 from cuda_dry_run.report import violations
 
@@ -14,11 +18,12 @@ from reward_bench.provider.cuda import cuda_options
 from reward_bench.provider.grid import grid
 from reward_export import attention
 from reward_export.checkpoint import load
-from reward_export.precision import PRECISIONS, Form
+from reward_export.precision import CUDA_OPTIONS, PRECISIONS, Form
 from reward_export.random_checkpoint import random_checkpoint
 
 RUNTIMES = Path(sys.prefix) / "onnxruntimes-gpu"
 VERSIONS = ("1.24.4", "1.27.0", "1.31.1")  # Triton 26.05 and 26.06, 26.07, the newest
+NEWEST = VERSIONS[-1]
 CAPABILITIES = (80, 86, 89, 90)
 FORMS = [
     (precision.name, form)
@@ -99,3 +104,32 @@ def test_loops_and_integer_products_are_not_for_a_gpu(
     looped, int8 = dry_run(runtime, graphs, {"one": ids}, tmp_path, options=cuda_options())
     assert looped.runs["one"].to_host > 4
     assert int8.nodes["CPUExecutionProvider"]["MatMulIntegerToFloat"] > 0
+
+
+COMPARE = """
+import sys
+from pathlib import Path
+from reward_export.parity import CUDA, open_session
+session = open_session(Path(sys.argv[1]), (CUDA, "CPUExecutionProvider"))
+print(session.get_provider_options()[CUDA])
+"""
+
+
+def test_the_exporter_compares_with_the_options_that_are_served(
+    runtime: Path, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    """On the stand-ins; without them the provider does not start, and the exporter says so."""
+    libraries = tmp_path / "stand-ins"
+    stand_ins.build(runtime, libraries)
+    graph = save(checkpoints[0], "fp32", PRECISIONS["fp32"].form("cuda"), tmp_path / "fp32.onnx")
+    environment = {**os.environ, "PYTHONPATH": str(runtime), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", COMPARE, str(graph)]
+    if runtime.name != NEWEST:  # which asks for more of cuDNN before it starts
+        with_them = {**environment, "LD_LIBRARY_PATH": str(libraries)}
+        done = subprocess.run(command, env=with_them, capture_output=True, text=True, check=True)
+        options = ast.literal_eval(done.stdout.splitlines()[-1])
+        served = cuda_options()
+        assert {key: options[key] for key in CUDA_OPTIONS} == CUDA_OPTIONS
+        assert {key: served[key] for key in CUDA_OPTIONS} == CUDA_OPTIONS
+    alone = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "has CUDAExecutionProvider and could not start it" in alone.stderr
