@@ -41,9 +41,13 @@ class Scene:
     real: int
 
     @property
-    def context(self) -> str:
-        """One turn a line; the candidate is the next line."""
-        return "".join(f"{turn}\n" for turn in self.turns)
+    def messages(self) -> list[dict[str, str]]:
+        """The turns of two sides, of which the bot is the one to reply."""
+        roles = ("assistant", "user")  # the last one is the user's
+        return [
+            {"role": roles[(len(self.turns) - place) % 2], "content": turn}
+            for place, turn in enumerate(self.turns)
+        ]
 
 
 def groups() -> Iterator[Scene]:
@@ -101,7 +105,7 @@ class Ranked:
 def rank(group: Scene, client: RewardClient) -> Ranked:
     """Rank a group's candidates."""
     start = time.perf_counter()
-    ranking = client.rank(group.context, group.candidates)
+    ranking = client.rank(group.messages, group.candidates)
     return Ranked(group, ranking, 1e3 * (time.perf_counter() - start))
 
 
@@ -116,9 +120,11 @@ def show(ranked: Ranked, server: ServerInfo) -> None:
     for candidate, line in zip(ranking, lines, strict=True):
         note = "   (what was really said)" if candidate.index == group.real else ""
         print(f"  {line}{note}")
+    form = ranking.chat_format.name if ranking.chat_format else "text"
     print(
-        f"  {len(ranking)} candidates in {ranked.milliseconds:.1f} ms, {server.model} version "
-        f"{server.model_versions[-1]} on {server.name} {server.version} at {server.url}"
+        f"  {len(ranking)} candidates in the format {form!r} in {ranked.milliseconds:.1f} ms, "
+        f"{server.model} version {server.model_versions[-1]} on {server.name} {server.version} "
+        f"at {server.url}"
     )
 
 
@@ -156,7 +162,7 @@ def run(checkpoint: str, repository: Path) -> None:
     publish(checkpoint, repository)
     say("starting tritonserver")
     options = ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0)
-    with TritonServer(options) as running, RewardClient(running.grpc_url) as client:
+    with TritonServer(options) as running, connected(running.grpc_url) as client:
         server = client.connect()
         client.score(["warm-up"])  # the first call pays for the model's memory
         found = [rank(group, client) for group in groups()]
@@ -169,6 +175,15 @@ def run(checkpoint: str, repository: Path) -> None:
         f"{N_CANDIDATES}; by chance it would in {len(found) // N_CANDIDATES}."
     )
     say("server stopped")
+
+
+def connected(url: str) -> RewardClient:
+    """A client that renders messages in the model's format, or in a simple one if it has none."""
+    with RewardClient(url) as client:
+        if client.connect().models[-1].usage.chat_format is not None:
+            return RewardClient(url)
+    say("the checkpoint names no format of conversations: one message per line is taken")
+    return RewardClient(url, chat_format="lines")
 
 
 def say(line: str) -> None:

@@ -92,6 +92,8 @@ def test_a_file_that_is_none_is_named(checkpoint: Checkpoint, folder: Path) -> N
 def test_the_shipped_checkpoint_says_that_it_reads_lines() -> None:
     found = Usage.read(ROOT / "checkpoints" / "chitchat" / USAGE_NAME)
     assert (found.chat_format, found.max_tokens) == (FORMATS["lines"], 256)
+    metrics = json.loads((ROOT / "checkpoints" / "chitchat" / "metrics.json").read_text())
+    assert found.calibration == Calibration(**metrics["calibration"])
 
 
 def test_a_version_carries_it_in_manifest_and_configuration(folder: Path, tmp_path: Path) -> None:

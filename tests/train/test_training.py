@@ -70,7 +70,8 @@ def test_a_checkpoint_says_the_format_and_the_window_that_it_was_trained_in(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     some = tmp_path / "some.jsonl"
-    some.write_text("".join((rows / "train.jsonl").open().readlines()[:40]))
+    lines = (rows / "train.jsonl").read_text().splitlines(keepends=True)
+    some.write_text("".join(lines[:40]))
     words = ["train", str(some), "--epochs=1", *SMALL]
     assert main([*words, f"--output={tmp_path / 'a'}", "--format=lines", "--max-tokens=512"]) == 0
     found = usage_of(load(str(tmp_path / "a")))
