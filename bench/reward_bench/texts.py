@@ -9,6 +9,7 @@ from reward_export.conversations import conversations
 
 Texts = tuple[str, list[str]]  # a context and its candidates
 N_CANDIDATES = 8
+N_TURNS = 6  # of a context
 MIN_CHARACTERS = 2000  # beyond 256 tokens for sure
 
 
@@ -45,6 +46,24 @@ def short_groups(n_groups: int, seed: int) -> list[Texts]:
         own = dialogues[index].turns
         others = [turns[i] for i in rng.integers(0, len(turns), N_CANDIDATES - 1)]
         groups.append(("\n".join(own[:6]) + "\n", [own[6], *others]))
+    return groups
+
+
+def distinct_groups(n_groups: int, seed: int) -> list[Texts]:
+    """As `short_groups`, each of a dialogue of its own, short enough to keep its beginning."""
+    text = (resources.files("chitchat_dataset") / "dataset.json").read_text("utf-8")
+    dialogues = [
+        [" ".join(message["text"] for message in turn) for turn in dialogue["messages"]]
+        for dialogue in json.loads(text).values()
+    ]
+    long_enough = [one for one in dialogues if len(one) > N_TURNS]
+    rng = np.random.default_rng(seed)
+    turns = [turn for dialogue in long_enough for turn in dialogue[1:]]
+    groups: list[Texts] = []
+    for index in rng.permutation(len(long_enough))[:n_groups]:
+        own = long_enough[index]
+        others = [turns[i] for i in rng.integers(0, len(turns), N_CANDIDATES - 1)]
+        groups.append(("\n".join(own[:N_TURNS]) + "\n", [own[N_TURNS], *others]))
     return groups
 
 

@@ -18,9 +18,10 @@ _SIGNS = r"\u2010-\u2027"  # dashes, quotes, dots: category P
 PLAIN = re.compile(f"[\\x00-\\x7f{_LETTERS}{_SIGNS}]*")
 """Text that can be split here: what is in it has the same class in every version of Unicode."""
 
-# GPT-2's own: '(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+# words first, which are most pieces: what begins as one cannot begin as a contraction. GPT-2's own:
+# '(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 _PIECE = re.compile(
-    f"'(?:[sdmt]|ll|ve|re)| ?[{_LETTERS}]+| ?[0-9]+| ?[^\\s{_LETTERS}0-9]+|\\s+(?!\\S)|\\s+",
+    f" ?[{_LETTERS}]+|'(?:[sdmt]|ll|ve|re)| ?[0-9]+| ?[^\\s{_LETTERS}0-9]+|\\s+(?!\\S)|\\s+",
     re.ASCII,  # blanks beyond ASCII are not in PLAIN
 )
 _SPECIAL = "<|endoftext|>"
@@ -44,7 +45,7 @@ class Words:
         pieces = _PIECE.findall(text)
         known = self._ids
         try:
-            return list(chain.from_iterable([known[piece] for piece in pieces]))
+            return list(chain.from_iterable(map(known.__getitem__, pieces)))
         except KeyError:
             found = self._learn(pieces, known)
             return list(chain.from_iterable([found.get(one) or known[one] for one in pieces]))

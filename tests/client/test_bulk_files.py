@@ -347,6 +347,8 @@ def test_a_pattern_and_several_names_are_files_of_one_directory(
     single.mkdir()
     assert run(fake, "--input", folder / "a.jsonl", "--output", single) == 0
     assert list(data_of(single)) == ["a.jsonl"]
+    assert run(fake, "--input", folder / "a.jsonl", "--output", single, "--shard=1/2") == 0
+    assert list(data_of(single)) == ["a-00001-of-00002.jsonl", "a.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -412,6 +414,11 @@ def test_lines_that_are_fixed_are_scored_without_starting_over(
         f"out.jsonl{ending}{end}" for end in ("", ".meta.json", ".rejected.jsonl")
     ]
     assert score(fake, data, output) == 0  # the input is the known one now
+    # one that was killed after the output was replaced has left the old list
+    Path(f"{output}.rejected.jsonl").write_bytes(first[1])
+    assert score(fake, data, output, "--rescore-rejected") == 0
+    assert output.read_bytes() == whole.read_bytes()
+    assert [item["line"] for item in read(Path(f"{output}.rejected.jsonl"))] == [71]
 
 
 def test_fixed_lines_of_another_version_are_not_mixed_in(

@@ -5,6 +5,7 @@ are the command's own and not a model's. Its output is checked against the input
 """
 
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -80,7 +81,7 @@ def score(url: str, source: Path, n_rows: int) -> dict[str, float]:
     output = source.with_name(f"rewards-{n_rows}{source.suffix}")
     command = Path(sys.executable).with_name("gpt2-reward")
     arguments = ["score", f"--url={url}", f"--input={source}", f"--output={output}"]
-    start, sizes = time.perf_counter(), [0.0]
+    start, sizes, cpu_s = time.perf_counter(), [0.0], used_s()
     with subprocess.Popen([command, *arguments]) as process:
         while process.poll() is None:
             sizes.append(max(sizes[-1], resident_mb([process.pid])))
@@ -94,7 +95,14 @@ def score(url: str, source: Path, n_rows: int) -> dict[str, float]:
         "rss_mb_first_quarter": sizes[len(sizes) // 4],
         "seconds": seconds,
         "rows_a_second": n_rows / seconds,
+        "cpu_us_a_row": 1e6 * (used_s() - cpu_s) / n_rows,  # its start included
     }
+
+
+def used_s() -> float:
+    """Processor seconds of the commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _n_scored(output: Path) -> int:

@@ -32,10 +32,8 @@ def jobs_of(inputs: Sequence[str], output: Path, job: Job) -> list[Job]:
     Raises:
         InvalidInputError: nothing is found, or two files would have one output.
     """
-    if len(inputs) == 1 and not _is_many(inputs[0]) and not output.is_dir():
-        if job.shard and output != STDIN:
-            output = numbered(output, job.shard)
-        return [replace(job, input=Path(inputs[0]), output=output)]
+    if len(inputs) == 1 and not _is_many(inputs[0]):
+        return [_one(Path(inputs[0]), output, job)]
     if output == STDIN or str(STDIN) in inputs:
         raise InvalidInputError(
             "standard input and output are for one file; name a directory as --output"
@@ -43,6 +41,16 @@ def jobs_of(inputs: Sequence[str], output: Path, job: Job) -> list[Job]:
     _check_apart(inputs, output)
     pairs = [pair for one in inputs for pair in _found(one, any_name=job.format is not None)]
     return _into_directory(pairs, output, job)
+
+
+def _one(path: Path, output: Path, job: Job) -> Job:
+    side = None
+    if output.is_dir():
+        _check_apart([str(path)], output)
+        side, output = output / SIDE, output / _output_name(Path(path.name))
+    if job.shard and output != STDIN:
+        output = numbered(output, job.shard)
+    return replace(job, input=path, output=output, side=side)
 
 
 def numbered(output: Path, shard: Shard) -> Path:

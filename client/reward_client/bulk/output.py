@@ -277,5 +277,6 @@ def line_of(
     numbers = ", ".join([repr(float(f"{reward:.9g}")) for reward in rewards])
     answer = f'"rewards": [{numbers}]' if is_group else f'"reward": {numbers}'
     own = f"{json.dumps(copied)[1:-1]}, " if copied else ""
-    line = f'{{"line": {number}, {own}{answer}, "model_version": {json.dumps(version)}}}\n'
+    by = "null" if version is None else version
+    line = f'{{"line": {number}, {own}{answer}, "model_version": {by}}}\n'
     return line.encode()
