@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from reward_client.bulk.errors import OutputError
@@ -16,7 +16,7 @@ HEAD_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What rewards of an output hang on, besides the model's version, which each line has.
+    """What rewards of an output depend on, besides the model's version, which each line has.
 
     Attributes:
         size: of the input, bytes.
@@ -25,6 +25,8 @@ class Identity:
         format: how it was read.
         truncation: what long texts lose.
         chat_format: in which conversations are rendered; None for the model's own.
+        model: `ModelInfo.identity` of the model that answered; None before the first answer, and
+            of servers that do not say.
     """
 
     size: int
@@ -33,6 +35,7 @@ class Identity:
     format: Format
     truncation: Truncation
     chat_format: str | None = None
+    model: str | None = None
 
     @classmethod
     def of(
@@ -45,8 +48,11 @@ class Identity:
         rendered = None if chat_format is None else chat_format.as_json()
         return cls(status.st_size, status.st_mtime_ns, head, job.input_format, truncation, rendered)
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Job) -> "Identity":
         """Refuse an output that was made from something else.
+
+        Returns:
+            The identity with the model of the output so far.
 
         Raises:
             OutputError: it says what differs, and what to do.
@@ -64,6 +70,8 @@ class Identity:
                 "take another output, or go on with --trust-input if the lines that are scored "
                 "already are the same"
             )
+        model = known.get("model")
+        return replace(self, model=model if isinstance(model, str) else None)
 
     def write(self, path: Path) -> None:
         """Replace the file at once."""

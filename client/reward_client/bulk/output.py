@@ -12,13 +12,14 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reward_client.bulk.errors import OutputError
 from reward_client.bulk.identity import Identity
 from reward_client.bulk.job import Job
 from reward_client.bulk.lines import Line, Rejection
+from reward_client.results import ModelInfo
 
 _BLOCK = 1 << 16
 _BEGIN = b'{"line": '  # of a rejection
@@ -51,6 +52,8 @@ class Output:
 
     def __init__(self, job: Job, identity: Identity) -> None:
         self._path = job.output
+        self._meta = job.meta
+        self._identity = identity
         self.n_done = 0
         self.n_rejected = 0
         self.version: int | None = None
@@ -79,29 +82,32 @@ class Output:
 
     def _go_on(self, job: Job, identity: Identity) -> None:
         if self._rewards.seek(0, os.SEEK_END):
-            identity.check(job)
+            self._identity = identity.check(job)
             self.n_done, self.version = _cut_to_whole_lines(self._rewards, job.working)
+            if self.version is None:  # a torn line alone: no model has answered yet
+                self._identity = identity
         elif job.to_parquet and job.output.exists():
             raise OutputError(f"{job.output} is there already; remove it to score again")
-        identity.write(job.meta)
+        self._identity.write(job.meta)
 
     def write(
-        self, rewarded: Sequence[Rewarded], rejections: Sequence[Rejection], version: int | None
+        self, rewarded: Sequence[Rewarded], rejections: Sequence[Rejection], model: ModelInfo | None
     ) -> None:
         """Add the next lines, which are on disk on return, as far as the system goes.
 
         Args:
             rewarded: in the order of the input.
             rejections: lines among or around them, in that order too.
-            version: of the model; None where `rewarded` is empty.
+            model: that gave the rewards; None where `rewarded` is empty.
 
         Raises:
             OutputError: the model was exchanged, or the files cannot be written.
         """
-        self._check_version(version)
         try:
+            if model is not None:
+                self._check_model(model)
             _write(self._rejected, [_rejection_line(one) for one in rejections])
-            _write(self._rewards, [_reward_line(one, version) for one in rewarded])
+            _write(self._rewards, [_reward_line(one, self.version) for one in rewarded])
         except OSError as error:
             raise OutputError(
                 f"cannot write {self._path}: {error.strerror or error}; run the same command to go "
@@ -115,16 +121,25 @@ class Output:
         """Let others go on."""
         self._files.close()
 
-    def _check_version(self, version: int | None) -> None:
-        if version is None:
-            return
-        if self.version not in {None, version}:
+    def _check_model(self, model: ModelInfo) -> None:
+        """Refuse another model's rewards; of the first one, note which it is."""
+        if self.version not in {None, model.version}:
             raise OutputError(
                 f"{self._path} has rewards of version {self.version} of the model, and now version "
-                f"{version} answers; rewards of different versions do not compare: go on with "
-                f"--model-version {self.version}, or take another output"
+                f"{model.version} answers; rewards of different versions do not compare: go on "
+                f"with --model-version {self.version}, or take another output"
             )
-        self.version = version
+        self.version, known = model.version, self._identity.model
+        if model.identity is None or model.identity == known:
+            return
+        if known is not None:
+            raise OutputError(
+                f"{self._path} has rewards of the model with sha256 {known}, and now another model "
+                f"answers as version {model.version}: {model.identity}; their rewards are not "
+                "comparable: ask the server of the first one, or take another output"
+            )
+        self._identity = replace(self._identity, model=model.identity)
+        self._identity.write(self._meta)  # before the first reward
 
 
 def _locked(path: Path) -> io.FileIO:

@@ -20,6 +20,7 @@ from reward_client.bulk.patience import Patience
 from reward_client.bulk.progress import Progress
 from reward_client.bulk.source import Source, open_source
 from reward_client.errors import NonFiniteRewardError
+from reward_client.results import ModelInfo
 
 MAX_ROWS = 64  # of a request: the server joins requests; small ones spread and repeat better
 
@@ -33,7 +34,7 @@ class _Scored:
     chunk: Chunk
     rewarded: list[Rewarded]
     rejections: list[Rejection]
-    version: int | None
+    model: ModelInfo | None
 
 
 async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True) -> Totals:
@@ -53,7 +54,7 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
         MalformedLineError: a line cannot be scored, and the job is strict. What comes before it
             is in the output.
         OutputError: the output cannot be written, belongs to another input, or has rewards of
-            another version of the model.
+            another version of the model, or of another model of the same number.
         ServerError: no answer came for `patience_s`, or one that waiting does not mend. The next
             run goes on where this one ended, after this and any other end.
     """
@@ -149,24 +150,24 @@ class _Run:
         lines, rejections = chunk.lines, list(chunk.rejections)
         while lines:
             try:
-                rewards, version = await self._patience.until_answered(lambda: self._ask(lines))  # noqa: B023  # awaited here
+                rewards, model = await self._patience.until_answered(lambda: self._ask(lines))  # noqa: B023  # awaited here
             except NonFiniteRewardError as error:
                 bad = _numbers_of(lines, error.rows)
                 rejections += [Rejection(number, _NOT_FINITE) for number in sorted(bad)]
                 lines = [line for line in lines if line.number not in bad]
             else:
                 rewarded = [Rewarded(*pair) for pair in zip(lines, rewards, strict=True)]
-                return _Scored(chunk, rewarded, _sorted(rejections), version)
+                return _Scored(chunk, rewarded, _sorted(rejections), model)
         return _Scored(chunk, [], _sorted(rejections), None)
 
-    async def _ask(self, lines: Sequence[Line]) -> tuple[list[list[float]], int | None]:
-        """The rewards of each line, and the version that gave them."""
+    async def _ask(self, lines: Sequence[Line]) -> tuple[list[list[float]], ModelInfo | None]:
+        """The rewards of each line, and the model that gave them."""
         n_rows = sum(len(line.candidates) for line in lines)  # a group may have any number
         timeout_s = self._client.timeout_s * math.ceil(n_rows / MAX_ROWS)
         texts = [line.text for line in lines]
         if all(text is not None for text in texts):  # whatever the truncation
             scores = await self._client.score([text or "" for text in texts], timeout_s=timeout_s)
-            return [[reward] for reward in scores.rewards.tolist()], scores.model_version
+            return [[reward] for reward in scores.rewards.tolist()], scores.model
         # a whole text has the same tokens as a candidate of the empty context
         rankings = await self._client.rank_many(
             [(line.context or "", line.candidates) for line in lines], timeout_s=timeout_s
@@ -175,12 +176,12 @@ class _Run:
             [one.reward for one in sorted(ranking, key=lambda one: one.index)]
             for ranking in rankings
         ]
-        return rewards, rankings[0].model_version
+        return rewards, rankings[0].model
 
     def _write(self, scored: _Scored) -> None:
         if self._job.strict and scored.rejections:
             self._stop_before(scored.rejections[0], scored)
-        self._output.write(scored.rewarded, scored.rejections, scored.version)
+        self._output.write(scored.rewarded, scored.rejections, scored.model)
         self._n_lines += len(scored.rewarded)
         self._n_rows += sum(len(one.rewards) for one in scored.rewarded)
         self._n_rejected += len(scored.rejections)
@@ -188,7 +189,7 @@ class _Run:
 
     def _stop_before(self, first: Rejection, scored: _Scored) -> None:
         before = [one for one in scored.rewarded if one.line.number < first.line]
-        self._output.write(before, [], scored.version if before else None)
+        self._output.write(before, [], scored.model if before else None)
         raise MalformedLineError(
             f"line {first.line} of {self._job.input}: {first.reason}; the lines before it are "
             "scored. Mend it and go on with --trust-input, or leave --strict out",
