@@ -25,6 +25,7 @@ from reward_client.bulk import Job, OutputError
 from reward_client.bulk.identity import Identity
 from reward_client.bulk.lines import Line, Rejection
 from reward_client.bulk.output import Output, Rewarded
+from reward_client.results import ModelInfo
 
 COMMAND = Path(sys.executable).with_name("gpt2-reward")
 SERVER = Path(__file__).with_name("bulk_server.py")
@@ -181,7 +182,7 @@ def write_rest(job: Job, portions: list[list[str]]) -> None:
                     is_group = kind == "group"
                     row = Line(number, "c", ["a"], is_group=is_group, copied={"id": "ä" * number})
                     rewarded.append(Rewarded(row, [number / 3]))
-            output.write(rewarded, rejections, 1 if rewarded else None)
+            output.write(rewarded, rejections, ModelInfo(1) if rewarded else None)
 
 
 @settings(max_examples=100, deadline=None)

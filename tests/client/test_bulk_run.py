@@ -1,6 +1,7 @@
 """Files scored against a server in this process: forms, refusals, waiting."""
 
 import gzip
+import json
 import sys
 import threading
 import time
@@ -13,10 +14,11 @@ import pytest
 from bulk_files import LINES, read, rewards, score, wanted, write
 from waiting import HUNG_S, eventually
 
-from reward_client import Tokenizer, Truncation
+from reward_client import Tokenizer, Truncation, endpoints
 from reward_client.bulk import lines
 from reward_client.cli import main
 from reward_client.testing import FakeServer
+from reward_text import Usage
 
 
 def test_each_form_gets_its_rewards_id_line_and_version(fake: FakeServer, tmp_path: Path) -> None:
@@ -352,3 +354,76 @@ def test_reading_stops_while_no_answer_comes(
     assert 0 < before <= (2 * 2 + 1) * 64 + 1
     assert codes == [0]
     assert n_read == [3000]
+
+
+def test_another_model_of_the_same_number_does_not_continue_an_output(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write(tmp_path / "in.jsonl", LINES), tmp_path / "out.jsonl"
+    fake.show(Usage(), sha256="aa")
+    assert score(fake, data, out) == 0
+    whole = out.read_bytes()
+    out.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))  # as if it had been killed
+    half = out.read_bytes()
+    fake.show(Usage(), sha256="bb")
+    assert score(fake, data, out) == 1
+    assert "another model answers as version 1" in capsys.readouterr().err
+    assert out.read_bytes() == half, "nothing was mixed"
+    fake.show(Usage(), sha256="aa")
+    assert score(fake, data, out) == 0
+    assert out.read_bytes() == whole
+
+
+def test_a_model_that_is_exchanged_under_its_number_stops_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "HELD_S", 0.0)  # each call looks who answers
+
+    def rewards_of(ids: np.ndarray) -> np.ndarray:
+        if len(server.requests) == 3:
+            server.show(Usage(), sha256="bb")
+        return ids[:, 0]
+
+    data = write(tmp_path / "in.jsonl", [{"text": f"row {n}"} for n in range(60)])
+    with FakeServer(rewards_of, max_batch_rows=1) as server:
+        server.show(Usage(), sha256="aa")
+        assert score(server, data, tmp_path / "out.jsonl", "--in-flight=1") == 1
+    assert 0 < len(read(tmp_path / "out.jsonl")) < 60
+
+
+@pytest.mark.parametrize("first", ["aa", None])
+def test_an_output_of_an_unknown_model_is_continued(
+    fake: FakeServer, tmp_path: Path, first: str | None
+) -> None:
+    """Servers and outputs that do not say are taken by their number, as ever."""
+    data, out = write(tmp_path / "in.jsonl", LINES), tmp_path / "out.jsonl"
+    for sha256 in (first, "aa" if first is None else None):
+        fake.config.parameters.pop("version.1", None)
+        if sha256 is not None:
+            fake.show(Usage(), sha256=sha256)
+        assert score(fake, data, out) == 0
+        whole = out.read_bytes()
+        out.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    assert score(fake, data, out) == 0
+    assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
+def test_fixed_lines_are_not_scored_by_another_model_of_the_same_number(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    data, out = write(tmp_path / "in.jsonl", [*LINES, {"text": 7}]), tmp_path / f"out.{ending}"
+    options = ("--rescore-rejected", "--max-rejected=0.5")
+    fake.show(Usage(), sha256="aa")
+    assert score(fake, data, out, *options[1:]) == 0
+    first = out.read_bytes()
+    write(data, [*LINES, {"text": "Hi"}])
+    fake.show(Usage(), sha256="bb")
+    assert score(fake, data, out, *options) == 1
+    assert "another model answers as version 1" in capsys.readouterr().err
+    assert out.read_bytes() == first
+    fake.show(Usage(), sha256="aa")
+    assert score(fake, data, out, *options) == 0
+    assert out.read_bytes() != first
+    known = json.loads((tmp_path / f"out.{ending}.meta.json").read_bytes())["model"]
+    assert known is not None, "the next run knows it as well"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from reward_client import Tokenizer
+from reward_client import RewardClient, Tokenizer
 from reward_client.cli import main
 from reward_client.testing import FakeServer
 from reward_contract import CONTRACT
@@ -28,7 +28,7 @@ def length(ids: NDArray[np.int32]) -> NDArray[np.float32]:
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    with FakeServer(length) as fake:
+    with FakeServer(length, usage=Usage()) as fake:
         yield fake
 
 
@@ -50,6 +50,9 @@ def test_figures_are_those_of_the_groups(
     file, out = write(tmp_path / "groups.jsonl", GROUPS), tmp_path / "figures.json"
     assert main(["evaluate", str(file), f"--url={server.url}", f"--json={out}"]) == 0
     (found,) = json.loads(out.read_text())["found"]
+    assert (found["model_version"], found["source"]) == (1, "fake")
+    with RewardClient(server.url) as client:
+        assert found["identity"] == client.server_info().models[0].identity
     assert found["first_of"]["2"]["mean"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert found["first_of"]["4"]["mean"] == pytest.approx((1 + 0) / 2)
     assert found["first_of"]["4"]["n_groups"] == 2, "one has two candidates"

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from reward_client.bulk.columns import Columns
@@ -18,7 +18,7 @@ HEAD_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What rewards of an output hang on, besides the model's version, which each line has.
+    """What rewards of an output depend on, besides the model's version, which each line has.
 
     Attributes:
         size: of the input, bytes; 0 for standard input.
@@ -30,6 +30,8 @@ class Identity:
         lines_sha256: of the numbers of the only lines that were to be scored; None for all.
         truncation: what long texts lose.
         chat_format: in which conversations are rendered; None for the model's own.
+        model: `ModelInfo.identity` of the model that answered; None before the first answer, and
+            of servers that do not say.
     """
 
     size: int
@@ -41,6 +43,7 @@ class Identity:
     shard: Shard | None = None
     lines_sha256: str | None = None
     chat_format: str | None = None
+    model: str | None = None
 
     @classmethod
     def of(
@@ -77,8 +80,11 @@ class Identity:
             None if chat_format is None else chat_format.as_json(),
         )
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Job) -> "Identity":
         """Refuse an output that was made from something else.
+
+        Returns:
+            The identity with the model of the output so far.
 
         Raises:
             OutputError: it says what differs, and what to do.
@@ -98,6 +104,8 @@ class Identity:
                 "take another output, or continue with --trust-input if the lines that are scored "
                 "already are the same"
             )
+        model = known.get("model")
+        return replace(self, model=model if isinstance(model, str) else None)
 
     def write(self, path: Path) -> None:
         """Replace the file at once."""

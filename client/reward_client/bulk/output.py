@@ -13,13 +13,14 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reward_client.bulk.errors import OutputError
 from reward_client.bulk.identity import Identity
 from reward_client.bulk.job import Job
 from reward_client.bulk.lines import Line, Rejection
+from reward_client.results import ModelInfo
 
 _BLOCK = 1 << 16
 _BEGIN = b'{"line": '  # of a rejection
@@ -44,7 +45,8 @@ class Output:
     Attributes:
         n_done: input lines that are accounted for.
         n_rejected: lines that are listed as rejected, those of earlier runs included.
-        version: of the model that answered so far; None before the first.
+        model: that answered so far, as far as its output tells; None before the first.
+        identity: as given, with the model's identity once that is known.
 
     Raises:
         OutputError: they cannot be written, belong to something else, or are in use.
@@ -52,9 +54,11 @@ class Output:
 
     def __init__(self, job: Job, identity: Identity) -> None:
         self._path = job.output
+        self._meta = job.meta
+        self.identity = identity
         self.n_done = 0
         self.n_rejected = 0
-        self.version: int | None = None
+        self.model: ModelInfo | None = None
         with ExitStack() as files:
             self._open(files, job, identity)
             self._files = files.pop_all()
@@ -83,29 +87,34 @@ class Output:
 
     def _go_on(self, job: Job, identity: Identity) -> None:
         if self._rewards.seek(0, os.SEEK_END):
-            identity.check(job)
-            self.n_done, self.version = _cut_to_whole_lines(self._rewards, job.working)
+            self.identity = identity.check(job)
+            self.n_done, version = _cut_to_whole_lines(self._rewards, job.working)
+            if version is None:  # a torn line alone: no model has answered yet
+                self.identity = identity
+            else:
+                self.model = ModelInfo(version, identity=self.identity.model)
         elif job.converts and job.output.exists():
             identity.check(job)
-        identity.write(job.meta)
+        self.identity.write(job.meta)
 
     def write(
-        self, rewarded: Sequence[Rewarded], rejections: Sequence[Rejection], version: int | None
+        self, rewarded: Sequence[Rewarded], rejections: Sequence[Rejection], model: ModelInfo | None
     ) -> None:
         """Add the next lines, which are on disk on return, as far as the system goes.
 
         Args:
             rewarded: in the order of the input.
             rejections: lines among or around them, in that order too.
-            version: of the model; None where `rewarded` is empty.
+            model: that gave the rewards; None where `rewarded` is empty.
 
         Raises:
             OutputError: the model was exchanged, or the files cannot be written.
         """
-        self.version = checked_version(self.version, version, self._path)
+        self.model = checked_model(self.model, model, self._path)
         try:
+            self._note_model()
             _write(self._rejected, [_rejection_line(one) for one in rejections])
-            _write(self._rewards, [_reward_line(one, version) for one in rewarded])
+            _write(self._rewards, [_reward_line(one, self.model) for one in rewarded])
         except OSError as error:
             raise OutputError(
                 f"cannot write {self._path}: {error.strerror or error}; run the same command to go "
@@ -119,6 +128,12 @@ class Output:
         """Let others go on."""
         self._files.close()
 
+    def _note_model(self) -> None:
+        """Say beside the output whose rewards it has, before the first of them is there."""
+        if self.model and self.model.identity != self.identity.model:
+            self.identity = replace(self.identity, model=self.model.identity)
+            self.identity.write(self._meta)
+
 
 class Printed:
     """Standard output in place of the files; nothing is resumed.
@@ -126,16 +141,16 @@ class Printed:
     Attributes:
         n_done: 0, as there is nothing before.
         n_rejected: lines that have been told on standard error.
-        version: as `Output.version`.
+        model: as `Output.model`.
     """
 
     def __init__(self) -> None:
         self.n_done = 0
         self.n_rejected = 0
-        self.version: int | None = None
+        self.model: ModelInfo | None = None
 
     def write(
-        self, rewarded: Sequence[Rewarded], rejections: Sequence[Rejection], version: int | None
+        self, rewarded: Sequence[Rewarded], rejections: Sequence[Rejection], model: ModelInfo | None
     ) -> None:
         """As `Output.write`; rejections go to standard error, a JSON object a line.
 
@@ -143,9 +158,9 @@ class Printed:
             OutputError: the model was exchanged.
             BrokenPipeError: nobody reads the output any more.
         """
-        self.version = checked_version(self.version, version, "standard output")
+        self.model = checked_model(self.model, model, "standard output")
         sys.stderr.write(b"".join(map(_rejection_line, rejections)).decode())
-        sys.stdout.buffer.write(b"".join(_reward_line(one, version) for one in rewarded))
+        sys.stdout.buffer.write(b"".join(_reward_line(one, self.model) for one in rewarded))
         sys.stdout.buffer.flush()
         self.n_rejected += len(rejections)
 
@@ -153,19 +168,29 @@ class Printed:
         """Nothing to let go of."""
 
 
-def checked_version(known: int | None, version: int | None, where: object) -> int | None:
-    """The version of the model that an output has from now on.
+def checked_model(
+    known: ModelInfo | None, model: ModelInfo | None, where: object
+) -> ModelInfo | None:
+    """The model that an output has from now on.
 
     Raises:
         OutputError: it would have two.
     """
-    if None not in {known, version} and known != version:
+    if known is None or model is None:
+        return known or model
+    if known.version != model.version:
         raise OutputError(
-            f"{where} has rewards of version {known} of the model, and now version {version} "
-            "answers; rewards of different versions are not comparable: continue with "
-            f"--model-version {known}, or take another output"
+            f"{where} has rewards of version {known.version} of the model, and now version "
+            f"{model.version} answers; rewards of different versions are not comparable: continue "
+            f"with --model-version {known.version}, or take another output"
         )
-    return known if version is None else version
+    if None not in {known.identity, model.identity} and known.identity != model.identity:
+        raise OutputError(
+            f"{where} has rewards of the model with sha256 {known.identity}, and now another model "
+            f"answers as version {model.version}: {model.identity}; their rewards are not "
+            "comparable: ask the server of the first one, or take another output"
+        )
+    return model if known.identity is None else known
 
 
 def _locked(path: Path) -> io.FileIO:
@@ -259,8 +284,8 @@ def _rejection_line(one: Rejection) -> bytes:
     return json.dumps({"line": one.line, "reason": one.reason}).encode() + b"\n"
 
 
-def _reward_line(one: Rewarded, version: int | None) -> bytes:
-    line = one.line
+def _reward_line(one: Rewarded, model: ModelInfo | None) -> bytes:
+    line, version = one.line, None if model is None else model.version
     return line_of(line.number, line.copied, one.rewards, version, is_group=line.is_group)
 
 

@@ -16,12 +16,13 @@ from reward_client.bulk.errors import MalformedLineError
 from reward_client.bulk.identity import Identity
 from reward_client.bulk.job import Job, Totals
 from reward_client.bulk.lines import Line, Rejection
-from reward_client.bulk.output import Output, Printed, Rewarded
+from reward_client.bulk.output import Output, Printed, Rewarded, checked_model
 from reward_client.bulk.patience import Patience
 from reward_client.bulk.progress import Progress
 from reward_client.bulk.source import Source, open_source
 from reward_client.bulk.streams import STDIN
 from reward_client.errors import NonFiniteRewardError
+from reward_client.results import ModelInfo
 
 MAX_ROWS = 64  # of a request: the server joins requests; small ones spread and repeat better
 
@@ -35,7 +36,7 @@ class _Scored:
     chunk: Chunk
     rewarded: list[Rewarded]
     rejections: list[Rejection]
-    version: int | None
+    model: ModelInfo | None
 
 
 async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True) -> Totals:
@@ -55,7 +56,7 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
         MalformedLineError: a line cannot be scored, and the job is strict. What comes before it
             is in the output.
         OutputError: the output cannot be written, belongs to another input, or has rewards of
-            another version of the model.
+            another version of the model, or of another model of the same number.
         ServerError: no answer came for `patience_s`, or one that waiting does not mend. The next
             run goes on where this one ended, after this and any other end.
     """
@@ -100,35 +101,38 @@ async def _scored(
         return await _Run(job, client, Printed(), progress).all_of(source)
     identity = Identity.of(job, client.truncation, client.chat_format, source.head)
     if job.is_converted:
-        identity.check(job)
+        identity = identity.check(job)
         totals = _converted(job)
     else:
         with closing(Output(job, identity)) as output:
             progress.skip_to(source.skip(output.n_done))
             totals = await _Run(job, client, output, progress).all_of(source)
+            identity = output.identity
             if convert := converter(job):
                 convert()
     if job.rescore_rejected and totals.all_rejected:
-        totals = await _rescored(job, client, totals, progress)
-        identity.write(job.meta)
+        return await _rescored(job, client, totals, progress, identity)
     return totals
 
 
 async def _rescored(
-    job: Job, client: AsyncRewardClient, totals: Totals, progress: Progress
+    job: Job, client: AsyncRewardClient, totals: Totals, progress: Progress, identity: Identity
 ) -> Totals:
     """Score the lines that were set aside by themselves, and put them where they belong."""
     again = rescoring.job_of(job)
-    identity = Identity.of(again, client.truncation, client.chat_format)
-    rescoring.discard_another(again, identity)
-    with closing(open_source(again)) as source, closing(Output(again, identity)) as output:
+    own = Identity.of(again, client.truncation, client.chat_format)
+    rescoring.discard_another(again, own)
+    with closing(open_source(again)) as source, closing(Output(again, own)) as output:
         source.skip(output.n_done)
-        output.version = rescoring.version_of(job)  # another one is refused
+        if version := rescoring.version_of(job):  # another model is refused
+            known = ModelInfo(version, identity=identity.model)
+            output.model = checked_model(known, output.model, job.output)
         found = await _Run(again, client, output, progress).all_of(source)
         rescoring.merge(job, again)
     if convert := converter(job):
         convert()
     rescoring.discard(again)
+    replace(identity, model=output.identity.model or identity.model).write(job.meta)
     return replace(
         totals,
         lines=totals.lines + found.lines,
@@ -197,24 +201,24 @@ class _Run:
         lines, rejections = chunk.lines, list(chunk.rejections)
         while lines:
             try:
-                rewards, version = await self._patience.until_answered(lambda: self._ask(lines))  # noqa: B023  # awaited here
+                rewards, model = await self._patience.until_answered(lambda: self._ask(lines))  # noqa: B023  # awaited here
             except NonFiniteRewardError as error:
                 bad = _numbers_of(lines, error.rows)
                 rejections += [Rejection(number, _NOT_FINITE) for number in sorted(bad)]
                 lines = [line for line in lines if line.number not in bad]
             else:
                 rewarded = [Rewarded(*pair) for pair in zip(lines, rewards, strict=True)]
-                return _Scored(chunk, rewarded, _sorted(rejections), version)
+                return _Scored(chunk, rewarded, _sorted(rejections), model)
         return _Scored(chunk, [], _sorted(rejections), None)
 
-    async def _ask(self, lines: Sequence[Line]) -> tuple[list[list[float]], int | None]:
-        """The rewards of each line, and the version that gave them."""
+    async def _ask(self, lines: Sequence[Line]) -> tuple[list[list[float]], ModelInfo | None]:
+        """The rewards of each line, and the model that gave them."""
         n_rows = sum(len(line.candidates) for line in lines)  # a group may have any number
         timeout_s = self._client.timeout_s * math.ceil(n_rows / MAX_ROWS)
         texts = [line.text for line in lines]
         if all(text is not None for text in texts):  # whatever the truncation
             scores = await self._client.score([text or "" for text in texts], timeout_s=timeout_s)
-            return [[reward] for reward in scores.rewards.tolist()], scores.model_version
+            return [[reward] for reward in scores.rewards.tolist()], scores.model
         # a whole text has the same tokens as a candidate of the empty context
         rankings = await self._client.rank_many(
             [(line.context or "", line.candidates) for line in lines], timeout_s=timeout_s
@@ -223,12 +227,12 @@ class _Run:
             [one.reward for one in sorted(ranking, key=lambda one: one.index)]
             for ranking in rankings
         ]
-        return rewards, rankings[0].model_version
+        return rewards, rankings[0].model
 
     def _write(self, scored: _Scored) -> None:
         if self._job.strict and scored.rejections:
             self._stop_before(scored.rejections[0], scored)
-        self._output.write(scored.rewarded, scored.rejections, scored.version)
+        self._output.write(scored.rewarded, scored.rejections, scored.model)
         self._n_lines += len(scored.rewarded)
         n_rows = sum(len(one.rewards) for one in scored.rewarded)
         self._n_rows += n_rows
@@ -237,7 +241,7 @@ class _Run:
 
     def _stop_before(self, first: Rejection, scored: _Scored) -> None:
         before = [one for one in scored.rewarded if one.line.number < first.line]
-        self._output.write(before, [], scored.version if before else None)
+        self._output.write(before, [], scored.model if before else None)
         raise MalformedLineError(
             f"line {first.line} of {self._job.input}: {first.reason}; the lines before it are "
             "scored. Fix it and continue with --trust-input, or leave --strict out",

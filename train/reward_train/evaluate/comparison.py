@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from reward_client.arguments import ClientArguments
 from reward_client.client import RewardClient
+from reward_client.results import ModelInfo
 from reward_text import Truncation
 from reward_train.dialogues import LabelledGroup
 from reward_train.errors import TrainError
@@ -27,7 +28,7 @@ class Found:
     Attributes:
         name: of it, for people.
         url: the server that said who it is.
-        model_version: that answered.
+        model: that answered, as its server describes it.
         truncation: of long contexts.
         scored: the groups, in the order of the file.
         quality: its figures.
@@ -35,7 +36,7 @@ class Found:
 
     name: str
     url: str
-    model_version: int
+    model: ModelInfo
     truncation: Truncation
     scored: list[Scored]
     quality: Quality
@@ -49,7 +50,7 @@ def evaluate(groups: Sequence[LabelledGroup], given: ClientArguments) -> Found:
         TrainError: the model was exchanged in between.
         RewardError: as `RewardClient.rank_many`.
     """
-    scored, versions = [], set()
+    scored, models = list[Scored](), set[ModelInfo | None]()
     with closing(given.client(RewardClient)) as client:
         url = client.connect().url
         with tqdm(total=len(groups), unit="group", desc=given.truncation, disable=None) as bar:
@@ -61,15 +62,16 @@ def evaluate(groups: Sequence[LabelledGroup], given: ClientArguments) -> Found:
                     for one in ranking:
                         rewards[one.index] = one.reward
                     scored.append(Scored(rewards, group.best, group.worst))
-                    versions.add(ranking.model_version)
+                    models.add(ranking.model)
                 bar.update(len(some))
-    (version, *others) = versions
-    if others or version is None:
+    (model, *others) = models
+    if others or model is None:
+        versions = sorted(str(one and one.version) for one in models)
         raise TrainError(
-            f"versions {sorted(map(str, versions))} of the model answered, and their rewards do "
-            "not compare; pin one with --model-version"
+            f"versions {versions} of the model answered, and their rewards do not compare; pin one "
+            "with --model-version"
         )
-    return Found("", url, version, given.truncation, scored, quality(scored))
+    return Found("", url, model, given.truncation, scored, quality(scored))
 
 
 def table(found: Sequence[Found], agreements: dict[str, Agreement]) -> str:
@@ -118,7 +120,10 @@ def report(found: Sequence[Found], agreements: dict[str, Agreement]) -> dict[str
             {
                 "name": one.name,
                 "url": one.url,
-                "model_version": one.model_version,
+                "model_version": one.model.version,
+                "identity": one.model.identity,
+                "source": one.model.source,
+                "revision": one.model.revision,
                 "truncation": one.truncation,
                 **asdict(one.quality),
             }
@@ -130,7 +135,7 @@ def report(found: Sequence[Found], agreements: dict[str, Agreement]) -> dict[str
 
 def name_of(one: Found, all_found: Sequence[Found]) -> str:
     """What tells it from the others."""
-    parts = [f"version {one.model_version}"]
+    parts = [f"version {one.model.version}"]
     if len({other.url for other in all_found}) > 1:
         parts.insert(0, one.url)
     if len({other.truncation for other in all_found}) > 1:
