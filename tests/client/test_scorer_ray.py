@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from waiting import eventually
+from waiting import HUNG_S, eventually
 
 from reward_client import Tokenizer
 from reward_client.scorer import RewardScorer
@@ -81,20 +81,25 @@ def assert_each_once_and_right(rows: list[dict[str, Any]]) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_every_row_is_scored_once_though_a_worker_is_killed(shards: Path, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = []
-    workers = tmp_path / "workers"
-    with FakeServer(rewards) as server:
-        server.delay_s = 0.1
+    workers, may_answer = tmp_path / "workers", threading.Event()
+
+    def held(ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        may_answer.wait(HUNG_S)
+        return rewards(ids)
+
+    with FakeServer(held) as server:
         score = marked(RewardScorer(server.url, text_column="text"), workers)
         run = threading.Thread(target=lambda: rows.extend(scored(shards, score)))
         run.start()
-        assert eventually(lambda: len(list(workers.iterdir())) >= 2)
-        killed = min(int(path.name) for path in workers.iterdir())
+        assert eventually(lambda: len(server.requests) >= 2)  # one of each worker
+        killed, other = (int(path.name) for path in workers.iterdir())
         os.kill(killed, signal.SIGKILL)
+        may_answer.set()
         run.join()
         n_scored = sum(map(len, server.requests))
     assert_each_once_and_right(rows)
-    assert len(list(workers.iterdir())) > 2  # another one has taken its place
-    assert n_scored > N_ROWS  # and has scored again what was lost
+    assert {str(killed), str(other)} < {path.name for path in workers.iterdir()}  # and a third
+    assert n_scored > N_ROWS  # what was lost has been scored again
 
 
 @pytest.mark.usefixtures("cluster")
