@@ -94,7 +94,8 @@ def test_the_work_of_a_caller_who_goes_away_is_cancelled(gateway: Any, fake: Fak
     in_flight = "gpt2_reward_gateway_in_flight 0.0"
     assert eventually(lambda: in_flight in httpx.get(f"{url}/metrics").text)
     let_go.set()
-    assert 'outcome="Cancelled",route="/v1/rerank"' in httpx.get(f"{url}/metrics").text
+    cancelled = 'outcome="Cancelled",route="/v1/rerank"'
+    assert eventually(lambda: cancelled in httpx.get(f"{url}/metrics").text)
 
 
 def test_ready_is_who_has_a_model_that_answers(gateway: Any, fake: FakeServer) -> None:
@@ -112,7 +113,6 @@ def test_requests_are_counted_by_route_and_outcome(gateway: Any, generator: Gene
     httpx.post(f"{url}/no/such/{time.time()}")
     body = {"messages": [{"role": "user", "content": "Hi"}]}
     httpx.post(f"{url}/v1/chat/completions", json=body)
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
     prefix = "gpt2_reward_gateway_"
     for wanted in (
         'requests_total{outcome="ok",route="/v1/rerank"} 1.0',
@@ -124,7 +124,8 @@ def test_requests_are_counted_by_route_and_outcome(gateway: Any, generator: Gene
         "candidates_sum 3.0",
         "reward_gain_count 1.0",
     ):
-        assert prefix + wanted in lines
+        line = prefix + wanted  # a request is counted once its answer is out
+        assert eventually(lambda line=line: line in httpx.get(f"{url}/metrics").text.splitlines())
 
 
 def test_pages_of_other_origins_may_ask_only_if_told(gateway: Any) -> None:
@@ -146,7 +147,14 @@ def test_logs_tell_of_requests_and_never_their_text(
     body = b'{"query": "secret", "documents": ["secret \\ud800"]}'  # half a character
     httpx.post(f"{url}/v1/rerank", content=body, headers={"content-type": "application/json"})
     httpx.post(f"{url}/v1/rerank", json={"query": "secret", "documents": ["secret"]})
-    first, second = [one for one in caplog.records if one.message == "request"]
+    told: list[logging.LogRecord] = []  # a request is told of once its answer is out
+
+    def both() -> bool:
+        told[:] = [one for one in caplog.records if one.message == "request"]
+        return len(told) == 2
+
+    assert eventually(both)
+    first, second = told
     assert json.loads(Json().format(second))["status"] == 200
     assert "outcome=InvalidInputError" in Text().format(first)
     assert "secret" not in caplog.text + Json().format(first) + Text().format(second)
