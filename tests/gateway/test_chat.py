@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 from generator import Generator, send
+from waiting import HUNG_S
 
 from reward_client.testing import FakeServer
 from reward_gateway.settings import Choosing
@@ -164,7 +165,7 @@ def test_what_has_come_in_time_is_ranked(gateway: Any, generator: Generator) -> 
 
     def hang(_handler: Any, _body: dict, number: int) -> bool:
         if number in (1, 3):
-            let_go.wait()
+            let_go.wait(HUNG_S)
         return False
 
     generator.respond = hang
@@ -238,7 +239,7 @@ def test_a_hanging_generator_ends_with_the_time(gateway: Any, generator: Generat
     let_go = threading.Event()
 
     def hang(_handler: Any, _body: dict, _number: int) -> bool:
-        let_go.wait()
+        let_go.wait(HUNG_S)
         return False
 
     generator.respond = hang

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from generator import Generator
-from waiting import eventually
+from waiting import HUNG_S, eventually
 
 from reward_client.testing import FakeServer
 from reward_gateway.logs import Json, Text
@@ -58,7 +58,7 @@ def test_too_many_requests_at_once_are_refused(gateway: Any, fake: FakeServer) -
 
     def rewards(ids: np.ndarray) -> np.ndarray:
         held.set()
-        let_go.wait()
+        let_go.wait(HUNG_S)
         return ids[:, 0]
 
     fake._rewards = rewards
@@ -79,7 +79,7 @@ def test_the_work_of_a_caller_who_goes_away_is_cancelled(gateway: Any, fake: Fak
 
     def rewards(ids: np.ndarray) -> np.ndarray:
         held.set()
-        let_go.wait()
+        let_go.wait(HUNG_S)
         return ids[:, 0]
 
     url = gateway()
