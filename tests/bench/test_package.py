@@ -126,7 +126,8 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_suites_that_need_no_server_run_one_after_the_other(tmp_path: Path) -> None:
     small = ["--rounds=1", "--linear-rows=8", "--truncation-groups=1", "--bulk-rows=20"]
-    names = ("linear", "bulk", "truncation", "gateway")
+    small += ["--stream-factors=1000", "--stream-groups=1"]
+    names = ("linear", "bulk", "stream", "truncation", "gateway")
     done = bench(*names, "--quick", *small, f"--output={tmp_path}")
     assert done.returncode == 0, done.stderr[-2000:]
     found = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
@@ -134,6 +135,10 @@ def test_suites_that_need_no_server_run_one_after_the_other(tmp_path: Path) -> N
     assert found["gateway.json"]["2 callers"]["processor_ms_a_request"] > 0
     assert found["linear.json"]["rounds"] == 1
     assert {name for name in found["bulk.json"] if " " in name} == {"jsonl 20", "parquet 20"}
+    stays, _taken_back = found["stream.json"]["checkpoints"]
+    float16, float32 = (stays[stream]["max_error_in_stds"] for stream in ("float16", "float32"))
+    assert float16 > float32 > 0
+    assert not stays["float16"]["passes"]
     assert found["truncation.json"]["checkpoint"] == "random weights, 2 layers of 64"
 
 

@@ -43,3 +43,14 @@ def test_sizing_is_computed_from_the_result_files() -> None:
         ]
         cells = [f"{n_rows / ms * 1e3:.1f}" for ms in fastest_ms]
         assert f"| {label} | {' | '.join(cells)} |" in page
+
+
+def test_errors_of_the_residual_stream_are_those_of_the_result_file() -> None:
+    stream = pytest.importorskip(
+        "reward_bench.suites.stream", reason="needs gpt2-reward[bench]", exc_type=ImportError
+    )
+    report = json.loads((ROOT / "bench" / "results" / "stream.json").read_text())
+    page = (ROOT / "docs" / "precision.md").read_text()
+    assert "\n".join(map(stream.line, report["checkpoints"])) in page
+    assert f"{report['layers']} layers of {report['hidden']}" in page
+    assert f"of {report['rows']} real rewards" in page

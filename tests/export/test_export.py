@@ -15,6 +15,7 @@ from reward_client.cli import main
 from reward_contract import MODEL_NAME
 from reward_export import export as exporting
 from reward_export import graph, parity, repository
+from reward_export.checkpoint import load
 from reward_export.errors import ExportError, ParityError, PublishError
 from reward_export.export import ExportOptions, export
 from reward_export.graph import Weights
@@ -193,6 +194,35 @@ def test_a_precision_that_ranks_otherwise_is_not_published(
     with pytest.raises(ParityError, match=r"rank correlation is .* at least 1\.1"):
         export(ExportOptions(str(outlier_folder), empty_repository, precision="int8"), print)
     assert contents(empty_repository) == ["config.pbtxt"]
+
+
+class MovedByMates:
+    """A session whose rewards move by a little when rows come together, as float16's do."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, effect: float) -> None:
+        self._session, self._effect = session, effect
+
+    def run(self, names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        (rewards,) = self._session.run(names, feed)
+        together = len(feed["input_ids"]) > 1
+        return [rewards + np.float32(self._effect * together)]
+
+
+@pytest.mark.parametrize(("precision", "accepted"), [("fp16", True), ("fp32", False)])
+def test_the_effect_of_batch_mates_is_judged_in_a_precisions_own_terms(
+    repository: Path, checkpoint_folder: Path, precision: str, *, accepted: bool
+) -> None:
+    """1.8e-5: what float16's rounding was seen to do to a sound checkpoint, 4 layers of 1,024."""
+    model = load(str(checkpoint_folder))
+    session = parity.open_session(repository / MODEL_NAME / "1" / "model.onnx")
+    moved, tolerance = MovedByMates(session, 1.8e-5), PRECISIONS[precision].tolerance
+    assert PRECISIONS["int8"].tolerance.batch_effect == PRECISIONS["fp32"].tolerance.batch_effect
+    if accepted:
+        found = parity.check(moved, model, 1024, tolerance)
+        assert found.max_batch_effect == pytest.approx(1.8e-5, rel=0.1)
+        return
+    with pytest.raises(ParityError, match=r"batch mates is 1\.[0-9]+e-05, .* at most 1e-05"):
+        parity.check(moved, model, 1024, tolerance)
 
 
 def test_float32_is_exported_for_gpus_in_its_padded_form(
