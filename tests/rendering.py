@@ -17,7 +17,7 @@ def rendered(folder: Path, overlay: str, components: Sequence[str] = ()) -> list
     """The objects of an overlay with components, rendered in a copy below `folder`."""
     program = shutil.which("kubectl")
     if program is None:
-        pytest.skip("no kubectl here; Debian's package kubernetes-client has it")
+        pytest.skip("no kubectl here, of 1.21 or newer")
     shutil.copytree(KUBERNETES, folder / "kubernetes", dirs_exist_ok=True)
     own = folder / "kubernetes" / "own"
     own.mkdir(exist_ok=True)

@@ -116,27 +116,37 @@ def test_the_version_that_answered_is_known(fake: FakeServer, client: RewardClie
     assert client.rank("", ["Hi"]).model_version == 7
 
 
+class OneAtATime(FakeServer):
+    """Else two answers in flight may name the same version."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._turn = threading.Lock()
+
+    def ModelInfer(self, *arguments: Any) -> service_pb2.ModelInferResponse:  # noqa: N802
+        with self._turn:
+            return super().ModelInfer(*arguments)
+
+
 def test_a_model_exchanged_during_a_call_costs_requests_and_no_failure(connect: Connect) -> None:
     def rewards(ids: np.ndarray) -> np.ndarray:
         fake.version = 1 if len(fake.requests) < 3 else 2
         return fake.version * 1000 + ids[:, 0] / 100
 
-    with FakeServer(rewards, max_batch_rows=2) as fake:
+    with OneAtATime(rewards, max_batch_rows=2) as fake:
         scores = connect(fake.url).score(["Hi"] * 9)
         assert scores.model_version == 2
         np.testing.assert_array_equal(scores.rewards, np.float32([2172.5] * 9))
 
 
 def test_rewards_of_two_versions_are_not_compared(connect: Connect) -> None:
-    one_at_a_time = threading.Lock()
-
-    class Exchanging(FakeServer):
+    class Exchanging(OneAtATime):
         """Its model is exchanged with every request."""
 
         def ModelInfer(self, *arguments: Any) -> service_pb2.ModelInferResponse:  # noqa: N802
-            with one_at_a_time:  # else two answers in flight may name the same version
+            with self._turn:
                 self.version += 1
-                return super().ModelInfer(*arguments)
+                return FakeServer.ModelInfer(self, *arguments)
 
     with Exchanging(lambda ids: ids[:, 0], max_batch_rows=2) as fake:
         client = connect(fake.url)
