@@ -87,7 +87,7 @@ def add_connection(
     )
     group.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds_argument,
         default=60.0,
         metavar="SECONDS",
         help=f"Give up a call after this many seconds. Default: {timeout}.",
@@ -216,7 +216,12 @@ def format_argument(name: str) -> Format:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _seconds(text: str) -> float:
+def seconds_argument(text: str) -> float:
+    """Of an option: seconds above 0.
+
+    Raises:
+        ArgumentTypeError: they are not.
+    """
     value = float(text)
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"must be above 0 and finite, not {text}")

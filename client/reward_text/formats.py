@@ -185,7 +185,7 @@ def _checked(index: int, message: Message) -> _Checked:
         )
     role, name = message.get("role"), message.get("name") or ""
     if role not in ROLES:
-        raise InvalidInputError(f"message {index} has role {role!r}; known: {', '.join(ROLES)}")
+        raise InvalidInputError(f"message {index} has a role that is none of {', '.join(ROLES)}")
     if not isinstance(name, str):
         raise InvalidInputError(f"message {index} has a name of type {type(name).__name__}")
     return _Checked(str(role), _content(index, message.get("content")), name)

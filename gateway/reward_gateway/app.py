@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 from fastapi import FastAPI
@@ -38,12 +39,18 @@ def create_app(
         client = make_client()
         timeout = httpx.Timeout(settings.timeout_s, connect=CONNECT_TIMEOUT_S)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=settings.max_requests)
-        async with httpx.AsyncClient(timeout=timeout, limits=limits) as http:
+        no_cookies = CookieJar(
+            DefaultCookiePolicy(allowed_domains=[])
+        )  # one caller's are not others'
+        async with httpx.AsyncClient(timeout=timeout, limits=limits, cookies=no_cookies) as http:
             batcher = Batcher(client, timeout_s=settings.timeout_s)
-            yield {"service": Service(settings, client, batcher, http, metrics)}
+            readiness = health.Readiness(client)
+            yield {"service": Service(settings, client, batcher, http, metrics, readiness)}
         await client.close()
 
-    app = FastAPI(title="gpt2-reward gateway", lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="gpt2-reward gateway", lifespan=lifespan, redoc_url=None, redirect_slashes=False
+    )
     for module in (health, openrlhf, rerank, score, playground):
         app.include_router(module.router)
     if settings.upstream is not None:

@@ -7,18 +7,28 @@ been the only one. What a caller may want otherwise stands in a field `best_of_n
      "on_reward_failure": "error"}
 """
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
+from reward_client import RewardError
 from reward_gateway.choosing import Ranked, ranked
-from reward_gateway.drawing import Drawn, Generator, UpstreamError, joined
+from reward_gateway.drawing import (
+    Drawn,
+    Generator,
+    Headers,
+    UpstreamError,
+    joined,
+    reseeded,
+)
 from reward_gateway.errors import UNPROCESSABLE, GatewayError
 from reward_gateway.service import Service
 from reward_gateway.settings import SAMPLING, Choosing
@@ -28,7 +38,8 @@ from reward_text import Context
 router = APIRouter(tags=["best of N"])
 
 OWN = "best_of_n"  # this gateway's field, in requests and in answers
-SPOKEN = ("system", "developer", "user", "assistant")
+INSTRUCTING, SPEAKING = ("system", "developer"), ("user", "assistant")
+SECOND_DRAW = 0.9  # of the time that is left: the rest is for answering with the first
 
 
 class Wishes(BaseModel):
@@ -81,19 +92,18 @@ async def completions(request: Request) -> Response:
         (prompt,) = prompt
     if not isinstance(prompt, str) or body.get("echo"):
         raise _bad("best of N continues one prompt of text, without echo; ask the generator itself")
-    body.setdefault(OWN, {})
     if "best_of" in body:  # the protocol's own word for it
-        body[OWN] = {"n": body.pop("best_of"), **body[OWN]}
+        n, own = body.pop("best_of"), body.get(OWN)
+        body[OWN] = {"n": n, **own} if isinstance(own, dict) else {"n": n} if own is None else own
     return await _completed(request, _asked(request, body, prompt), "completions")
 
 
 @router.get("/v1/models")
 async def models(request: Request) -> Response:
     """The generator's models."""
-    service: Service = request.state.service
-    url = f"{str(service.settings.upstream).rstrip('/')}/models"
-    answer = await service.http.get(url, headers=_headers(request))
-    return Response(answer.content, answer.status_code, media_type="application/json")
+    answer = await Generator(request.state.service, "models", _headers(request)).models()
+    kind = answer.headers.get("content-type", "application/json")
+    return Response(answer.content, answer.status_code, media_type=kind)
 
 
 async def _completed(request: Request, asked: Asked, path: str) -> Response:
@@ -104,17 +114,17 @@ async def _completed(request: Request, asked: Asked, path: str) -> Response:
         drawn, found, n_draws = await _chosen(service, generator, asked)
     except UpstreamError as error:
         request.scope["state"]["refused"] = error.kind
-        return Response(error.body, error.status, error.headers, "application/json")
+        return Response(error.body, error.status, error.headers)
     _count(service, found)
     answer = {**drawn.answer, "choices": _answered(found, asked.n)}
     if drawn.usage:
         answer["usage"] = drawn.usage
     answer[OWN] = _told(found, n_draws, time.perf_counter() - began, service)
     if asked.is_streamed:
-        return StreamingResponse(
-            events(answer, with_usage=asked.with_usage), media_type="text/event-stream"
-        )
-    return JSONResponse(answer)
+        sent = events(answer, is_chat=path.startswith("chat"), with_usage=asked.with_usage)
+        return StreamingResponse(sent, media_type="text/event-stream")
+    # ASCII, as a half character may be in it
+    return Response(json.dumps(answer, allow_nan=False), media_type="application/json")
 
 
 async def _chosen(
@@ -127,20 +137,34 @@ async def _chosen(
     found = await ranked(service, asked.context, drawn.choices, choosing.on_reward_failure)
     if choosing.min_probability is None or found.reaches(choosing.min_probability):
         return drawn, found, 1
-    service.metrics.second_draws.inc()
+    used_s = time.perf_counter() - began
     try:
-        both = joined(drawn, await generator.draw(_reseeded(asked), choosing))
-    except GatewayError:
+        again = asyncio.wait_for(
+            _again(service, generator, asked, drawn, used_s),
+            SECOND_DRAW * (service.settings.timeout_s - used_s),
+        )
+        return await again
+    except (GatewayError, RewardError, asyncio.TimeoutError):  # Python 3.10 has the name as well
         return drawn, found, 2  # the first draw is better than nothing
-    return both, await ranked(service, asked.context, both.choices, choosing.on_reward_failure), 2
 
 
-def _reseeded(asked: Asked) -> Mapping[str, Any]:
-    """The same request, which with the same seed would have the same candidates."""
-    seed = asked.body.get("seed")
-    if not isinstance(seed, int):
-        return asked.body
-    return {**asked.body, "seed": seed + asked.choosing.n}
+async def _again(
+    service: Service, generator: Generator, asked: Asked, drawn: Drawn, used_s: float
+) -> tuple[Drawn, Ranked, int]:
+    """Both draws, ranked together; the first alone where no time is left for a second.
+
+    Raises:
+        GatewayError: nothing came of the second.
+        RewardError: no rewards came.
+    """
+    choosing = asked.choosing
+    if choosing.time_budget_s is not None:
+        choosing = replace(choosing, time_budget_s=max(choosing.time_budget_s - used_s, 0.0))
+    service.metrics.second_draws.inc()
+    # the same seed would give the same candidates
+    body = {**asked.body, **reseeded(asked.body, choosing.n)}
+    both = joined(drawn, await generator.draw(body, choosing))
+    return both, await ranked(service, asked.context, both.choices, "error"), 2
 
 
 def _count(service: Service, found: Ranked) -> None:
@@ -150,7 +174,8 @@ def _count(service: Service, found: Ranked) -> None:
         return
     best, first = found.choices[0], next(one for one in found.choices if one["drawn"] == 0)
     metrics.chosen.labels("first" if best["drawn"] == 0 else "another").inc()
-    metrics.gain.observe(best["reward"] - first["reward"])
+    if first["reward"] is not None:  # it may be a refusal
+        metrics.gain.observe(best["reward"] - first["reward"])
 
 
 def _answered(found: Ranked, n: int) -> list[dict[str, Any]]:
@@ -181,7 +206,8 @@ def _asked(request: Request, body: dict[str, Any], context: Context) -> Asked:
     n = 1 if n is None else n
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise _bad("n: a whole number from 1 on")
-    choosing = _choosing(settings.choosing, body.pop(OWN, None) or {}, at_least=n)
+    own = body.pop(OWN, None)
+    choosing = _choosing(settings.choosing, {} if own is None else own, at_least=n)
     if choosing.n > settings.max_n:
         raise _bad(f"{choosing.n} candidates are wanted; at most {settings.max_n} are drawn here")
     options = body.pop("stream_options", None) or {}
@@ -211,16 +237,22 @@ def _choosing(usual: Choosing, wanted: object, *, at_least: int) -> Choosing:
 
 
 def _conversation(messages: object) -> list[dict[str, Any]]:
-    """What was said aloud: tools' calls and answers are none of the reward model's business."""
+    """What was said aloud: tools' calls and answers are none of the reward model's business.
+
+    Nor are instructions in the middle, which no format has a place for.
+    """
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         raise _bad("messages: a list of objects with role and content")
-    spoken = [one for one in messages if one.get("role") in SPOKEN and one.get("content")]
-    return [{**one, "role": "system"} if one["role"] == "developer" else one for one in spoken]
+    told = [*takewhile(lambda one: one.get("role") in INSTRUCTING, messages)]
+    said = [one for one in messages[len(told) :] if one.get("role") in SPEAKING]
+    return [{**one, "role": "system"} for one in told if one.get("content")] + [
+        one for one in said if one.get("content")
+    ]
 
 
 async def _object(request: Request) -> dict[str, Any]:
     try:
-        body = json.loads(await request.body())
+        body = json.loads(await request.body(), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise _bad("the body is no JSON") from error
     if not isinstance(body, dict):
@@ -228,17 +260,20 @@ async def _object(request: Request) -> dict[str, Any]:
     return body
 
 
-def _headers(request: Request) -> dict[str, str]:
+def _no_number(name: str) -> object:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _headers(request: Request) -> Headers:
     """For the generator: whose request it is, by the gateway's key or the caller's own."""
     settings = request.state.service.settings
-    headers = {"content-type": "application/json"}
-    if "x-request-id" in request.headers:
-        headers["x-request-id"] = request.headers["x-request-id"]
+    names = {b"x-request-id"} if settings.api_keys else {b"x-request-id", b"authorization"}
     if settings.upstream_key is not None:
-        headers["authorization"] = f"Bearer {settings.upstream_key}"
-    elif "authorization" in request.headers and not settings.api_keys:
-        headers["authorization"] = request.headers["authorization"]
-    return headers
+        names.discard(b"authorization")
+    headers = [(name, value) for name, value in request.headers.raw if name in names]
+    if settings.upstream_key is not None:
+        headers.append((b"authorization", f"Bearer {settings.upstream_key}".encode()))
+    return [(b"content-type", b"application/json"), *headers]
 
 
 def _bad(message: str) -> GatewayError:

@@ -41,14 +41,16 @@ async def ranked(
     """The choices, best first; equal texts are scored once, and are neighbours.
 
     A first choice that calls tools is the generator's decision, which a model of replies cannot
-    judge: it is answered as it came. Elsewhere choices without text come last.
+    judge: it is answered as it came. Elsewhere choices without text, such as refusals, come last.
 
     Raises:
         RewardError: there are no rewards, and that is to be told.
     """
+    if choices and _calls_tools(choices[0]):
+        return _as_drawn(choices, "tool_calls")
     texts = [text_of(choice) for choice in choices]
-    if not choices or texts[0] is None:
-        return _as_drawn(choices, "tool_calls" if choices else "no_choices")
+    if all(text is None for text in texts):
+        return _as_drawn(choices, "no_text")
     distinct = list(dict.fromkeys(text for text in texts if text is not None))
     service.metrics.candidates.observe(len(distinct))
     began = time.perf_counter()
@@ -67,11 +69,20 @@ async def ranked(
 def text_of(choice: Mapping[str, Any]) -> str | None:
     """The reply in a choice of either kind; None if it calls tools or refuses."""
     message = choice.get("message")
-    if isinstance(message, Mapping):
-        text = None if message.get("tool_calls") else message.get("content")
-    else:
+    if not isinstance(message, Mapping):
         text = choice.get("text")
+    elif _calls_tools(choice):
+        text = None
+    else:
+        text = message.get("content")
+    if isinstance(text, list):
+        parts = [part.get("text") for part in text if isinstance(part, Mapping)]
+        text = "".join(part for part in parts if isinstance(part, str)) or None
     return text if isinstance(text, str) else None
+
+
+def _calls_tools(choice: Mapping[str, Any]) -> bool:
+    return bool((choice.get("message") or {}).get("tool_calls"))
 
 
 def _ordered(

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 
@@ -12,8 +12,11 @@ from reward_gateway.errors import BAD_GATEWAY, GatewayError
 from reward_gateway.service import Service
 from reward_gateway.settings import Choosing
 
-PASSED_ON = ("retry-after", "x-request-id")
+PASSED_ON = ("content-type", "retry-after", "x-request-id")
 ERRORS = range(400, 600)
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""As they came: HTTP has bytes, which need not be text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class UpstreamError(GatewayError):
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         super().__init__(status, f"the generator answered {status}", "UpstreamError")
         self.body = body
-        self._headers = {name: headers[name] for name in PASSED_ON if name in headers}
+        passed_on = {name: headers[name] for name in PASSED_ON if name in headers}
+        self._headers = {name: text for name, text in passed_on.items() if text.isascii()}
 
     @property
     def headers(self) -> dict[str, str]:
@@ -60,10 +64,10 @@ class Generator:
         headers: to send, with the caller's key or the gateway's.
     """
 
-    def __init__(self, service: Service, path: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, service: Service, path: str, headers: Headers) -> None:
         self._http = service.http
         self._url = f"{str(service.settings.upstream).rstrip('/')}/{path}"
-        self._headers = headers
+        self._headers = [*headers]
 
     async def draw(self, body: Mapping[str, Any], choosing: Choosing) -> Drawn:
         """N candidates, or as many as there are within the time.
@@ -79,17 +83,18 @@ class Generator:
         except UpstreamError as error:
             if choosing.drawing == "n" or error.status not in (400, 422):
                 raise
-            return await self._parallel(body, choosing.n, None)  # it may have no `n`
-        missing = choosing.n - len(drawn.choices)
-        if missing <= 0 or choosing.drawing == "n":
+            # it may have no `n`; if something else is wrong, one more request tells
+            drawn = await self._ask(_seeded(body, 0))
+        first = len(drawn.choices)
+        if first >= choosing.n or choosing.drawing == "n":
             return drawn
-        return _together([drawn, await self._parallel(body, missing, None)])
+        return joined(drawn, await self._parallel(body, choosing.n - first, None, first))
 
-    async def _parallel(self, body: Mapping[str, Any], n: int, budget_s: float | None) -> Drawn:
+    async def _parallel(
+        self, body: Mapping[str, Any], n: int, budget_s: float | None, first: int = 0
+    ) -> Drawn:
         """One candidate a request; those that fail are missed as long as one comes."""
-        one = {name: value for name, value in body.items() if name != "n"}
-        seed = body.get("seed")
-        bodies = [one | ({"seed": seed + i} if isinstance(seed, int) else {}) for i in range(n)]
+        bodies = [_seeded(body, first + i) for i in range(n)]
         tasks = [asyncio.ensure_future(self._ask(each)) for each in bodies]
         try:
             _, waiting = await asyncio.wait(tasks, timeout=budget_s)
@@ -104,10 +109,24 @@ class Generator:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def models(self) -> httpx.Response:
+        """Which models it has, in its own words.
+
+        Raises:
+            GatewayError: it cannot be reached.
+        """
+        return await self._request("GET", None)
+
     async def _ask(self, body: Mapping[str, Any]) -> Drawn:
+        response = await self._request("POST", json.dumps(body).encode())
+        if response.status_code in ERRORS:
+            raise UpstreamError(response.status_code, response.content, response.headers)
+        return _read(response)
+
+    async def _request(self, method: str, content: bytes | None) -> httpx.Response:
         try:
-            response = await self._http.post(
-                self._url, content=json.dumps(body).encode(), headers=dict(self._headers)
+            return await self._http.request(
+                method, self._url, content=content, headers=self._headers
             )
         except httpx.TimeoutException as error:
             raise GatewayError(
@@ -116,9 +135,6 @@ class Generator:
         except httpx.HTTPError as error:
             message = f"the generator cannot be asked: {type(error).__name__}"
             raise GatewayError(BAD_GATEWAY, message, "UpstreamUnavailable") from error
-        if response.status_code in ERRORS:
-            raise UpstreamError(response.status_code, response.content, response.headers)
-        return _read(response)
 
 
 def _has_come(task: "asyncio.Task[Drawn]") -> bool:
@@ -127,14 +143,43 @@ def _has_come(task: "asyncio.Task[Drawn]") -> bool:
 
 def _read(response: httpx.Response) -> Drawn:
     try:
-        answer = response.json()
-        choices = [{**choice} for choice in answer.pop("choices")]
+        answer = json.loads(response.content, parse_constant=_no_number)
+        choices = [_choice(choice) for choice in answer.pop("choices")]
         usage = {**(answer.pop("usage", None) or {})}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise GatewayError(
             BAD_GATEWAY, "the generator's answer is not in OpenAI's form", "UpstreamError"
         ) from error
     return Drawn(answer, choices, usage)
+
+
+def _choice(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A choice in which all that is looked at here has its form.
+
+    Raises:
+        TypeError: it has another.
+    """
+    message = found.get("message") or {}
+    calls = (message.get("tool_calls") if isinstance(message, dict) else message) or []
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise TypeError("a message is an object, and its calls a list of objects")
+    return {**found}
+
+
+def _no_number(name: str) -> object:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _seeded(body: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The request for one candidate, each with a seed of its own."""
+    one = {name: value for name, value in body.items() if name != "n"}
+    return one | reseeded(body, number)
+
+
+def reseeded(body: Mapping[str, Any], number: int) -> dict[str, int]:
+    """The seed that comes so many behind a request's own, if it has one."""
+    seed = body.get("seed")
+    return {"seed": seed + number} if type(seed) is int else {}
 
 
 def _together(drawn: Sequence[Drawn]) -> Drawn:

@@ -14,6 +14,7 @@ from reward_gateway.metrics import Metrics
 from reward_gateway.settings import Settings
 
 ERRORS_FROM = 400
+_BROKEN = GatewayError(500, "the gateway failed; its log says why", "InternalError")
 LOG = logging.getLogger("reward_gateway")
 
 OPEN = frozenset(
@@ -60,12 +61,11 @@ class Guard:
         began = time.perf_counter()
         try:
             await self._guarded(scope, receive, answer)
-        except GatewayError as refusal:
-            scope["state"]["refused"] = refusal.kind
-            if answer.status is None:  # otherwise half an answer is on its way, and only ends
-                body = body_of(refusal, scope["path"])
-                response = JSONResponse(body, refusal.status, headers=refusal.headers)
-                await response(scope, receive, answer)
+        except GatewayError as error:
+            await _refuse(error, scope, receive, answer)
+        except Exception:
+            LOG.exception("an answer failed")
+            await _refuse(_BROKEN, scope, receive, answer)
         finally:
             self._note(scope, answer, time.perf_counter() - began)
 
@@ -74,6 +74,10 @@ class Guard:
             await self._app(scope, receive, answer)
             return
         self._check_key(scope)
+        try:  # before it counts, or slow callers would keep all others out
+            body = await asyncio.wait_for(self._body(scope, receive), self._settings.timeout_s)
+        except asyncio.TimeoutError as error:  # the name that Python 3.10 has as well
+            raise GatewayError(408, "the body did not come in time", "DeadlineError") from error
         if self._n_requests >= self._settings.max_requests:
             raise GatewayError(
                 429,
@@ -84,7 +88,6 @@ class Guard:
         self._n_requests += 1
         self._metrics.in_flight.set(self._n_requests)
         try:
-            body = await self._body(scope, receive)
             await self._while_awaited(scope, body, receive, answer)
         finally:
             self._n_requests -= 1
@@ -159,6 +162,13 @@ class Guard:
             LOG.info("request", extra={"told": told})
 
 
+async def _refuse(error: GatewayError, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+    scope["state"]["refused"] = error.kind
+    if answer.status is None:  # otherwise half an answer is on its way, and only ends
+        response = JSONResponse(body_of(error, scope["path"]), error.status, headers=error.headers)
+        await response(scope, receive, answer)
+
+
 class _Answer:
     """Passes an answer on, and remembers its status."""
 
@@ -195,6 +205,5 @@ def _header(scope: Scope, name: bytes) -> bytes:
 
 
 def _route(scope: Scope) -> str:
-    """The path of the route that answered; one name for all that no route has."""
-    route = scope.get("route")
-    return getattr(route, "path", None) or "none"
+    """The path of the route that answered; one name for all that no route has answered."""
+    return getattr(scope.get("route"), "path", None) or "none"

@@ -1,12 +1,18 @@
 """Whether the gateway lives, whether the reward server answers, and what was counted."""
 
+import asyncio
+import time
+
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse, Response
 
+from reward_client import AsyncRewardClient
+
 router = APIRouter(tags=["health"])
 
 READY_TIMEOUT_S = 5.0
+KNOWN_S = 1.0  # everybody may ask, and each answer would cost the model a row
 
 
 @router.get("/healthz")
@@ -15,13 +21,40 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
+class Readiness:
+    """Whether the model answers: asked once for all who want to know within a second.
+
+    Args:
+        client: of the reward server.
+    """
+
+    def __init__(self, client: AsyncRewardClient) -> None:
+        self._client = client
+        self._turn = asyncio.Lock()
+        self._known: tuple[float, int | None] | None = None
+
+    async def version(self) -> int | None:
+        """The version that answers.
+
+        Raises:
+            RewardError: none does.
+        """
+        async with self._turn:
+            if self._known is None or time.monotonic() - self._known[0] > KNOWN_S:
+                self._known = None
+                scores = await self._client.score(
+                    [""], timeout_s=READY_TIMEOUT_S, priority="interactive"
+                )
+                self._known = time.monotonic(), scores.model_version
+            return self._known[1]
+
+
 @router.get("/readyz")
 @router.get("/health", include_in_schema=False)  # of OpenRLHF's protocol
 async def readyz(request: Request) -> JSONResponse:
     """200 while the model answers a row; otherwise why not."""
-    service = request.state.service
-    scores = await service.client.score([""], timeout_s=READY_TIMEOUT_S, priority="interactive")
-    return JSONResponse({"status": "ok", "model_version": scores.model_version})
+    version = await request.state.service.readiness.version()
+    return JSONResponse({"status": "ok", "model_version": version})
 
 
 @router.get("/metrics")

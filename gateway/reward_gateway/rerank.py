@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from reward_client import Ranking
 from reward_gateway.errors import UNPROCESSABLE, GatewayError
 
+MAX_TEXTS = 10_000  # of one request; more would keep others from the event loop
+
 router = APIRouter(tags=["reranking"])
 
 Query = str | list[dict[str, Any]]
@@ -35,7 +37,7 @@ class RerankRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     query: Query
-    documents: Annotated[Sequence[str | Document], Field(min_length=1)]
+    documents: Annotated[Sequence[str | Document], Field(min_length=1, max_length=MAX_TEXTS)]
     model: str | None = None
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool | None = None
@@ -51,7 +53,7 @@ class CohereV1Request(RerankRequest):
 class CohereV2Request(RerankRequest):
     """Cohere's second version takes texts alone, and gives them back where clients still ask."""
 
-    documents: Annotated[Sequence[str], Field(min_length=1)]
+    documents: Annotated[Sequence[str], Field(min_length=1, max_length=MAX_TEXTS)]
 
 
 class TeiRequest(BaseModel):
@@ -59,7 +61,7 @@ class TeiRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     query: Query
-    texts: Annotated[list[str], Field(min_length=1)]
+    texts: Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)]
     raw_scores: bool = False
     return_text: bool = False
     truncate: bool | None = None

@@ -11,10 +11,11 @@ from fastapi import APIRouter, Request
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from reward_gateway.errors import UNPROCESSABLE, GatewayError
+from reward_gateway.rerank import MAX_TEXTS
 
 router = APIRouter(tags=["scores"])
 
-Texts = str | Annotated[list[str], Field(min_length=1)]
+Texts = str | Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)]
 LABEL = "LABEL_0"  # what transformers calls the only one of a head with one logit
 
 

@@ -6,6 +6,7 @@ import httpx
 
 from reward_client import AsyncRewardClient
 from reward_client.rl.batcher import Batcher
+from reward_gateway.health import Readiness
 from reward_gateway.metrics import Metrics
 from reward_gateway.settings import Settings
 
@@ -20,6 +21,7 @@ class Service:
         batcher: puts many small calls together, for trainers.
         http: asks the generator.
         metrics: what is counted.
+        readiness: whether the model answers.
     """
 
     settings: Settings
@@ -27,3 +29,4 @@ class Service:
     batcher: Batcher
     http: httpx.AsyncClient
     metrics: Metrics
+    readiness: Readiness

@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 from generator import Generator, send
+from network import free_port
 from waiting import HUNG_S
 
 from reward_client.testing import FakeServer
@@ -110,7 +111,7 @@ def test_a_generator_without_n_is_asked_n_times(gateway: Any, generator: Generat
         found = openai_client.chat.completions.create(model="tiny", messages=MESSAGES, seed=7)
     assert found.best_of_n["n_drawn"] == 4
     assert [one.get("n") for one in generator.requests] == [4, None, None, None]
-    assert sorted(one["seed"] for one in generator.requests[1:]) == [7, 8, 9]
+    assert sorted(one["seed"] for one in generator.requests[1:]) == [8, 9, 10]
 
 
 def test_a_generator_that_refuses_n_is_asked_n_times(gateway: Any, generator: Generator) -> None:
@@ -291,3 +292,132 @@ def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
     answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120)
     assert answer.status_code == 200, answer.text
     return json.loads(answer.text)
+
+
+def test_a_caller_gets_no_cookie_of_another(gateway: Any, generator: Generator) -> None:
+    def with_cookie(handler: Any, body: dict, number: int) -> bool:
+        send(handler, 200, generator.answer(handler.path, body, number), {"set-cookie": "a=b"})
+        return True
+
+    generator.respond = with_cookie
+    url = gateway(upstream=generator.url)
+    for _ in range(2):
+        post(url, {"messages": MESSAGES})
+    assert [one.get("cookie") for one in generator.headers] == [None, None]
+
+
+def test_a_request_that_is_wrong_costs_the_generator_little(
+    gateway: Any, generator: Generator
+) -> None:
+    def refuse(handler: Any, _body: dict, _number: int) -> bool:
+        send(handler, 400, {"error": {"message": "temperature: too hot"}})
+        return True
+
+    generator.respond = refuse
+    url = gateway(upstream=generator.url)
+    answer = httpx.post(f"{url}/v1/chat/completions", json={"messages": MESSAGES, "temperature": 9})
+    assert (answer.status_code, len(generator.requests)) == (400, 2)
+    assert "too hot" in answer.text
+
+
+def test_a_second_draw_that_fails_leaves_the_first(
+    gateway: Any, generator: Generator, fake: FakeServer
+) -> None:
+    def ends_rewards(_handler: Any, _body: dict, number: int) -> bool:
+        if number == 1:
+            fake.fail_with = (grpc.StatusCode.UNAVAILABLE, "gone")
+        return False
+
+    generator.respond = ends_rewards
+    url = gateway(Choosing(min_probability=0.99), upstream=generator.url)
+    own = {"on_reward_failure": "error"}
+    answer = post(url, {"messages": MESSAGES, "best_of_n": own})
+    assert answer["choices"][0]["message"]["content"] == BEST
+    assert (answer["best_of_n"]["ranked"], answer["best_of_n"]["n_draws"]) == (True, 2)
+
+
+def test_a_second_draw_that_hangs_leaves_the_first(gateway: Any, generator: Generator) -> None:
+    let_go = threading.Event()
+
+    def hang(_handler: Any, _body: dict, number: int) -> bool:
+        return number == 1 and not let_go.wait(HUNG_S)
+
+    generator.respond = hang
+    url = gateway(Choosing(min_probability=0.99), upstream=generator.url, timeout_s=3)
+    answer = post(url, {"messages": MESSAGES})
+    let_go.set()
+    assert answer["choices"][0]["message"]["content"] == BEST
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"choices": [{"message": "text"}]}',
+        b'{"choices": [{"message": {"content": "a", "tool_calls": {}}}]}'.replace(
+            b"{}}", b'{"a": 1}}'
+        ),
+        b'{"choices": [{"message": {"content": "a"}, "logprobs": NaN}]}',
+        b"[" * 100_000,
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_in_another_form_is_a_bad_gateway(
+    gateway: Any, generator: Generator, content: bytes, stream: bool
+) -> None:
+    def odd(handler: Any, _body: dict, _number: int) -> bool:
+        handler.send_response(200)
+        handler.send_header("content-length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+        return True
+
+    generator.respond = odd
+    body = {"messages": MESSAGES, "stream": stream}
+    url = gateway(upstream=generator.url)
+    assert httpx.post(f"{url}/v1/chat/completions", json=body).status_code == 502
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_half_a_character_comes_through(gateway: Any, generator: Generator, stream: bool) -> None:
+    generator.replies = ["\ud800", "a much longer reply, and whole"]
+    body = {"messages": MESSAGES, "stream": stream, "n": 2}
+    answer = httpx.post(f"{gateway(upstream=generator.url)}/v1/chat/completions", json=body)
+    assert answer.status_code == 200
+    assert "\\ud800" in answer.text
+
+
+@pytest.mark.parametrize("own", [0, False, [], "8"])
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+def test_options_in_another_form_are_refused(
+    gateway: Any, generator: Generator, own: object, path: str
+) -> None:
+    body = {"messages": MESSAGES, "prompt": "Hi", "best_of": 2, "best_of_n": own}
+    answer = httpx.post(f"{gateway(upstream=generator.url)}/v1/{path}", json=body)
+    assert answer.status_code == 422
+
+
+def test_headers_that_are_no_text_are_passed_on(gateway: Any, generator: Generator) -> None:
+    headers = {b"authorization": "Bearer café".encode(), b"x-request-id": b"caf\xe9"}
+    url = gateway(upstream=generator.url)
+    answer = httpx.post(f"{url}/v1/chat/completions", json={"messages": MESSAGES}, headers=headers)
+    assert answer.status_code == 200
+
+
+def test_a_generator_that_is_away_is_a_bad_gateway(gateway: Any) -> None:
+    url = gateway(upstream=f"http://127.0.0.1:{free_port()}/v1")
+    assert httpx.get(f"{url}/v1/models").status_code == 502
+    body = {"messages": MESSAGES}
+    assert httpx.post(f"{url}/v1/chat/completions", json=body).status_code == 502
+
+
+def test_a_refusal_is_not_preferred(gateway: Any, generator: Generator) -> None:
+    def refusing(handler: Any, body: dict, number: int) -> bool:
+        answer = generator.answer(handler.path, body, number)
+        answer["choices"][0]["message"] = {"role": "assistant", "content": None, "refusal": "No."}
+        send(handler, 200, answer)
+        return True
+
+    generator.respond = refusing
+    answer = post(gateway(upstream=generator.url), {"messages": MESSAGES, "n": 4})
+    assert answer["choices"][0]["message"]["content"] == BEST
+    assert answer["choices"][3]["message"]["refusal"] == "No."

@@ -16,6 +16,7 @@ from generator import Generator
 from waiting import HUNG_S, eventually
 
 from reward_client.testing import FakeServer
+from reward_gateway import rerank
 from reward_gateway.logs import Json, Text
 
 RERANK = {"query": "Hi", "documents": ["a", "b"]}
@@ -102,7 +103,7 @@ def test_ready_is_who_has_a_model_that_answers(gateway: Any, fake: FakeServer) -
     url = gateway()
     assert httpx.get(f"{url}/readyz").json() == {"status": "ok", "model_version": 1}
     fake.fail_with = (grpc.StatusCode.UNAVAILABLE, "gone")
-    assert httpx.get(f"{url}/readyz").status_code == 503
+    assert eventually(lambda: httpx.get(f"{url}/readyz").status_code == 503)
     assert httpx.get(f"{url}/healthz").status_code == 200
 
 
@@ -165,3 +166,44 @@ def test_the_api_describes_itself(gateway: Any) -> None:
     assert {"/v1/rerank", "/v2/rerank", "/rerank", "/score", "/classify"} <= described[
         "paths"
     ].keys()
+
+
+def test_callers_whose_bodies_do_not_come_keep_nobody_out(gateway: Any) -> None:
+    url = gateway(max_requests=1)
+    address = ("127.0.0.1", int(url.rpartition(":")[2]))
+    head = b"POST /v1/rerank HTTP/1.1\r\nhost: g\r\ncontent-length: 50\r\n\r\n{"
+    with socket.create_connection(address) as one, socket.create_connection(address) as other:
+        one.sendall(head)
+        other.sendall(head)
+        assert httpx.post(f"{url}/v1/rerank", json=RERANK).status_code == 200
+
+
+def test_a_body_that_does_not_come_is_given_up(gateway: Any) -> None:
+    url = gateway(timeout_s=0.3)
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as caller:
+        caller.sendall(b"POST /v1/rerank HTTP/1.1\r\nhost: g\r\ncontent-length: 50\r\n\r\n{")
+        assert caller.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+def test_a_failure_of_the_gateway_is_not_counted_as_success(
+    gateway: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rerank, "model_name", lambda *_: 1 / 0)
+    url = gateway()
+    answer = httpx.post(f"{url}/v1/rerank", json=RERANK)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "InternalError")
+    line = 'gpt2_reward_gateway_requests_total{outcome="InternalError",route="/v1/rerank"} 1.0'
+    assert eventually(lambda: line in httpx.get(f"{url}/metrics").text)
+
+
+def test_a_million_documents_are_refused(gateway: Any) -> None:
+    body = {"query": "Hi", "documents": [""] * 1_000_000}
+    assert httpx.post(f"{gateway()}/v1/rerank", json=body).status_code == 422
+
+
+def test_being_asked_often_whether_it_is_ready_costs_little(gateway: Any, fake: FakeServer) -> None:
+    url = gateway()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(httpx.get, [f"{url}/readyz"] * 40))
+    assert {one.status_code for one in answers} == {200}
+    assert len(fake.requests) < 40

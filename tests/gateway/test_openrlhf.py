@@ -8,6 +8,7 @@ import grpc
 import httpx
 import pytest
 from last_token import last_token, wanted
+from waiting import eventually
 
 from reward_client import OverloadedError
 from reward_client.testing import FakeServer
@@ -78,4 +79,4 @@ def test_the_servers_failures_have_a_status(
     fake.fail_with = (code, words)
     answer = httpx.post(f"{service}/get_reward", json={"query": ["Hi"]})
     assert (answer.status_code, answer.json()["error"]) == (status, kind)
-    assert httpx.get(f"{service}/health").status_code == status
+    assert eventually(lambda: httpx.get(f"{service}/health").status_code == status)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reward_client.aio import AsyncRewardClient
-from reward_client.arguments import add_connection, client_arguments
+from reward_client.arguments import add_connection, client_arguments, seconds_argument
 from reward_client.connection import patient
 from reward_client.errors import InvalidInputError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reward_gateway.settings import Settings
 
 EXTRA = "gateway"
+MAX_N = 64  # candidates of a request
 DRAINING_S = 30  # for what is on its way when told to stop
 
 
@@ -88,7 +89,11 @@ def _add_generator(group: "argparse._ArgumentGroup") -> None:
         "are passed on unless this gateway has keys itself.",
     )
     group.add_argument(
-        "--n", type=int, default=4, metavar="N", help="Draw this many candidates for a request."
+        "--n",
+        type=_number,
+        default=4,
+        metavar="N",
+        help="Draw this many candidates for a request, from 1 to 64.",
     )
     group.add_argument(
         "--drawing",
@@ -105,13 +110,13 @@ def _add_generator(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--min-probability",
-        type=float,
+        type=_probability,
         metavar="P",
         help="Draw a second time if no candidate's probability of acceptance reaches this.",
     )
     group.add_argument(
         "--time-budget",
-        type=float,
+        type=seconds_argument,
         metavar="SECONDS",
         help="Rank what has come after this time. Candidates are drawn by parallel requests then.",
     )
@@ -170,12 +175,27 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
         upstream=arguments.upstream,
         upstream_key=_variable(arguments.upstream_key_env),
         choosing=choosing,
+        max_n=MAX_N,
         timeout_s=arguments.timeout,
         api_keys=_keys(arguments.api_keys),
         max_body_bytes=arguments.max_body_bytes,
         max_requests=arguments.max_requests,
         cors_origins=tuple(arguments.cors_origin),
     )
+
+
+def _number(text: str) -> int:
+    n = int(text)
+    if not 1 <= n <= MAX_N:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {MAX_N}, not {text}")
+    return n
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
+    return value
 
 
 def _variable(name: str | None) -> str | None:
