@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_client.errors import InvalidInputError
+from reward_contract.facts import Golden
 from reward_text import Calibration, Format, Usage
 
 Rewards: TypeAlias = NDArray[np.float32]
@@ -26,6 +27,7 @@ class ModelInfo:
             numbers mean equal models within one repository, equal identities everywhere.
         source: hub id or folder of the checkpoint; None if the server does not say.
         revision: the hub's commit, or what tells a folder's weights apart; None likewise.
+        golden: rows with the rewards that PyTorch gave them; None likewise.
     """
 
     version: int
@@ -33,6 +35,7 @@ class ModelInfo:
     identity: str | None = None
     source: str | None = None
     revision: str | None = None
+    golden: Golden | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

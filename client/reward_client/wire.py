@@ -172,7 +172,7 @@ def model_info(config: model_config_pb2.ModelConfig, version: int, url: str) -> 
             f"the server at {url} says of version {version} of {config.name} what this client "
             f"cannot read: {error}; export the version again, or update gpt2-reward"
         ) from error
-    return ModelInfo(version, usage, facts.identity, facts.source, facts.revision)
+    return ModelInfo(version, usage, facts.identity, facts.source, facts.revision, facts.golden)
 
 
 def _tensor_differences(

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse, Response
 
-from reward_client import AsyncRewardClient
+from reward_client import AsyncRewardClient, Scores
+from reward_gateway.errors import GatewayError
 
 router = APIRouter(tags=["health"])
 
@@ -34,10 +35,11 @@ class Readiness:
         self._known: tuple[float, int | None] | None = None
 
     async def version(self) -> int | None:
-        """The version that answers.
+        """The version that answers, rightly as far as one row tells.
 
         Raises:
             RewardError: none does.
+            GatewayError: the reward is another than PyTorch's was when the model was exported.
         """
         async with self._turn:
             if self._known is None or time.monotonic() - self._known[0] > KNOWN_S:
@@ -45,14 +47,30 @@ class Readiness:
                 scores = await self._client.score(
                     [""], timeout_s=READY_TIMEOUT_S, priority="interactive"
                 )
+                _check(scores)
                 self._known = time.monotonic(), scores.model_version
             return self._known[1]
+
+
+def _check(scores: Scores) -> None:
+    """The empty text is one of the golden rows that the exporter writes."""
+    golden = scores.model.golden if scores.model else None
+    if golden is None or () not in golden.rows:
+        return
+    row, found = golden.rows.index(()), float(scores.rewards[0])
+    if not golden.is_close(row, found):
+        raise GatewayError(
+            503,
+            f"the model gives a golden row {found:.4f}, and PyTorch gave it "
+            f"{golden.rewards[row]:.4f}; gpt2-reward verify says more",
+            "WrongRewardError",
+        )
 
 
 @router.get("/readyz")
 @router.get("/health", include_in_schema=False)  # of OpenRLHF's protocol
 async def readyz(request: Request) -> JSONResponse:
-    """200 while the model answers a row; otherwise why not."""
+    """200 while the model answers a golden row rightly; otherwise why not."""
     version = await request.state.service.readiness.version()
     return JSONResponse({"status": "ok", "model_version": version})
 

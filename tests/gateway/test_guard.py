@@ -16,6 +16,7 @@ from generator import Generator
 from waiting import HUNG_S, eventually
 
 from reward_client.testing import FakeServer
+from reward_contract.facts import parameter_of
 from reward_gateway import rerank
 from reward_gateway.logs import Json, Text
 
@@ -207,3 +208,13 @@ def test_being_asked_often_whether_it_is_ready_costs_little(gateway: Any, fake: 
         answers = list(pool.map(httpx.get, [f"{url}/readyz"] * 40))
     assert {one.status_code for one in answers} == {200}
     assert len(fake.requests) < 40
+
+
+def test_a_model_that_answers_wrongly_is_not_ready(gateway: Any, fake: FakeServer) -> None:
+    text = fake.config.parameters[parameter_of(1)].string_value
+    golden = {"rows": [[1, 2], []], "rewards": [1.0, 0.25], "tolerance": 0.01}
+    facts = json.dumps({**json.loads(text), "golden": golden})
+    fake.config.parameters[parameter_of(1)].string_value = facts
+    answer = httpx.get(f"{gateway()}/readyz")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (503, "WrongRewardError")
+    assert "0.0000, and PyTorch gave it 0.2500" in answer.json()["message"]
