@@ -6,8 +6,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+import yaml
 from generator import Generator
+from rerankers.models.api_rankers import APIRanker
+
+from reward_client.cli import command_parser
+from reward_gateway.commands import gateway as command
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text("utf-8")
 WHERE = "http://localhost:5000"
@@ -24,6 +30,30 @@ def test_a_recipe_in_python(
     code = block.replace(WHERE, gateway(upstream=generator.url))
     exec(compile(code, "docs/gateway.md", "exec"), {})  # noqa: S102  # our own page
     assert capsys.readouterr().out
+
+
+def test_litellms_models_are_where_its_file_says(gateway: Any, generator: Generator) -> None:
+    """By the clients that LiteLLM's two prefixes stand for."""
+    (block,) = blocks("yaml")
+    url = gateway(upstream=generator.url)
+    chat, rerank = (
+        model["litellm_params"] for model in yaml.safe_load(block.replace(WHERE, url))["model_list"]
+    )
+    assert (chat["model"], rerank["model"]) == ("openai/my-model", "jina_ai/gpt2_reward")
+    with openai.OpenAI(base_url=chat["api_base"], api_key=chat["api_key"]) as client:
+        messages = [{"role": "user", "content": "Hi"}]
+        assert client.chat.completions.create(model="my-model", messages=messages).choices
+    ranker = APIRanker("gpt2_reward", rerank["api_key"], "jina", url=rerank["api_base"])
+    assert len(ranker.rank("Hi", ["a", "b"]).results) == 2
+
+
+def test_the_commands_of_the_page_are_such() -> None:
+    (block,) = blocks("console")
+    lines = [line.partition("#")[0].split() for line in block.splitlines()]
+    commands = [line[2:] for line in lines if line[:2] == ["gpt2-reward", "gateway"]]
+    assert len(commands) == 2
+    for arguments in commands:
+        command_parser("gateway", command).parse_args(arguments)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
