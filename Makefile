@@ -79,4 +79,5 @@ train-chitchat: $(INSTALLED) ## train checkpoints/chitchat anew into .checkpoint
 
 clean: ## remove what the targets above have made
 	rm -rf $(VENV) .checkpoints .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo/model_repository
 	find model_repository -mindepth 2 -maxdepth 2 -type d -exec rm -rf {} +

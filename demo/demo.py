@@ -136,7 +136,8 @@ def main() -> int:
         default=str(TRAINED),
         help="hub id or folder of a GPT2ForSequenceClassification; default: checkpoints/chitchat",
     )
-    parser.add_argument("--repository", type=Path, default=ROOT / "model_repository")
+    # not the checkout's own, whose configuration the exporter would add the version's facts to
+    parser.add_argument("--repository", type=Path, default=ROOT / "demo" / "model_repository")
     arguments = parser.parse_args()
     try:
         run(arguments.checkpoint, arguments.repository)

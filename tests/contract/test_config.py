@@ -79,7 +79,12 @@ def test_its_warm_ups_are_what_every_checkpoint_can_score(
 
 def test_every_field_has_a_comment() -> None:
     lines = CONFIG.read_text().splitlines()
-    fields = [i for i, line in enumerate(lines) if line and line[0].isalpha()]
+    # the exporter adds a version's facts where a repository is this checkout
+    fields = [
+        i
+        for i, line in enumerate(lines)
+        if line and line[0].isalpha() and not line.startswith('parameters { key: "version.')
+    ]
     contract = [i for i in fields if lines[i].startswith("parameters")]
     for i in set(fields) - set(contract[1:3]):  # one comment for the first three
         above = next(j for j in range(i, -1, -1) if lines[j].lstrip().startswith("#"))
