@@ -226,3 +226,15 @@ def seconds_argument(text: str) -> float:
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"must be above 0 and finite, not {text}")
     return value
+
+
+def share_argument(text: str) -> float:
+    """Of an option: a share or a probability, from 0 to 1.
+
+    Raises:
+        ArgumentTypeError: it is not.
+    """
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
+    return value

@@ -45,7 +45,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Much work for the processor; answered with its result. An event loop goes on beside it.
+    """Work that keeps the processor busy; answered with its result. Event loops are not blocked.
 
     Attributes:
         action: does it, on any thread.

@@ -26,13 +26,14 @@ from reward_gateway.drawing import (
     Generator,
     Headers,
     UpstreamError,
-    joined,
     reseeded,
+    together,
 )
 from reward_gateway.errors import UNPROCESSABLE, GatewayError
 from reward_gateway.service import Service
 from reward_gateway.settings import SAMPLING, Choosing
 from reward_gateway.streaming import events
+from reward_gateway.strict import read_json
 from reward_text import Context
 
 router = APIRouter(tags=["best of N"])
@@ -151,7 +152,7 @@ async def _chosen(
 async def _again(
     service: Service, generator: Generator, asked: Asked, drawn: Drawn, used_s: float
 ) -> tuple[Drawn, Ranked, int]:
-    """Both draws, ranked together; the first alone where no time is left for a second.
+    """Both draws, ranked together; of a time budget, the second has what the first has left.
 
     Raises:
         GatewayError: nothing came of the second.
@@ -163,7 +164,7 @@ async def _again(
     service.metrics.second_draws.inc()
     # the same seed would give the same candidates
     body = {**asked.body, **reseeded(asked.body, choosing.n)}
-    both = joined(drawn, await generator.draw(body, choosing))
+    both = together([drawn, await generator.draw(body, choosing)])
     return both, await ranked(service, asked.context, both.choices, "error"), 2
 
 
@@ -252,16 +253,12 @@ def _conversation(messages: object) -> list[dict[str, Any]]:
 
 async def _object(request: Request) -> dict[str, Any]:
     try:
-        body = json.loads(await request.body(), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        body = read_json(await request.body())
+    except ValueError as error:
         raise _bad("the body is no JSON") from error
     if not isinstance(body, dict):
         raise _bad("the body is no JSON object")
     return body
-
-
-def _no_number(name: str) -> object:
-    raise ValueError(f"{name} is no number in JSON")
 
 
 def _headers(request: Request) -> Headers:

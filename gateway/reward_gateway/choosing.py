@@ -48,7 +48,7 @@ async def ranked(
     """
     if choices and _calls_tools(choices[0]):
         return _as_drawn(choices, "tool_calls")
-    texts = [text_of(choice) for choice in choices]
+    texts = [_text_of(choice) for choice in choices]
     if all(text is None for text in texts):
         return _as_drawn(choices, "no_text")
     distinct = list(dict.fromkeys(text for text in texts if text is not None))
@@ -66,7 +66,7 @@ async def ranked(
     return Ranked(_ordered(choices, texts, ranking), ranking, None)
 
 
-def text_of(choice: Mapping[str, Any]) -> str | None:
+def _text_of(choice: Mapping[str, Any]) -> str | None:
     """The reply in a choice of either kind; None if it calls tools or refuses."""
     message = choice.get("message")
     if not isinstance(message, Mapping):

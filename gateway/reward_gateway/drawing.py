@@ -11,6 +11,7 @@ import httpx
 from reward_gateway.errors import BAD_GATEWAY, GatewayError
 from reward_gateway.service import Service
 from reward_gateway.settings import Choosing
+from reward_gateway.strict import read_json
 
 PASSED_ON = ("content-type", "retry-after", "x-request-id")
 ERRORS = range(400, 600)
@@ -88,7 +89,7 @@ class Generator:
         first = len(drawn.choices)
         if first >= choosing.n or choosing.drawing == "n":
             return drawn
-        return joined(drawn, await self._parallel(body, choosing.n - first, None, first))
+        return together([drawn, await self._parallel(body, choosing.n - first, None, first)])
 
     async def _parallel(
         self, body: Mapping[str, Any], n: int, budget_s: float | None, first: int = 0
@@ -103,7 +104,7 @@ class Generator:
             come = [task.result() for task in tasks if _has_come(task)]
             if not come:
                 await tasks[0]  # raises
-            return _together(come)
+            return together(come)
         finally:
             for task in tasks:
                 task.cancel()
@@ -143,10 +144,10 @@ def _has_come(task: "asyncio.Task[Drawn]") -> bool:
 
 def _read(response: httpx.Response) -> Drawn:
     try:
-        answer = json.loads(response.content, parse_constant=_no_number)
+        answer = read_json(response.content)
         choices = [_choice(choice) for choice in answer.pop("choices")]
         usage = {**(answer.pop("usage", None) or {})}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise GatewayError(
             BAD_GATEWAY, "the generator's answer is not in OpenAI's form", "UpstreamError"
         ) from error
@@ -166,10 +167,6 @@ def _choice(found: Mapping[str, Any]) -> dict[str, Any]:
     return {**found}
 
 
-def _no_number(name: str) -> object:
-    raise ValueError(f"{name} is no number in JSON")
-
-
 def _seeded(body: Mapping[str, Any], number: int) -> dict[str, Any]:
     """The request for one candidate, each with a seed of its own."""
     one = {name: value for name, value in body.items() if name != "n"}
@@ -182,7 +179,8 @@ def reseeded(body: Mapping[str, Any], number: int) -> dict[str, int]:
     return {"seed": seed + number} if type(seed) is int else {}
 
 
-def _together(drawn: Sequence[Drawn]) -> Drawn:
+def together(drawn: Sequence[Drawn]) -> Drawn:
+    """Several draws for the same request as one."""
     usage: dict[str, int] = {}
     for one in drawn:
         for name, value in one.usage.items():
@@ -190,8 +188,3 @@ def _together(drawn: Sequence[Drawn]) -> Drawn:
                 usage[name] = usage.get(name, 0) + value
     choices = [choice for one in drawn for choice in one.choices]
     return Drawn(drawn[0].answer, choices, usage)
-
-
-def joined(first: Drawn, second: Drawn) -> Drawn:
-    """Two draws for the same request as one."""
-    return _together([first, second])

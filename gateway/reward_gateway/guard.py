@@ -107,16 +107,16 @@ class Guard:
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         most = self._settings.max_body_bytes
         said = _header(scope, b"content-length")
+        n_bytes = int(said) if said.isdigit() else 0
         body, is_whole = bytearray(), False
-        while not is_whole:
-            if len(body) > most or (said.isdigit() and int(said) > most):
-                raise GatewayError(413, f"the body is above {most} bytes; send less", "TooLarge")
+        while not is_whole and n_bytes <= most:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise GatewayError(499, "the caller went away", "Cancelled")
             body += message.get("body", b"")
+            n_bytes = max(n_bytes, len(body))
             is_whole = not message.get("more_body", False)
-        if len(body) > most:
+        if n_bytes > most:
             raise GatewayError(413, f"the body is above {most} bytes; send less", "TooLarge")
         return bytes(body)
 

@@ -1,10 +1,18 @@
 """What a gateway counts, in Prometheus' form."""
 
+from typing import TypedDict
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+NAMESPACE = "gpt2_reward_gateway"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 NUMBERS = (1, 2, 4, 8, 16, 32, 64)
 GAINS = (0.0, 0.1, 0.25, 0.5, 1, 1.5, 2, 3, 5)
+
+
+class _Own(TypedDict):
+    namespace: str
+    registry: CollectorRegistry
 
 
 class Metrics:
@@ -26,52 +34,25 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
-        self.requests = Counter(
-            _named("requests"), "Requests answered.", ["route", "outcome"], registry=registry
-        )
-        self.in_flight = Gauge(_named("in_flight"), "Requests on their way.", registry=registry)
+        self.registry = CollectorRegistry()
+        own: _Own = {"namespace": NAMESPACE, "registry": self.registry}
+        self.requests = Counter("requests", "Requests answered.", ["route", "outcome"], **own)
+        self.in_flight = Gauge("in_flight", "Requests on their way.", **own)
         self.seconds = Histogram(
-            _named("request_seconds"),
-            "Duration of requests.",
-            ["route"],
-            buckets=SECONDS,
-            registry=registry,
+            "request_seconds", "Duration of requests.", ["route"], buckets=SECONDS, **own
         )
         self.generating = Histogram(
-            _named("generation_seconds"),
-            "Until the candidates were there.",
-            buckets=SECONDS,
-            registry=registry,
+            "generation_seconds", "Until the candidates were there.", buckets=SECONDS, **own
         )
         self.ranking = Histogram(
-            _named("ranking_seconds"),
-            "Until their rewards were there.",
-            buckets=SECONDS,
-            registry=registry,
+            "ranking_seconds", "Until their rewards were there.", buckets=SECONDS, **own
         )
         self.candidates = Histogram(
-            _named("candidates"),
-            "Different candidates of a request.",
-            buckets=NUMBERS,
-            registry=registry,
+            "candidates", "Different candidates of a request.", buckets=NUMBERS, **own
         )
-        self.chosen = Counter(
-            _named("chosen"), "Requests by the candidate answered.", ["which"], registry=registry
-        )
+        self.chosen = Counter("chosen", "Requests by the candidate answered.", ["which"], **own)
         self.gain = Histogram(
-            _named("reward_gain"),
-            "Reward of the answered candidate above the first.",
-            buckets=GAINS,
-            registry=registry,
+            "reward_gain", "Reward of the answered candidate above the first.", buckets=GAINS, **own
         )
-        self.unranked = Counter(
-            _named("unranked"), "Answers without rewards.", ["reason"], registry=registry
-        )
-        self.second_draws = Counter(
-            _named("second_draws"), "Requests drawn for twice.", registry=registry
-        )
-
-
-def _named(name: str) -> str:
-    return f"gpt2_reward_gateway_{name}"
+        self.unranked = Counter("unranked", "Answers without rewards.", ["reason"], **own)
+        self.second_draws = Counter("second_draws", "Requests drawn for twice.", **own)

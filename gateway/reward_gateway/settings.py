@@ -29,6 +29,9 @@ Source: the card's generation example (token 198, where it stops, is the line br
 """
 
 
+MAX_N = 64  # candidates of a request
+
+
 @dataclass(frozen=True, slots=True)
 class Choosing:
     """How the best of several candidates is found.
@@ -74,7 +77,7 @@ class Settings:
     upstream: str | None = None
     upstream_key: str | None = field(default=None, repr=False)
     choosing: Choosing = field(default_factory=Choosing)
-    max_n: int = 64
+    max_n: int = MAX_N
     timeout_s: float = 60.0
     api_keys: frozenset[str] = field(default=frozenset(), repr=False)
     max_body_bytes: int = 8 << 20

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import cast
 
+from reward_client.arguments import share_argument
 from reward_client.bulk.columns import Columns
 from reward_client.bulk.files import jobs_of
 from reward_client.bulk.job import Format, Job, Shard
@@ -78,7 +79,7 @@ def _add_rules(group: Group) -> None:
     )
     group.add_argument(
         "--max-rejected",
-        type=_share,
+        type=share_argument,
         default=0.01,
         metavar="SHARE",
         help="End with exit code 65 if more than this share of the lines could not be scored.",
@@ -140,13 +141,6 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
     return value
 
 

@@ -10,18 +10,28 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import get_args
 
 from reward_client.aio import AsyncRewardClient
-from reward_client.arguments import add_connection, client_arguments, seconds_argument
+from reward_client.arguments import (
+    add_connection,
+    client_arguments,
+    seconds_argument,
+    share_argument,
+)
 from reward_client.connection import patient
 from reward_client.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from reward_gateway.settings import Settings
+from reward_gateway.settings import (
+    MAX_N,
+    SAMPLING,
+    Choosing,
+    Drawing,
+    OnRewardFailure,
+    Settings,
+)
 
 EXTRA = "gateway"
-MAX_N = 64  # candidates of a request
+USUAL = Settings()
 DRAINING_S = 30  # for what is on its way when told to stop
 
 
@@ -54,14 +64,14 @@ def _add_limits(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--max-requests",
         type=int,
-        default=256,
+        default=USUAL.max_requests,
         metavar="N",
         help="Answer 429 to more requests than these at the same time.",
     )
     group.add_argument(
         "--max-body-bytes",
         type=int,
-        default=8 << 20,
+        default=USUAL.max_body_bytes,
         metavar="BYTES",
         help="Answer 413 to requests with a body above this.",
     )
@@ -91,26 +101,26 @@ def _add_generator(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--n",
         type=_number,
-        default=4,
+        default=USUAL.choosing.n,
         metavar="N",
-        help="Draw this many candidates for a request, from 1 to 64.",
+        help=f"Draw this many candidates for a request, from 1 to {MAX_N}.",
     )
     group.add_argument(
         "--drawing",
-        choices=("auto", "n", "parallel"),
-        default="auto",
+        choices=get_args(Drawing),
+        default=USUAL.choosing.drawing,
         help="Ask for candidates by the server's own n, by parallel requests, or by n and, where "
         "it gives fewer, by requests.",
     )
     group.add_argument(
         "--sampling",
-        choices=("chai",),
+        choices=SAMPLING,
         help="Sample with these parameters where a request names none: chai has those of the "
         "reward model's card.",
     )
     group.add_argument(
         "--min-probability",
-        type=_probability,
+        type=share_argument,
         metavar="P",
         help="Draw a second time if no candidate's probability of acceptance reaches this.",
     )
@@ -122,8 +132,8 @@ def _add_generator(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--on-reward-failure",
-        choices=("first", "error"),
-        default="first",
+        choices=get_args(OnRewardFailure),
+        default=USUAL.choosing.on_reward_failure,
         help="Answer the first candidate, marked and counted, or an error, where no reward comes.",
     )
 
@@ -160,9 +170,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(arguments: argparse.Namespace) -> "Settings":
-    from reward_gateway.settings import SAMPLING, Choosing, Settings  # noqa: PLC0415  # for --help
-
+def _settings(arguments: argparse.Namespace) -> Settings:
     choosing = Choosing(
         n=arguments.n,
         drawing=arguments.drawing,
@@ -175,7 +183,6 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
         upstream=arguments.upstream,
         upstream_key=_variable(arguments.upstream_key_env),
         choosing=choosing,
-        max_n=MAX_N,
         timeout_s=arguments.timeout,
         api_keys=_keys(arguments.api_keys),
         max_body_bytes=arguments.max_body_bytes,
@@ -189,13 +196,6 @@ def _number(text: str) -> int:
     if not 1 <= n <= MAX_N:
         raise argparse.ArgumentTypeError(f"must be from 1 to {MAX_N}, not {text}")
     return n
-
-
-def _probability(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
-    return value
 
 
 def _variable(name: str | None) -> str | None:
