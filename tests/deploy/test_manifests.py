@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from prometheus_client import generate_latest
-from promtool import promtool
+from promtool import amtool, promtool
 from rendering import find, rendered, restricted_faults
 
 from reward_client import RewardClient
@@ -284,17 +284,6 @@ def test_kserves_pod_follows_the_schema_and_its_namespace() -> None:
     assert float(resources["requests"]["cpu"]) <= float(resources["limits"]["cpu"])
     assert [*restricted_faults(spec)] == []
     kubernetes_validate.validate(read(DEPLOY / "kserve" / "service.yaml"), KUBERNETES, strict=True)
-
-
-def amtool(*arguments: str | Path) -> str:
-    program = shutil.which("amtool")
-    if program is None:
-        pytest.skip("no amtool here; Debian's package prometheus-alertmanager has it")
-    done = subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize(("severity", "receiver"), [("page", "pages"), ("ticket", "tickets")])

@@ -1,6 +1,5 @@
 """The three kernels that decide a run's time, each alone: product, gather and attention."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
+from reward_bench.peak import least_seconds
 from reward_bench.provider.roofline import HALF
 from reward_export.ops import Ops, tensor_input
 
@@ -117,10 +117,4 @@ def fastest(
             name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
         )
     binding.bind_output("y", device)
-    taken = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+    return least_seconds(session, binding, rounds)

@@ -1,7 +1,8 @@
 """The gateway's own cost: reranking of best-of-8 groups against a server that answers at once.
 
 The command runs as users run it, one process, against a `FakeServer` in another; callers are in
-a third. All share the machine's cores: processor time a request says more than requests a second.
+a third. All share the machine's cores: processor time per request says more than requests per
+second.
 """
 
 import asyncio

@@ -57,6 +57,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="Write this command's own lines, and with --verbose the server's, in this form.",
     )
+    _add_loading(parser)
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="Show the server's log, which goes to a file in any case.",
+    )
+    add_security(parser)
+    parser.add_argument(
+        "triton_options", nargs="*", metavar="-- TRITON_OPTION", help="Options for tritonserver."
+    )
+
+
+def _add_loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ready-timeout",
         type=float,
@@ -78,15 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="Look for new, withdrawn and changed versions every so many seconds, and exchange "
         "them without a failed call. Default: serve what is there at the start.",
-    )
-    parser.add_argument(
-        "--verbose",
-        action="store_true",
-        help="Show the server's log, which goes to a file in any case.",
-    )
-    add_security(parser)
-    parser.add_argument(
-        "triton_options", nargs="*", metavar="-- TRITON_OPTION", help="Options for tritonserver."
     )
 
 
