@@ -10,7 +10,6 @@ call is compared with the plain export's.
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -20,11 +19,20 @@ from transformers import GPT2Tokenizer
 
 from reward_bench import plain
 from reward_bench.checkpoints import checkpoint_of
-from reward_bench.engines import Engine, EngineEndedError, Rewards, Spec, start
+from reward_bench.engines import (
+    Answer,
+    Engine,
+    EngineEndedError,
+    Rewards,
+    Spec,
+    start,
+    write_requests,
+)
 from reward_bench.machine import wait_until_idle
 from reward_bench.peak import matmul_peak_gflops
+from reward_bench.rivals import Rivals
 from reward_bench.suite import Report, Setting, say
-from reward_bench.workloads import DESCRIPTIONS, n_unique, workloads
+from reward_bench.workloads import DESCRIPTIONS, n_unique, requests
 from reward_export.checkpoint import load
 from reward_export.precision import PRECISIONS
 from reward_text import pad_rows
@@ -32,28 +40,11 @@ from reward_text import pad_rows
 TAKES = frozenset({"shape", "device", "precision", "seed", "rounds", "threads", "vllm", "optimum"})
 OURS = ("fp32", "fp16")  # of the column "ours"; int8 has a column of its own
 REDUCED = ("int8", "bfloat16", "float16")
+# requests in a row; of one request, a cache that is emptied before it knows nothing
+SERIES, WARM = ("turns",), "-warm"
 
 Found = dict[str, float]  # of one engine on one workload
 ByEngine = dict[str, Found]
-
-
-@dataclass(frozen=True)
-class Rivals:
-    """Engines besides ours and the plain export.
-
-    Attributes:
-        pythons: interpreters that have them, by `vllm` and `optimum`.
-        engines: names of the engines wanted, ours included; nearly all that can run if empty.
-    """
-
-    pythons: Mapping[str, str]
-    engines: Sequence[str] = ()
-
-    def wants(self, name: str) -> bool:
-        """Whether it was asked for; vLLM without its cache only by name."""
-        if self.engines:
-            return name in ("plain", *self.engines)
-        return not name.endswith("-nocache")
 
 
 def contest(setting: Setting, rivals: Rivals) -> Report:
@@ -61,32 +52,33 @@ def contest(setting: Setting, rivals: Rivals) -> Report:
 
     Raises:
         ValueError: a precision that the column "ours" does not have.
+        RivalEnvironmentError: a rival would not be at its best in the interpreter given for it.
     """
     if setting.precision not in OURS:
         raise ValueError(
             f"precision {setting.precision} is none of {', '.join(OURS)}; "
             f"on a CPU the engine ours-int8 runs beside them"
         )
+    rival_versions = rivals.versions(setting.device)
     with tempfile.TemporaryDirectory() as folder:
         engines, missing = prepare(Path(folder), setting, rivals)
         try:
-            say(f"| workload | {' | '.join(engine.name for engine in engines)} |")
-            say("|---" * (len(engines) + 1) + "|")
             peak = matmul_peak_gflops(setting.threads, setting.device, setting.precision)
             results = measure_all(engines, setting, missing)
         finally:
             for engine in engines:
                 engine.kill()
     again = matmul_peak_gflops(setting.threads, setting.device, setting.precision)
-    rows = workloads()
+    asked = requests()
     return {
         "missing": missing,
+        "rival_versions": rival_versions,
         "matmul_peak_gflops": max(peak, again),
         "workloads": {
             name: {
                 "description": DESCRIPTIONS[name],
-                "tokens": sum(map(len, rows[name])),
-                "unique_tokens": n_unique(rows[name]),
+                "tokens": sum(len(row) for rows in asked[name] for row in rows),
+                "unique_tokens": sum(map(n_unique, asked[name])),
                 "engines": by_engine,
             }
             for name, by_engine in results.items()
@@ -101,10 +93,13 @@ def prepare(folder: Path, setting: Setting, rivals: Rivals) -> tuple[list[Engine
     save_tokenizer(source)
     models = save_graphs(folder, source, setting)
     file = folder / "workloads.npz"
-    rows = workloads()
-    ids = {f"{name}.ids": pad_rows(own) for name, own in rows.items()}
-    lengths = {f"{name}.lengths": np.array([*map(len, own)]) for name, own in rows.items()}
-    np.savez(file, **ids, **lengths)
+    write_requests(
+        file,
+        {
+            name: [(pad_rows(rows), np.array([*map(len, rows)])) for rows in batches]
+            for name, batches in requests().items()
+        },
+    )
     specs = engine_specs(models, source, setting, rivals)
     return start_all([spec for spec in specs if rivals.wants(spec.name)], file, setting.threads)
 
@@ -135,7 +130,8 @@ def engine_specs(
         pythons["optimum"] = optimum
     if vllm := rivals.pythons.get("vllm"):
         dtypes = ("float32", "bfloat16") if setting.device == "cpu" else ("float16",)
-        pythons |= {f"vllm-{dtype}{way}": vllm for dtype in dtypes for way in ("", "-nocache")}
+        caches = ("", "-warm", "-nocache")
+        pythons |= {f"vllm-{dtype}{cache}": vllm for dtype in dtypes for cache in caches}
     specs += [Spec(kind, python, kind, source, setting.device) for kind, python in pythons.items()]
     return specs
 
@@ -184,7 +180,11 @@ def measure_all(
     results: dict[str, ByEngine] = {}
     for name in DESCRIPTIONS:
         while name not in results:
-            running = [engine for engine in engines if engine.name not in missing]
+            running = [
+                engine
+                for engine in engines
+                if engine.name not in missing and (name in SERIES or not engine.name.endswith(WARM))
+            ]
             try:
                 results[name] = measure(running, name, setting.rounds, setting.precision)
             except EngineEndedError as error:
@@ -197,29 +197,32 @@ def measure_all(
 
 
 def measure(engines: Sequence[Engine], workload: str, rounds: int, precision: str) -> ByEngine:
-    """Milliseconds and largest difference from the plain export, by engine."""
-    seconds: dict[str, list[float]] = {engine.name: [] for engine in engines}
-    worst = dict.fromkeys(seconds, 0.0)
+    """Milliseconds, processors kept busy, and largest difference from the plain export."""
+    answers: dict[str, list[Answer]] = {engine.name: [] for engine in engines}
+    worst = dict.fromkeys(answers, 0.0)
     for _ in range(rounds):
         wanted: Rewards | None = None
         for engine in engines:
             wait_until_idle()
             engine.ask(workload)
-            taken, rewards = engine.ask(workload)
-            wanted = rewards if wanted is None else wanted
-            difference = float(np.abs(rewards - wanted).max())
+            answer = engine.ask(workload)
+            wanted = answer.rewards if wanted is None else wanted
+            difference = float(np.abs(answer.rewards - wanted).max())
             if not difference <= allowed_difference(engine.name, precision):  # NaN fails as well
                 raise RuntimeError(f"{engine.name} answers wrongly on {workload}: {difference}")
             worst[engine.name] = max(worst[engine.name], difference)
-            seconds[engine.name].append(taken)
+            answers[engine.name].append(answer)
+    return {name: {**figures(own), "max_difference": worst[name]} for name, own in answers.items()}
+
+
+def figures(answers: Sequence[Answer]) -> Found:
+    """Milliseconds over the rounds, and processors kept busy: their seconds per second of time."""
+    seconds = [answer.seconds for answer in answers]
     return {
-        name: {
-            "ms_min": 1e3 * min(times),
-            "ms_median": 1e3 * float(np.median(times)),
-            "ms_max": 1e3 * max(times),
-            "max_difference": worst[name],
-        }
-        for name, times in seconds.items()
+        "ms_min": 1e3 * min(seconds),
+        "ms_median": 1e3 * float(np.median(seconds)),
+        "ms_max": 1e3 * max(seconds),
+        "processors": sum(answer.processor_seconds for answer in answers) / sum(seconds),
     }
 
 
@@ -230,7 +233,10 @@ def allowed_difference(engine: str, precision: str) -> float:
 
 
 def table_row(workload: str, by_engine: ByEngine) -> str:
-    """Minimum milliseconds, and in brackets how many times faster than the plain export."""
+    """Minimum milliseconds, times faster than the plain export, and processors kept busy."""
     base = by_engine["plain"]["ms_min"]
-    cells = [f"{by['ms_min']:.0f} ({base / by['ms_min']:.2f})" for by in by_engine.values()]
+    cells = [
+        f"{engine} {by['ms_min']:.0f} ({base / by['ms_min']:.2f}, {by['processors']:.2f} busy)"
+        for engine, by in by_engine.items()
+    ]
     return f"| {workload} | {' | '.join(cells)} |"

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -12,11 +13,23 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from reward_bench.rivals import vllm_environment
+
 # a folder of its own: an interpreter has the folder that it runs on its path, and a rival's would
 # find this package's modules there under the names of its own
 WORKER = Path(__file__).parent / "worker" / "__main__.py"
 
 Rewards = NDArray[np.float64]  # [B]
+Request = tuple[NDArray[np.int32], NDArray[np.int64]]  # padded ids [B, S], lengths [B]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One run of a workload: wall-clock and processor seconds, rewards in order."""
+
+    seconds: float
+    processor_seconds: float
+    rewards: Rewards
 
 
 @dataclass
@@ -27,14 +40,15 @@ class Engine:
     process: subprocess.Popen[str]
     log: Path
 
-    def ask(self, workload: str) -> tuple[float, Rewards]:
-        """Seconds and rewards of one run."""
+    def ask(self, workload: str) -> Answer:
+        """One run of a workload."""
         with contextlib.suppress(BrokenPipeError):  # it has ended, as reading will tell
             stdin = cast("IO[str]", self.process.stdin)
             stdin.write(f"{workload}\n")
             stdin.flush()
         answer = self._read()
-        return answer["seconds"], np.array(answer["rewards"])
+        rewards = np.array(answer["rewards"])
+        return Answer(answer["seconds"], answer["processor_seconds"], rewards)
 
     def wait_until_ready(self) -> None:
         """Return when the engine has loaded."""
@@ -67,6 +81,15 @@ class EngineEndedError(RuntimeError):
         self.engine = engine
 
 
+def write_requests(file: Path, workloads: Mapping[str, Sequence[Request]]) -> None:
+    """Write what engines are asked: the requests of each workload, in the worker's numbering."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, requests in workloads.items():
+        for i, (ids, lengths) in enumerate(requests):
+            arrays |= {f"{name}.ids.{i}": ids, f"{name}.lengths.{i}": lengths}
+    np.savez(file, **arrays)
+
+
 @dataclass(frozen=True)
 class Spec:
     """An engine to start: its column's name, interpreter, kind in the worker, model and device."""
@@ -84,7 +107,7 @@ def start(spec: Spec, file: Path, threads: int) -> Engine:
     environment = {**os.environ, "BENCH_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     environment["BENCH_DEVICE"] = spec.device
     if spec.kind.startswith("vllm") and spec.device == "cpu":
-        environment |= vllm_environment(Path(spec.python))
+        environment |= vllm_environment(Path(spec.python), threads)
     command = [spec.python, str(WORKER), spec.kind, str(spec.model), str(file)]
     with log.open("w") as errors:
         process = subprocess.Popen(
@@ -97,18 +120,3 @@ def start(spec: Spec, file: Path, threads: int) -> Engine:
             start_new_session=True,  # vLLM has processes of its own, which would go on spinning
         )
     return Engine(spec.name, process, log)
-
-
-def vllm_environment(python: Path) -> dict[str, str]:
-    """What vLLM's own documentation asks for on CPUs, where it is installed."""
-    libraries = [
-        *Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4"),
-        *python.parent.parent.glob("lib/libiomp5.so"),
-    ]
-    return {
-        "LD_PRELOAD": ":".join(map(str, libraries)),
-        # GiB; all engines are in memory at once, and 1 is enough for GPT-2 small
-        "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "2"),
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "HF_HUB_OFFLINE": "1",
-    }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_bench import suites
+from reward_bench.fingerprint import fingerprint
 from reward_bench.machine import describe
 from reward_bench.suite import Setting, Suite
 
@@ -27,6 +28,11 @@ def suite_of(name: str) -> Suite[Any]:
     """The suite of this name."""
     suite: Suite[Any] = importlib.import_module(f"reward_bench.suites.{name}").SUITE
     return suite
+
+
+def measured_by(suite: Suite[Any]) -> tuple[str, ...]:
+    """Files and folders that a result of the suite is of, its own module among them."""
+    return (*suite.measures, f"bench/reward_bench/suites/{suite.name}.py")
 
 
 def in_own_process(name: str, setting: Setting, own: object, file: Path) -> None:
@@ -58,6 +64,7 @@ def run(name: str, setting: Setting, own: object, file: Path) -> None:
         **describe(setting.threads if "threads" in suite.takes else 1),
         **{field: getattr(setting, field) for field in DESCRIBED if field in heeded},
         "load_average_before": load_before,
+        "code": fingerprint(measured_by(suite)),
         "took_s": round(time.perf_counter() - start),
         **found,
     }

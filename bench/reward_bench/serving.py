@@ -16,7 +16,7 @@ from tritonclient.grpc import model_config_pb2
 
 from reward_bench import plain
 from reward_bench.checkpoints import checkpoint_of
-from reward_bench.engines import Engine, Spec, start
+from reward_bench.engines import Engine, Spec, start, write_requests
 from reward_bench.load import Load, Request, closed_loop, drive, steady_rows_a_second
 from reward_bench.suite import ROOT, Setting
 from reward_contract import MODEL_NAME
@@ -137,9 +137,8 @@ def in_process(
     """The served graph in a process of its own, which answers to the arrays' names."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "arrays.npz"
-        named = {f"{name}.ids": ids for name, ids in arrays.items()}
-        lengths = {f"{name}.lengths": np.zeros(len(ids)) for name, ids in arrays.items()}
-        np.savez(file, **named, **lengths)
+        lengths = {name: np.zeros(len(ids), np.int64) for name, ids in arrays.items()}  # unread
+        write_requests(file, {name: [(ids, lengths[name])] for name, ids in arrays.items()})
         kind = "onnx-cuda" if setting.device == "cuda" else "onnx"
         model = repository / MODEL_NAME / "1" / "model.onnx"
         engine = start(Spec("in process", sys.executable, kind, model), file, setting.threads)
@@ -156,7 +155,7 @@ def answered(
     """Each request with its rewards, computed in process, alone and without batch mates."""
     arrays = {f"{name} {i}": ids for name, pool in pools.items() for i, ids in enumerate(pool)}
     with in_process(host.setting, host.repository, arrays) as engine:
-        rewards = {name: engine.ask(name)[1].astype(np.float32) for name in arrays}
+        rewards = {name: engine.ask(name).rewards.astype(np.float32) for name in arrays}
     return {
         name: [Request(ids, rewards[f"{name} {i}"]) for i, ids in enumerate(pool)]
         for name, pool in pools.items()

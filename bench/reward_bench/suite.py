@@ -10,6 +10,13 @@ from typing import Any, Generic, TypeVar
 ROOT = Path(__file__).parents[2]
 SHAPES = {"tiny": (2, 2, 64), "small": (12, 12, 768), "medium": (24, 16, 1024)}
 
+# what results are of, by paths in the checkout: a result is old once any of them has changed
+_BUILDERS = ("attention", "fold", "graph", "linear", "ops", "precision", "ranks", "smooth", "tree")
+GRAPH = tuple(f"export/reward_export/{name}.py" for name in ("checkpoint", "varlen", *_BUILDERS))
+CLIENT = ("client/reward_client", "client/reward_text", "client/reward_contract")
+_SERVED = ("backend", "model_process.py", "options.py", "server.py")
+SERVED = (*GRAPH, "export/reward_export/data", *(f"serve/reward_serve/{name}" for name in _SERVED))
+
 Report = dict[str, object]  # JSON
 Own = TypeVar("Own")
 
@@ -56,6 +63,7 @@ class Suite(Generic[Own]):
         name: that of its module.
         about: what it measures, for `--help`.
         file: the name of its result file, in which `{shape}` is filled in.
+        measures: files and folders of the checkout that its result is of, besides its own module.
         takes: the fields of `Setting` that it heeds; others are refused on the command line.
         options: dataclass of the options that it alone has, each made by `option`.
         run: measures. -> its part of the report.
@@ -66,6 +74,7 @@ class Suite(Generic[Own]):
     name: str
     about: str
     file: str
+    measures: tuple[str, ...]
     takes: frozenset[str]
     options: type[Own]
     run: Callable[[Setting, Own], Report]

@@ -20,11 +20,17 @@ DESCRIPTIONS = {
     "shuffled": "4 groups of 160 shared tokens + 4 x 32..64, all 16 rows shuffled",
     "real": "32 real conversations of mixed length, one row each",
     "long": "real long chats, best-of-8: every row full, windows shifted by left truncation",
+    "turns": "a real chat from its first turn on, best-of-8 at each reply: 17 requests in a row",
 }
 
 
+def requests() -> dict[str, list[list[Row]]]:
+    """The requests of each workload, in order, each the rows of one batch."""
+    return {**{name: [rows] for name, rows in workloads().items()}, "turns": chat_turns()}
+
+
 def workloads() -> dict[str, list[Row]]:
-    """Rows of each workload, unpadded int32 ids; the same at every call."""
+    """Rows of the workloads of one request, unpadded int32 ids; the same at every call."""
     rng = np.random.default_rng(SEED)
 
     def ids(n: int) -> Row:
@@ -69,4 +75,21 @@ def _long_chat(n_candidates: int) -> list[Row]:
     return [
         tokenizer.encode(f"{context}\n{dialogue.turns[5]}")
         for dialogue in dialogues[4:][:n_candidates]
+    ]
+
+
+def chat_turns(n_candidates: int = 8) -> list[list[Row]]:
+    """Best-of-N at each reply of one chat, whose context grows until the window cuts it.
+
+    The candidates are the chat's own reply and turns of other chats.
+    """
+    tokenizer = Tokenizer()
+    chat, *others = sorted(conversations(), key=lambda dialogue: -len(dialogue.turns))
+    replies = range(1, len(chat.turns), 2)
+    return [
+        [
+            tokenizer.encode("\n".join([*chat.turns[:i], dialogue.turns[i % len(dialogue.turns)]]))
+            for dialogue in (chat, *others[: n_candidates - 1])
+        ]
+        for i in replies
     ]

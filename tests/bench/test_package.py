@@ -70,17 +70,19 @@ def test_the_worker_runs_where_the_project_is_not_installed(
     )
     assert b"No module named 'reward_bench'" in alone.stderr
     rows = np.array([[15496, 612], [15496, 50256]], np.int32)
-    np.savez(tmp_path / "arrays.npz", **{"pair.ids": rows, "pair.lengths": np.array([2, 1])})
+    requests = [(rows, np.array([2, 1])), (rows[1:], np.array([1]))]
+    engines.write_requests(tmp_path / "arrays.npz", {"pair": requests})
     model = repository / MODEL_NAME / "1" / "model.onnx"
     engine = engines.start(Spec("rival", python, "onnx", model), tmp_path / "arrays.npz", 1)
     try:
         engine.wait_until_ready()
-        _, rewards = engine.ask("pair")
+        answer = engine.ask("pair")
     finally:
         engine.kill()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     wanted = session.run(None, {INPUT_IDS.name: rows})[0][:, 0]
-    assert rewards == pytest.approx(wanted, abs=1e-5)
+    assert answer.rewards == pytest.approx([*wanted, wanted[1]], abs=1e-5)
+    assert answer.processor_seconds > 0
 
 
 def parsed(*arguments: str) -> argparse.Namespace:

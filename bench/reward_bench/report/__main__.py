@@ -1,7 +1,9 @@
 """Writes docs/benchmarks.md and its plots from the result files, so that they cannot drift apart.
 
 python -m reward_bench.report            write them
-python -m reward_bench.report --check    fail if they are not what would be written
+python -m reward_bench.report --check    fail if they are not what would be written, or if a result
+                                         is older than the code that it measures
+python -m reward_bench.report --written  the first half of that
 """
 
 import json
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from reward_bench.fingerprint import fingerprint
 from reward_bench.report import (
     analyzer,
     client,
@@ -23,6 +26,7 @@ from reward_bench.report import (
     truncation,
 )
 from reward_bench.report.cells import Report
+from reward_bench.runner import known_suites, measured_by
 from reward_bench.suite import ROOT
 
 RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "benchmarks.md"
@@ -68,8 +72,9 @@ travels far.
 - *ours*, *ours-int8*: `gpt2-reward export`, `--precision int8`
 - *torch-eager*, *torch-sdpa*: the model card's snippet
 - *optimum*: optimum-onnx's export and its `ORTModelForSequenceClassification`
-- *vllm*: vLLM for CPUs as a pooling runner, prefix cache on and cold, blocks of 32, raw logits,
-  token ids as input, tcmalloc and Intel's OpenMP preloaded; *-nocache* without prefix cache
+- *vllm*: vLLM for CPUs as a pooling runner in process, prefix cache on and emptied before every
+  request, blocks of 32, raw logits, token ids as input, tcmalloc and Intel's OpenMP preloaded,
+  bound to every core; *-warm* keeps its cache between the turns of a chat, *-nocache* has none
 
 To rerun: `make bench` is a quick pass on a tiny model; `python -m reward_bench --help` names the
 suites and their options, such as `python -m reward_bench graph server overload --shape small`.
@@ -117,15 +122,30 @@ def written() -> dict[Path, str]:
     return {PAGE: "\n".join(sections).rstrip() + "\n", **drawn}
 
 
+def old() -> list[str]:
+    """Result files that are of other code than the checkout's."""
+    return sorted(
+        file.name
+        for suite in known_suites()
+        for file in RESULTS.glob(suite.file.format(shape="*"))
+        if f'"code": "{fingerprint(measured_by(suite))}"' not in file.read_text()
+    )
+
+
 def main() -> None:
     """Write or check."""
-    wanted = written()
-    if "--check" in sys.argv:
-        differ = [str(f) for f, text in wanted.items() if not f.exists() or f.read_text() != text]
-        sys.exit(f"not what the results say: {', '.join(differ)}" if differ else None)
-    PLOTS.mkdir(exist_ok=True)
-    for file, text in wanted.items():
-        file.write_text(text)
+    wanted, said = written(), list[str]()
+    if not {"--check", "--written"} & {*sys.argv}:
+        PLOTS.mkdir(exist_ok=True)
+        for file, text in wanted.items():
+            file.write_text(text)
+        return
+    differ = [str(f) for f, text in wanted.items() if not f.exists() or f.read_text() != text]
+    if differ:
+        said.append(f"not what the results say: {', '.join(differ)}")
+    if "--check" in sys.argv and (names := old()):
+        said.append(f"older than the code that they measure: {', '.join(names)}; run their suites")
+    sys.exit("\n".join(said) or None)
 
 
 if __name__ == "__main__":

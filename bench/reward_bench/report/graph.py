@@ -5,37 +5,30 @@ import numpy as np
 from reward_bench.report.cells import Report
 from reward_bench.suite import SHAPES
 
+ENOUGH = 0.9  # of the threads given: an engine that keeps fewer busy is not at its best
+
 
 def section(report: Report) -> str:
     """A table of engines by workload, and what is to be known about it."""
-    engines = list(next(iter(report["workloads"].values()))["engines"])
-    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    setting = (
-        f"{versions}; {report['rounds']} rounds; float32 matrix product "
-        f"{report['matmul_peak_gflops']:.0f} GFLOP/s in ONNX Runtime."
-    )
+    engines = engines_of(report)
     lines = [
         f"## GPT-2 {report['shape']} on {report['cpu']}, {report['threads']} threads",
         "",
-        setting,
+        setting(report),
         "",
         f"| workload | tokens | that differ | {' | '.join(engines)} | peak |",
         "|---" * (len(engines) + 4) + "|",
     ]
     for name, workload in report["workloads"].items():
-        by = workload["engines"]
-        cells = [
-            f"{by[e]['ms_min']:.0f} ({by['plain']['ms_min'] / by[e]['ms_min']:.2f})"
-            for e in engines
-        ]
+        cells = [cell(workload["engines"], engine) for engine in engines]
         lines.append(
             f"| {name} | {workload['tokens']} | {workload['unique_tokens']} | "
             f"{' | '.join(cells)} | {peak_share(report, name):.0%} |"
         )
     described = (f"- *{name}*: {w['description']}" for name, w in report["workloads"].items())
     worst = {
-        e: max(w["engines"][e]["max_difference"] for w in report["workloads"].values())
-        for e in engines[1:]
+        engine: max(by["max_difference"] for by in measured(report, engine))
+        for engine in engines[1:]
     }
     differences = ", ".join(f"{engine} {value:.1e}" for engine, value in worst.items())
     return "\n".join(
@@ -47,6 +40,7 @@ def section(report: Report) -> str:
             "*Peak*: multiplications of the linear layers for tokens that differ, ours in float32,",
             "as a share of the machine's matrix product; attention and all else count as loss.",
             f"Largest difference of a logit from plain: {differences}.",
+            busy(report),
             spreads(report),
             *(f"Left out, {name}: {reason}" for name, reason in report.get("missing", {}).items()),
             "",
@@ -54,6 +48,61 @@ def section(report: Report) -> str:
             "",
         ]
     )
+
+
+def engines_of(report: Report) -> list[str]:
+    """Every engine that ran any workload, in the order of the first that it ran."""
+    by_workload = [workload["engines"] for workload in report["workloads"].values()]
+    return list(dict.fromkeys(engine for engines in by_workload for engine in engines))
+
+
+def measured(report: Report, engine: str) -> list[Report]:
+    """What was found of an engine, for each workload that it ran."""
+    by_workload = [workload["engines"] for workload in report["workloads"].values()]
+    return [engines[engine] for engines in by_workload if engine in engines]
+
+
+def cell(by_engine: Report, engine: str) -> str:
+    """Milliseconds, and in brackets how many times faster than plain; a dash if it did not run."""
+    if engine not in by_engine:
+        return "-"
+    ms = by_engine[engine]["ms_min"]
+    return f"{ms:.0f} ({by_engine['plain']['ms_min'] / ms:.2f})"
+
+
+def setting(report: Report) -> str:
+    """Versions, rounds, and what the machine can do."""
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    rivals = (
+        f"{rival} in an environment with " + ", ".join(f"{n} {v}" for n, v in found.items())
+        for rival, found in report.get("rival_versions", {}).items()
+    )
+    return "; ".join(
+        [
+            versions,
+            *rivals,
+            f"{report['rounds']} rounds",
+            f"float32 matrix product {report['matmul_peak_gflops']:.0f} GFLOP/s in ONNX Runtime.",
+        ]
+    )
+
+
+def busy(report: Report) -> str:
+    """Processors that each engine keeps busy, and a mark at those that leave some idle."""
+    found = {
+        engine: np.mean([by["processors"] for by in measured(report, engine)])
+        for engine in engines_of(report)
+        if all("processors" in by for by in measured(report, engine))
+    }
+    if not found:
+        return "Processors kept busy were not measured: an engine may have left some idle."
+    cells = (
+        f"**{engine} {mean:.2f}, which leaves some idle**"
+        if mean < ENOUGH * report["threads"]
+        else f"{engine} {mean:.2f}"
+        for engine, mean in found.items()
+    )
+    return f"Processors kept busy, of {report['threads']}: {', '.join(cells)}."
 
 
 def spreads(report: Report) -> str:

@@ -102,11 +102,14 @@ def overload(axes: Axes, report: Report) -> None:
 def graph(axes: Axes, report: Report) -> None:
     """Times the plain export, by workload and engine."""
     workloads = report["workloads"]
-    engines = list(next(iter(workloads.values()))["engines"])[1:]
+    names = dict.fromkeys(name for by in workloads.values() for name in by["engines"])
+    engines = [name for name in names if name != "plain"]
     width = 0.8 / len(engines)
     for i, engine in enumerate(engines):
         ratios = [
             by["engines"]["plain"]["ms_min"] / by["engines"][engine]["ms_min"]
+            if engine in by["engines"]
+            else 0
             for by in workloads.values()
         ]
         places = [number - 0.4 + width * (i + 0.5) for number in range(len(ratios))]

@@ -26,7 +26,7 @@ from reward_bench.load import (
 from reward_bench.pools import chat_pools
 from reward_bench.rounds import Spread, ratio, spread
 from reward_bench.serving import TAKES, Host, answered, host
-from reward_bench.suite import NoOptions, Report, Setting, Suite, say
+from reward_bench.suite import SERVED, NoOptions, Report, Setting, Suite, say
 from reward_bench.texts import N_CANDIDATES
 from reward_contract import MODEL_NAME
 
@@ -163,6 +163,7 @@ SUITE = Suite(
     name="analyzer",
     about="Triton's perf_analyzer against our own load generator",
     file="analyzer-{shape}.json",
+    measures=SERVED,
     takes=TAKES,
     options=NoOptions,
     run=run,

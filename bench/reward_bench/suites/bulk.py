@@ -20,7 +20,7 @@ from pyarrow import parquet as pq
 
 from reward_bench.fake_server import fake_server
 from reward_bench.processes import resident_mb
-from reward_bench.suite import Report, Setting, Suite, option, say
+from reward_bench.suite import CLIENT, Report, Setting, Suite, option, say
 from reward_export.conversations import conversations
 
 LOOK_EVERY_S = 0.05
@@ -119,6 +119,7 @@ SUITE = Suite(
     name="bulk",
     about="scoring many rows with the command: memory and rows per second",
     file="bulk.json",
+    measures=CLIENT,
     takes=frozenset(),
     options=Options,
     run=run,

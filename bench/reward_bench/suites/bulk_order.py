@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from reward_bench.load import WrongAnswerError
 from reward_bench.serving import EXACT, REDUCED, host
-from reward_bench.suite import SHAPES, Report, Setting, Suite, option, say
+from reward_bench.suite import CLIENT, SERVED, SHAPES, Report, Setting, Suite, option, say
 from reward_bench.texts import N_CANDIDATES, distinct_groups
 
 Lines = list[dict[str, object]]
@@ -97,6 +97,7 @@ SUITE = Suite(
     name="bulk_order",
     about="bulk scoring of a file in order and shuffled: what neighbours of one context share",
     file="bulk_order-{shape}.json",
+    measures=(*CLIENT, *SERVED),
     takes=frozenset({"shape", "device", "checkpoint", "precision", "seed", "rounds"}),
     options=Options,
     run=run,

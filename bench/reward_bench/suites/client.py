@@ -14,7 +14,7 @@ import numpy as np
 
 from reward_bench.fake_server import fake_server
 from reward_bench.processes import resident_mb
-from reward_bench.suite import Report, Setting, Suite, option, say
+from reward_bench.suite import CLIENT, Report, Setting, Suite, option, say
 from reward_bench.texts import Texts, long_groups
 from reward_client import AsyncRewardClient, Connection, RewardClient, Tokenizer
 from reward_client.steps import Ask, Step
@@ -211,6 +211,7 @@ SUITE = Suite(
     name="client",
     about="the client's own costs: time outside of waiting, tokens, memory",
     file="client.json",
+    measures=CLIENT,
     takes=frozenset(),
     options=Options,
     run=run,

@@ -21,7 +21,7 @@ import numpy as np
 
 from reward_bench.fake_server import fake_server
 from reward_bench.processes import cpu_seconds, resident_mb
-from reward_bench.suite import Report, Setting, Suite, option, say
+from reward_bench.suite import CLIENT, Report, Setting, Suite, option, say
 from reward_export.conversations import conversations
 
 N_CANDIDATES, N_GROUPS = 8, 40
@@ -116,6 +116,7 @@ SUITE = Suite(
     name="gateway",
     about="the gateway's own cost of reranking",
     file="gateway.json",
+    measures=(*CLIENT, "gateway/reward_gateway"),
     takes=frozenset({"seconds"}),
     options=Options,
     run=run,

@@ -5,8 +5,9 @@ python -m reward_bench graph --shape small --rounds 6 --vllm /path/to/python-wit
 
 from dataclasses import dataclass
 
-from reward_bench.contest import TAKES, Rivals, contest
-from reward_bench.suite import Report, Setting, Suite, option
+from reward_bench.contest import TAKES, contest
+from reward_bench.rivals import Rivals
+from reward_bench.suite import GRAPH, Report, Setting, Suite, option
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ SUITE = Suite(
     name="graph",
     about="in process, against other engines",
     file="graph-{shape}.json",
+    measures=GRAPH,
     takes=TAKES,
     options=Options,
     run=run,

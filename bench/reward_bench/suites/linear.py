@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from reward_bench.suite import Report, Setting, Suite, option, say
+from reward_bench.suite import GRAPH, Report, Setting, Suite, option, say
 from reward_export.linear import STEPS, ZERO, Float32Linear, Int8Linear, quantise
 from reward_export.ops import Ops, tensor_input
 
@@ -135,6 +135,7 @@ SUITE = Suite(
     name="linear",
     about="in process: ways to compute one linear layer in 8 bits",
     file="linear.json",
+    measures=GRAPH,
     takes=frozenset({"threads", "rounds"}),
     options=Options,
     run=run,

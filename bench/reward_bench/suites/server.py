@@ -47,7 +47,7 @@ from reward_bench.serving import (
     in_process,
     rows_a_second,
 )
-from reward_bench.suite import NoOptions, Report, Setting, Suite, say
+from reward_bench.suite import SERVED, NoOptions, Report, Setting, Suite, say
 from reward_contract import MODEL_NAME
 
 IN_FLIGHT = {"short": (1, 2, 4, 8, 16), "long": (1, 4)}
@@ -223,7 +223,7 @@ def efficiency(served: Host, pool: Sequence[Request]) -> Report:
         for i in range(0, len(pool), per_batch)
     }
     with in_process(served.setting, served.repository, joined) as engine:
-        one = max(engine.ask(name)[0] for name in [*joined, *joined])
+        one = max(engine.ask(name).seconds for name in [*joined, *joined])
         in_flight = 4 * per_batch
         seconds = max(2 * served.setting.seconds, 8 * one)
         over, inside, spent = [], [], []
@@ -268,8 +268,8 @@ def repeated(engine: Engine, names: Sequence[str], seconds: float) -> float:
     taken = rows = 0.0
     while taken < seconds:
         for name in names:
-            spent, rewards = engine.ask(name)
-            taken, rows = taken + spent, rows + len(rewards)
+            answer = engine.ask(name)
+            taken, rows = taken + answer.seconds, rows + len(answer.rewards)
     return rows / taken
 
 
@@ -277,6 +277,7 @@ SUITE = Suite(
     name="server",
     about="served: throughput, latency, sharing, efficiency",
     file="server-{shape}.json",
+    measures=SERVED,
     takes=TAKES,
     options=NoOptions,
     run=run,

@@ -37,7 +37,7 @@ from reward_bench.serving import (
     served_from,
     with_number,
 )
-from reward_bench.suite import Report, Setting, Suite, option, say
+from reward_bench.suite import SERVED, Report, Setting, Suite, option, say
 from reward_contract import MODEL_NAME
 
 SHARES = (0.2, 0.5)  # of the capacity
@@ -161,6 +161,7 @@ SUITE = Suite(
     name="service",
     about="served as shipped: stalls at light load, many callers, a share for bulk work",
     file="service-{shape}.json",
+    measures=SERVED,
     takes=TAKES - {"threads"} | {"checkpoint"},
     options=Options,
     run=run,

