@@ -13,7 +13,8 @@ import argparse
 from pathlib import Path
 
 import ray
-from ray.data import Dataset
+from ray.data import Dataset, TaskPoolStrategy
+from ray.data.expressions import col
 
 from reward_client import RewardClient
 from reward_client.scorer import RewardScorer
@@ -40,16 +41,16 @@ def main() -> None:
     parser.add_argument("input")
     parser.add_argument("output", type=Path)
     parser.add_argument("--url", default="localhost:8001", help="of the reward server")
-    parser.add_argument("--concurrency", type=int, default=2, help="batches on their way")
+    parser.add_argument("--tasks", type=int, default=2, help="batches that are scored at a time")
     given = parser.parse_args()
     scorer = RewardScorer(given.url, model_version=newest_version(given.url), on_error="null")
-    rows = read(given.input).repartition(2 * given.concurrency)  # or a small file is one block
+    rows = read(given.input).repartition(2 * given.tasks)  # or a small file is one block
     scored = rows.map_batches(
-        scorer, batch_size=512, batch_format="pyarrow", concurrency=given.concurrency
+        scorer, batch_size=512, batch_format="pyarrow", compute=TaskPoolStrategy(size=given.tasks)
     )
     scored.write_parquet(str(given.output))
     found = ray.data.read_parquet(str(given.output))
-    n_rows, n_failed = found.count(), found.filter(expr="reward_error is not None").count()
+    n_rows, n_failed = found.count(), found.filter(expr=col("reward").is_null()).count()
     print(f"{n_rows:,} rows scored, {n_failed:,} of them without a reward: {given.output}")
     if "label" in found.columns():
         for row in found.groupby("label").mean("reward").sort("label").take_all():

@@ -12,6 +12,7 @@ import argparse
 from itertools import islice
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 from transformers import (
     AutoModelForCausalLM,
@@ -76,6 +77,7 @@ def main() -> None:
             logging_steps=1,
             save_strategy="no",
             report_to="none",
+            use_cpu=not torch.cuda.is_available(),
         ),
         train_dataset=prompts(2 * given.steps),
         processing_class=tokenizer,

@@ -71,7 +71,8 @@ def svg(report: Report) -> str:
     for name, panel in panels.items():
         lines += [_text(12, y + 26, name, "head"), *_panel(panel, y + HEAD - 8, longest)]
         y += HEAD + STEP * len(panel)
-    note = f"GPT-2 {report['shape']} on {report['cpu']}, each answer compared with the plain export's; less is better."
+    engines = "each answer compared with the plain export's; less is better"
+    note = f"GPT-2 {report['shape']} on {report['cpu']}; {engines}"
     lines.append(_text(12, y + 18, note, "faint"))
     height = y + FOOT
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
