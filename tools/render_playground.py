@@ -36,6 +36,11 @@ POLICIES = ("left", "shared_context")
 N_OTHERS, STEP = 4, 5  # replies of other conversations, and how far apart those are
 ALL_HAVE = 8  # turns at least
 N_COLOURS = 64
+SHOW_LAST_LINES = """
+for (const box of document.querySelectorAll("textarea")) {
+  box.style.height = `${Math.min(box.scrollHeight + 4, 260)}px`;
+  box.scrollTop = box.scrollHeight;
+}"""
 PATIENCE_S, MARGIN = 120, 14
 
 
@@ -131,6 +136,7 @@ def take(picture: Picture, browser: webdriver.Chrome, url: str) -> None:
     look(browser, picture.width, 900, picture.scale)
     wait = WebDriverWait(browser, PATIENCE_S, ignored_exceptions=(Exception,))
     wait.until(lambda _: _open(browser, f"{url}/#{picture.fragment()}"))
+    browser.execute_script(SHOW_LAST_LINES)
     for _ in range(2):  # the first call pays for connections and memory
         browser.execute_script("document.getElementById('results').replaceChildren()")
         browser.find_element(By.ID, "rank").click()
