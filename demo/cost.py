@@ -7,7 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 # On two idle cores of an AMD EPYC, in float32: checkpoints/chitchat, and GPT-2 medium, whose memory
-# is that of docs/precision.md. Seconds and memory grow with the weights.
+# is that of docs/precision.md and whose time is the sum of its steps, of which the comparison's
+# batches were sampled. Both grow with the weights.
 SMALL_WEIGHTS, SMALL_SECONDS, SMALL_GB = 7.36e6, 20, 0.7
 MEDIUM_WEIGHTS, MEDIUM_SECONDS, MEDIUM_GB = 354.8e6, 350, 4.3
 BYTES_PER_WEIGHT = 4
