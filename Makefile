@@ -4,6 +4,7 @@ CHECKPOINT ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+FOR_DEMO := $(VENV)/.installed-for-demo
 # the graph is run on these as well: those of Triton's images 26.05 to 26.07
 RUNTIMES := $(addprefix $(VENV)/onnxruntimes/,1.24.4 1.27.0)
 
@@ -19,8 +20,8 @@ export ORT_DISABLE_TELEMETRY ?= 1
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
 
-demo: $(INSTALLED) ## set up, export a checkpoint, serve it, rank real conversations (CHECKPOINT=hub id or folder)
-	$(BIN)/python demo/demo.py $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)')
+demo: $(FOR_DEMO) ## set up, export a checkpoint, serve it, rank real conversations (CHECKPOINT=hub id or folder)
+	@$(BIN)/python demo/demo.py $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)')
 
 test: lint types $(RUNTIMES) ## lint, types and all tests
 	$(BIN)/pytest
@@ -53,9 +54,16 @@ install: $(INSTALLED) ## the environment in .venv
 # One environment for all parts. constraints.txt pins what CI and the demo use; the package
 # itself has ranges. A torch for this platform is taken as pip finds it.
 $(INSTALLED): pyproject.toml constraints.txt
-	tools/host.sh $(PYTHON)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@tools/host.sh $(PYTHON)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python tools/install.py $(VENV) '.[dev]'
+	@touch $(FOR_DEMO) $@
+
+# The part of it that the demo needs; what is there already is kept.
+$(FOR_DEMO): pyproject.toml constraints.txt
+	@tools/host.sh $(PYTHON)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python tools/install.py $(VENV) '.[export,serve]'
 	@touch $@
 
 $(VENV)/onnxruntimes/%: $(INSTALLED)

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cost import cost
+
 from reward_client import Ranking, RewardClient, RewardError, ServerInfo
 from reward_client.commands.rank import table
 from reward_export.checkpoint import revision_of
@@ -70,6 +72,8 @@ def publish(checkpoint: str, repository: Path) -> None:
     if newest is not None and is_from(folder.path / str(newest), checkpoint):
         say(f"version {newest} in {repository} is {checkpoint} already")
         return
+    if expected := cost(checkpoint):
+        say(expected.told(to_fetch=not Path(checkpoint).is_dir()))
     published = export(ExportOptions(checkpoint, repository), say)
     parity = published.parity
     say(

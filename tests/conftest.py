@@ -1,18 +1,25 @@
 """Fixtures of several folders. What needs an extra is imported by the fixtures that use it."""
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
+from network import answers, free_port
+from waiting import eventually
 
 from reward_contract import MODEL_NAME
 from reward_serve.server import ServerOptions, TritonServer
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "model_repository" / MODEL_NAME / "config.pbtxt"
+TEMPLATE = "{% for one in messages %}{{ one['content'] }}\n{% endfor %}"
 
 
 def export_package(module: str) -> Any:
@@ -45,6 +52,33 @@ def server(repository: Path) -> Iterator[TritonServer]:
     options = ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0)
     with TritonServer(options) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """`transformers serve` with a tiny model of random weights. -> its URL and model."""
+    import torch  # noqa: PLC0415  # absent in a bare install
+    from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer  # noqa: PLC0415
+
+    folder = str(tmp_path_factory.mktemp("generator"))
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2))
+    model.generation_config.do_sample = True
+    model.save_pretrained(folder)
+    data = resources.files("reward_text") / "data"
+    tokenizer = GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe"))
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    port = free_port()
+    program = Path(sys.executable).with_name("transformers")
+    command = [program, "serve", folder, "--port", str(port), "--device", "cpu"]
+    with subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}) as process:
+        try:
+            assert eventually(lambda: answers(f"http://localhost:{port}/health"))
+            yield f"http://localhost:{port}/v1", folder
+        finally:
+            process.terminate()
 
 
 def pytest_configure() -> None:

@@ -28,8 +28,9 @@ if not (pathlib.Path(sysconfig.get_config_var("LIBDIR") or "/nowhere") / name).e
 EOF
 [ -z "$missing" ] && exit 0
 
-install="apt-get install --yes --no-install-recommends $missing"
+install="apt-get install --quiet=2 --yes --no-install-recommends $missing"
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing$missing with apt-get" >&2
     # shellcheck disable=SC2086  # a list of words on purpose
     apt-get update --quiet=2 && $install
 else

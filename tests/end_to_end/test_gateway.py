@@ -1,57 +1,21 @@
 """Best of N as its users run it: the command, a real generator, a real Triton, OpenAI's client."""
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
-import httpx
 import openai
 import pytest
-from network import free_port
+from network import answers, free_port
 from waiting import eventually
 
 from reward_client import RewardClient
 from reward_serve.server import TritonServer
 
-TEMPLATE = "{% for one in messages %}{{ one['content'] }}\n{% endfor %}"
 MESSAGES = [{"role": "user", "content": "Hello there, how are you?"}]
 BIN = Path(sys.executable).parent
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.TransportError:
-        return False
-
-
-@pytest.fixture(scope="module")
-def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """`transformers serve` with a tiny model of random weights. -> its URL and model."""
-    import torch  # noqa: PLC0415  # this file's alone
-    from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer  # noqa: PLC0415
-
-    torch.manual_seed(0)
-    folder = str(tmp_path_factory.mktemp("generator"))
-    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2))
-    model.generation_config.do_sample = True
-    model.save_pretrained(folder)
-    data = resources.files("reward_text") / "data"
-    tokenizer = GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe"))
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    port = free_port()
-    command = [BIN / "transformers", "serve", folder, "--port", str(port), "--device", "cpu"]
-    with subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}) as process:
-        try:
-            assert eventually(lambda: answers(f"http://localhost:{port}/health"))
-            yield f"http://localhost:{port}/v1", folder
-        finally:
-            process.terminate()
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from reward_bench.report import (
     analyzer,
     client,
     graph,
+    headline,
     linear,
     overload,
     plots,
@@ -119,6 +120,8 @@ def written() -> dict[Path, str]:
         report = json.loads((RESULTS / name).read_text())
         sections.append(section(report))
         drawn |= {PLOTS / f"{n}.svg": plots.draw(plot, report) for n, plot in by_name.items()}
+    first_screen = json.loads((RESULTS / "graph-small.json").read_text())
+    drawn[PLOTS / "best-of-8.svg"] = headline.svg(first_screen)  # the README's
     return {PAGE: "\n".join(sections).rstrip() + "\n", **drawn}
 
 

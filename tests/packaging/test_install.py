@@ -1,0 +1,75 @@
+"""What `make demo` and `make test` install with: pip, in few lines."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from environments import ROOT, make_environment
+from install import told
+
+OFFLINE = {**os.environ, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
+
+
+def test_a_failure_is_shown_with_pips_last_lines(tmp_path: Path) -> None:
+    make_environment(tmp_path / "venv")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "install.py"), str(tmp_path / "venv"), "."],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=OFFLINE,
+    )
+    assert done.returncode == 1, "what builds the package is not there"
+    first, *lines, last = done.stderr.splitlines()
+    log = tmp_path / "venv" / "pip.log"
+    assert first == f"installing . into {tmp_path}/venv; all that pip says is in {log}"
+    assert any("error: subprocess-exited-with-error" in line for line in lines)
+    assert re.fullmatch(r"pip failed after \d+ s", last)
+    assert "hatchling" in log.read_text()
+
+
+def test_warnings_are_counted_by_kind(tmp_path: Path) -> None:
+    nowhere = [f"--find-links={tmp_path}/nowhere-{number}" for number in range(3)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *nowhere, "gpt2-reward-of-nowhere"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=OFFLINE,
+    )
+    warnings = Counter[str]()
+    assert [said for line in done.stderr.splitlines() for said in told(line, warnings)] == []
+    ((kind, n),) = warnings.items()
+    assert kind.startswith("WARNING: Location '...' is ignored")
+    assert n == 3
+
+
+def test_large_files_are_named_and_packages_counted() -> None:
+    lines = [
+        "Collecting numpy>=1.26",
+        "  Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl (192.0 MB)",
+        "  Downloading idna-3.10-py3-none-any.whl (70 kB)",
+        "Installing collected packages: idna, torch",
+    ]
+    assert [said for line in lines for said in told(line, Counter())] == [
+        "fetching torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl, 192 MB",
+        "unpacking 2 packages",
+    ]
+
+
+def test_the_demos_environment_is_part_of_the_whole_one() -> None:
+    """Once everything is installed, `make demo` adds nothing; the other way, the rest is added."""
+    rules = subprocess.run(
+        ["make", "--dry-run", "--always-make", "install", "demo"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+    touched = re.findall(r"^touch (.*)$", rules, re.MULTILINE)
+    assert touched[0].split() == [".venv/.installed-for-demo", ".venv/.installed"]
+    assert re.findall(r"install\.py \.venv '(.*)'", rules) == [".[dev]", ".[export,serve]"]
