@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import HUNG_S
 
 from reward_contract import MODEL_NAME
 from reward_serve.server import ServerOptions, TritonServer
@@ -45,6 +46,22 @@ def server(repository: Path) -> Iterator[TritonServer]:
     options = ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0)
     with TritonServer(options) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, driven by Selenium."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs gpt2-reward[dev]")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as chrome:
+        chrome.set_page_load_timeout(HUNG_S)
+        yield chrome
 
 
 def pytest_configure() -> None:
