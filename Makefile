@@ -15,7 +15,7 @@ CUDA_RUNTIMES := $(addprefix $(VENV)/onnxruntimes-gpu/,1.27.0 1.31.1)
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-client cuda-dry-run lint types install bench train-chitchat clean
+.PHONY: help demo test test-client cuda-dry-run coverage docs api lint types install bench train-chitchat clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
@@ -37,6 +37,16 @@ $(VENV)/client-%/.installed: pyproject.toml tools/oldest.py
 	if [ $* = oldest ]; then $(PYTHON) tools/oldest.py; fi > $(@D)/constraints.txt
 	$(@D)/bin/pip install --quiet --constraint $(@D)/constraints.txt --editable . pytest hypothesis trustme
 	@touch $@
+
+coverage: $(INSTALLED) ## how much of the client its own tests run, branches included
+	$(BIN)/pytest tests/client tests/contract tests/text --cov-branch \
+		--cov=reward_client --cov=reward_contract --cov=reward_text --cov-report=term:skip-covered
+
+docs: $(INSTALLED) ## the documentation site in .site/; python3 -m http.server --directory .site shows it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+api: $(INSTALLED) ## write the snapshot of the public names anew, after a change that was meant
+	$(BIN)/python tools/public_api.py > tests/docs/public_api.txt
 
 cuda-dry-run: $(INSTALLED) $(CUDA_RUNTIMES) ## the graphs for GPUs on the real CUDA provider without a GPU (fetches 400 MB once, needs gcc)
 	$(BIN)/python tools/dry_run.py
@@ -86,6 +96,6 @@ train-chitchat: $(INSTALLED) ## train checkpoints/chitchat anew into .checkpoint
 	$(BIN)/python tools/judge_checkpoint.py $(CHITCHAT) $(CHITCHAT)-rows
 
 clean: ## remove what the targets above have made
-	rm -rf $(VENV) .checkpoints .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .site .coverage .checkpoints .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf demo/model_repository
 	find model_repository -mindepth 2 -maxdepth 2 -type d -exec rm -rf {} +

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from network import answers, free_port
-from waiting import eventually
+from waiting import HUNG_S, eventually
 
 from reward_contract import MODEL_NAME
 from reward_serve.server import ServerOptions, TritonServer
@@ -79,6 +79,21 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, s
             yield f"http://localhost:{port}/v1", folder
         finally:
             process.terminate()
+
+
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, driven by Selenium."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs gpt2-reward[dev]")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as chrome:
+        chrome.set_page_load_timeout(HUNG_S)
+        yield chrome
 
 
 def pytest_configure() -> None:

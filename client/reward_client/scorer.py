@@ -23,6 +23,8 @@ from reward_client.results import Scores
 from reward_contract import MODEL_NAME
 from reward_contract.errors import RewardError
 
+__all__ = ["RewardScorer"]
+
 Batch = TypeVar("Batch")
 Values = dict[str, list[object]]
 

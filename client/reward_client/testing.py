@@ -22,6 +22,8 @@ from reward_contract import CONTRACT, INPUT_IDS, MODEL_NAME, REWARD, TensorSpec
 from reward_contract.facts import Facts, parameter_of
 from reward_text import Usage
 
+__all__ = ["FakeServer"]
+
 Ids = NDArray[np.int32]
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,8 +12,6 @@ import numpy as np
 import pytest
 import uvicorn
 from generator import Generator
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from waiting import HUNG_S, eventually
 
 from reward_client import AsyncRewardClient, Connection, Retry
@@ -78,17 +75,3 @@ def gateway(fake: FakeServer) -> Iterator[Gateway]:
 def generator() -> Iterator[Generator]:
     with Generator() as one:
         yield one
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    with webdriver.Chrome(options, Service(driver)) as chrome:
-        chrome.set_page_load_timeout(HUNG_S)
-        yield chrome

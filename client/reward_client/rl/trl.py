@@ -23,6 +23,8 @@ from reward_client.rl.text import (
 )
 from reward_text import Format, Truncation
 
+__all__ = ["AsyncTrlReward", "TrlReward"]
+
 Texts: TypeAlias = Sequence[str] | Sequence[Messages]
 
 

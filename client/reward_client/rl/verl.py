@@ -19,6 +19,8 @@ from reward_client.errors import InvalidInputError
 from reward_client.rl.batcher import Batcher
 from reward_contract import MODEL_NAME
 
+__all__ = ["compute_score"]
+
 _BATCHERS: dict[asyncio.AbstractEventLoop, dict["_Settings", Batcher]] = {}
 
 _VERLS_OWN = frozenset({"reward_router_address", "reward_model_tokenizer"})  # passed in 0.9

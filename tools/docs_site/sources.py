@@ -1,0 +1,117 @@
+"""Files of the checkout that the site shows beside docs/, and links that lead to their pages."""
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from docs_site import ROOT
+
+PAGES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "reporting.md",
+    "checkpoints/chitchat/README.md": "chitchat.md",
+}
+# these sections of the README are a page of their own
+FIRST_RANKING = ("Two commands", "Step by step")
+FIRST_RANKING_PAGE = "first-ranking.md"
+
+# [text](file#anchor), over line breaks in the text; pictures as well
+LINK = re.compile(r"\[([^\[\]]*)\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
+SECTION = re.compile(r"^## ", re.MULTILINE)
+NO_SIDEBAR = "---\nhide: [navigation]\n---\n"
+LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+
+
+def pages() -> dict[str, tuple[str, str]]:
+    """The text of each page that is a file outside docs/, and that file's name, by its place."""
+    found = {page: (_read(source), source) for source, page in PAGES.items()}
+    home, first = _divided(_read("README.md"))
+    return {
+        **found,
+        "index.md": (home, "README.md"),
+        FIRST_RANKING_PAGE: (first, "README.md"),
+    }
+
+
+@dataclass(frozen=True)
+class Links:
+    """Leads links of files to where the site has them.
+
+    Attributes:
+        titles: of the site's pages, by their place from the root of docs/. A link whose text is
+            the name of a file has the title of the page for it.
+        wanted: files that links lead to and that have no page yet; `shown` makes one.
+    """
+
+    titles: Mapping[str, str]
+    wanted: set[str] = field(default_factory=set)
+
+    def lead(self, markdown: str, source: str, page: str) -> str:
+        """The text with links as the site has them.
+
+        Args:
+            markdown: with links that are relative to the file `source`.
+            source: that file, from the root of the checkout.
+            page: where the text is on the site, from the root of docs/.
+        """
+
+        def link(found: re.Match[str]) -> str:
+            text, target, anchor = found[1], found[2], found[3] or ""
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+            place = _place(path, anchor)
+            if place == _shown(path):
+                self.wanted.add(path)
+            if text.endswith(".md"):
+                text = self.titles.get(place, text)
+            return f"[{text}]({posixpath.relpath(place, posixpath.dirname(page) or '.')}{anchor})"
+
+        return LINK.sub(link, markdown)
+
+
+def shown(path: str) -> tuple[str, str]:
+    """-> the place and the text of a page that shows a file, or what a folder holds."""
+    file = ROOT / path
+    if file.is_dir():
+        lines = [f"- [{one.name}]({one.name})" for one in sorted(file.iterdir()) if one.is_file()]
+        return _shown(path), f"# {path}\n\n" + "\n".join(lines)
+    if file.suffix == ".md":
+        return _shown(path), _read(path)
+    return _shown(
+        path
+    ), f"# {path}\n\n````{LANGUAGES.get(file.suffix, 'text')}\n{_read(path)}````\n"
+
+
+def _divided(readme: str) -> tuple[str, str]:
+    """-> the home page, and the page of the first ranking.
+
+    Raises:
+        SystemExit: the README does not have a section of `FIRST_RANKING`.
+    """
+    head, *sections = SECTION.split(readme)
+    by_title = {section.partition("\n")[0]: f"## {section}" for section in sections}
+    if missing := [title for title in FIRST_RANKING if title not in by_title]:
+        raise SystemExit(f"README.md has no sections {missing}, which {__file__} names")
+    first = "".join(by_title.pop(title) for title in FIRST_RANKING)
+    return NO_SIDEBAR + head + "".join(by_title.values()), f"# The first ranking\n\n{first}"
+
+
+def _place(path: str, anchor: str) -> str:
+    """Where a file of the checkout is on the site."""
+    if path == "README.md" and anchor in {f"#{t.lower().replace(' ', '-')}" for t in FIRST_RANKING}:
+        return FIRST_RANKING_PAGE
+    if path in PAGES:
+        return PAGES[path]
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    return _shown(path)
+
+
+def _shown(path: str) -> str:
+    return f"files/{path.removesuffix('.md')}.md"
+
+
+def _read(path: str) -> str:
+    return (ROOT / path).read_text("utf-8")
