@@ -56,6 +56,24 @@ def test_nothing_is_left_behind(lookup_repository: Path) -> None:
     assert not regions(server)
 
 
+def test_models_and_instances_are_loaded_one_after_the_other(lookup_repository: Path) -> None:
+    """Processes of Triton 2.51's Python backend that start together end each other now and then."""
+    for name in ("second", "third"):
+        config = add_model(lookup_repository, name) / "config.pbtxt"
+        config.write_text(config.read_text().replace("count: 1", "count: 2"))
+    with TritonServer(free_ports(lookup_repository, "--log-verbose=1")) as server:
+        log = server.log.read_text()
+    steps = re.findall(r"InstanceInitialize: (?:instance initialization successful )?(\w+) \(", log)
+    assert sorted(steps[::2]) == [
+        "lookup_0_0",
+        "second_0_0",
+        "second_0_1",
+        "third_0_0",
+        "third_0_1",
+    ]
+    assert steps[::2] == steps[1::2], "each has ended before the next begins"
+
+
 def test_a_killed_server_leaves_nothing_behind_either(lookup_repository: Path) -> None:
     with TritonServer(free_ports(lookup_repository)) as server:
         os.kill(server.pid, signal.SIGKILL)
