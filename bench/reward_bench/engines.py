@@ -84,7 +84,7 @@ def start(spec: Spec, file: Path, threads: int) -> Engine:
     environment = {**os.environ, "BENCH_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     environment["BENCH_DEVICE"] = spec.device
     if spec.kind.startswith("vllm") and spec.device == "cpu":
-        environment |= vllm_environment(Path(spec.python))
+        environment |= vllm_environment(Path(spec.python), threads)
     command = [spec.python, str(WORKER), spec.kind, str(spec.model), str(file)]
     with log.open("w") as errors:
         process = subprocess.Popen(
@@ -99,8 +99,12 @@ def start(spec: Spec, file: Path, threads: int) -> Engine:
     return Engine(spec.name, process, log)
 
 
-def vllm_environment(python: Path) -> dict[str, str]:
-    """What vLLM's own documentation asks for on CPUs, where it is installed."""
+def vllm_environment(python: Path, threads: int) -> dict[str, str]:
+    """What vLLM's own documentation asks for on CPUs, where it is installed.
+
+    Threads are bound by hand: by itself it leaves one processor to its server, half of two. And it
+    stays in its own process, whose threads then are all that work.
+    """
     libraries = [
         *Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4"),
         *python.parent.parent.glob("lib/libiomp5.so"),
@@ -109,6 +113,8 @@ def vllm_environment(python: Path) -> dict[str, str]:
         "LD_PRELOAD": ":".join(map(str, libraries)),
         # GiB; all engines are in memory at once, and 1 is enough for GPT-2 small
         "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "2"),
+        "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "HF_HUB_OFFLINE": "1",
     }
