@@ -215,6 +215,23 @@ def summary(calls: Sequence[Call]) -> dict[str, object]:
     }
 
 
+def unanswered_s(calls: Sequence[Call]) -> list[float]:
+    """For how long calls waited before each answer, and none was answered.
+
+    Seconds from the answer before, or from when the first of the calls that wait was sent if none
+    waited at that answer, one for each answer in the order of the answers. A server that works
+    while a call waits needs no longer for any of them than for its executions; what it oversleeps
+    is added.
+    """
+    found, last_s = [], float("-inf")
+    ended = sorted((call for call in calls if call.outcome == "ok"), key=lambda call: call.done_s)
+    first_sent_s = np.minimum.accumulate([call.sent_s for call in reversed(ended)])[::-1]
+    for call, waiting_since_s in zip(ended, first_sent_s.tolist(), strict=True):
+        found.append(call.done_s - max(last_s, waiting_since_s))
+        last_s = call.done_s
+    return found
+
+
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
     """Milliseconds at each of `QUANTILES`, and the largest; nothing for nothing."""
     if not seconds:

@@ -28,6 +28,13 @@ def chat_pools(n_requests: int, seed: int) -> dict[str, list[Ids]]:
     }
 
 
+def best_of_pool(n_candidates: int, n_requests: int, seed: int) -> list[Ids]:
+    """As "short", for the best of so many."""
+    tokenizer = Tokenizer()
+    groups = short_groups(n_requests, seed, n_candidates)
+    return [tokenizer.encode_group(*group).ids for group in groups]
+
+
 def sharing_pool(share: float, n_requests: int, seed: int) -> list[Ids]:
     """Groups of full rows whose first tokens, this share of them, are the group's own prefix."""
     rng = np.random.default_rng(seed)

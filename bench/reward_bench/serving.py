@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -79,12 +80,7 @@ def host(setting: Setting, models: Sequence[str] = ()) -> Iterator[Host]:
 @contextlib.contextmanager
 def served_from(setting: Setting, repository: Path) -> Iterator[Host]:
     """Serve what has been published."""
-    # one after the other: of 45 starts of five models at once on a busy machine, one aborted inside
-    # Triton (boost's lock_exception) and one never ended
-    one_by_one = ("--model-load-thread-count=1",)
-    options = ServerOptions(
-        repository, "127.0.0.1", 0, 0, 0, end_with_parent=True, triton_options=one_by_one
-    )
+    options = ServerOptions(repository, "127.0.0.1", 0, 0, 0, end_with_parent=True)
     with TritonServer(options) as server:
         yield Host(setting, server, repository)
 
@@ -170,9 +166,22 @@ def rows_a_second(
     seconds: float | None = None,
 ) -> float:
     """Throughput of a closed loop, of the setting's seconds unless told."""
-    load, seconds = served.load(pool, model), seconds or served.setting.seconds
-    (calls,) = drive(served.url, (load, closed_loop(in_flight, seconds)))
-    failed = [call for call in calls if call.outcome != "ok"]
+    return throughput(
+        served.url, served.load(pool, model), in_flight, seconds or served.setting.seconds
+    )
+
+
+def throughput(url: str, load: Load, in_flight: int, seconds: float) -> float:
+    """Rows per second of a closed loop.
+
+    Raises:
+        RuntimeError: a call was not answered.
+    """
+    (calls,) = drive(url, (load, closed_loop(in_flight, seconds)))
+    failed = Counter(call.outcome for call in calls if call.outcome != "ok")
     if failed:
-        raise RuntimeError(f"{len(failed)} of {len(calls)} calls were not answered")
+        raise RuntimeError(
+            f"{failed.total()} of {len(calls)} calls of {in_flight} callers were not answered: "
+            f"{dict(failed)}"
+        )
     return steady_rows_a_second(calls, in_flight, seconds)

@@ -36,15 +36,15 @@ def long_groups(n_groups: int, seed: int) -> list[Texts]:
     return groups
 
 
-def short_groups(n_groups: int, seed: int) -> list[Texts]:
-    """Six turns of a dialogue, its next turn, and seven turns of other dialogues."""
+def short_groups(n_groups: int, seed: int, n_candidates: int = N_CANDIDATES) -> list[Texts]:
+    """Six turns of a dialogue, its next turn, and turns of other dialogues, seven if not told."""
     dialogues = conversations()
     rng = np.random.default_rng(seed)
     turns = [turn for dialogue in dialogues for turn in dialogue.turns]
     groups = []
     for index in rng.integers(0, len(dialogues), n_groups):
         own = dialogues[index].turns
-        others = [turns[i] for i in rng.integers(0, len(turns), N_CANDIDATES - 1)]
+        others = [turns[i] for i in rng.integers(0, len(turns), n_candidates - 1)]
         groups.append(("\n".join(own[:6]) + "\n", [own[6], *others]))
     return groups
 

@@ -4,6 +4,7 @@ HTTP rather than gRPC: it needs no package, no certificate where gRPC asks clien
 what answers is the same queue, model and processes. `greets` asks the gRPC port itself.
 """
 
+import http.client
 import json
 import socket
 import ssl
@@ -116,6 +117,8 @@ class Control:
                 text = response.read()
         except urllib.error.HTTPError as error:
             raise RefusedError(_reason(error), status=error.code) from error
+        except http.client.HTTPException as error:  # such as a gRPC server that has taken the port
+            raise ConnectionError(f"{self.url} does not speak HTTP/1") from error
         return json.loads(text) if text else None
 
 

@@ -50,6 +50,9 @@ def environment(wheel: Wheel, folder: Path) -> dict[str, str]:
     return {
         # ONNX Runtime reports its use to its makers from 1.32 on, unless told otherwise
         "ORT_DISABLE_TELEMETRY": "1",
+        # Triton 2.51's Python backend starts a model's instances at the same time, and now and then
+        # one start then ends with boost's lock_exception
+        "TRITON_PARALLEL_INSTANCE_LOADING": "0",
         **os.environ,
         "TMPDIR": str(folder),
         "LD_LIBRARY_PATH": library_path(wheel),
@@ -78,6 +81,8 @@ def arguments(
     for service, port in (("grpc", ports.grpc), ("http", ports.http), ("metrics", ports.metrics)):
         yield f"--{service}-address={options.host}"
         yield f"--{service}-port={port}"
+    # the same of models that are loaded at the same time
+    yield "--model-load-thread-count=1"
     yield "--metrics-config=summary_latencies=true"  # percentiles: means hide what is slow
     yield from options.all_triton_options
 

@@ -1,7 +1,7 @@
 """Waits for a tritonserver that starts."""
 
+import http.client
 import time
-import urllib.error
 from collections.abc import Callable
 
 from reward_serve.control import OPENER
@@ -44,5 +44,5 @@ def is_there(url: str) -> bool:
     try:
         with OPENER.open(url, timeout=2.0):
             return True
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):
         return False

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +26,12 @@ from reward_bench.load import (
     poisson_arrivals,
     steady_rows_a_second,
     summary,
+    unanswered_s,
 )
 from reward_bench.report import plots
 from reward_bench.report import server as server_report
+from reward_bench.report import service as service_report
+from reward_bench.serving import throughput
 from reward_client import RewardClient
 from reward_serve.server import TritonServer
 from reward_text import Tokenizer
@@ -125,6 +129,15 @@ def test_outcomes_by_the_servers_words(words: str, outcome: str) -> None:
     assert outcome_of(InferenceServerException(words)) == outcome
 
 
+def test_a_time_unanswered_is_seen_and_work_for_others_is_not() -> None:
+    busy = [call(0.0, 1.0), call(0.1, 2.0), call(0.2, 2.01), call(5.0, 6.0)]
+    assert unanswered_s(busy) == pytest.approx([1.0, 1.0, 0.01, 1.0])
+    overslept = [call(0.0, 1.0), call(0.1, 2.5), call(9.0, 9.1, "expired")]
+    assert unanswered_s(overslept) == pytest.approx([1.0, 1.5])
+    overtaken = [call(0.0, 3.0), call(1.0, 2.0)]
+    assert unanswered_s(overtaken) == pytest.approx([2.0, 1.0]), "the first waited all the time"
+
+
 @pytest.mark.parametrize("rewards", [[1.0, 2.1], [np.nan, 2.0], [1.0]])
 def test_wrong_answers_are_errors(rewards: list[float]) -> None:
     with pytest.raises(WrongAnswerError):
@@ -159,23 +172,50 @@ def test_a_wrong_answer_ends_the_run(server: TritonServer, request_: Request) ->
 def test_a_model_that_is_not_there_fails_the_calls(server: TritonServer, request_: Request) -> None:
     (calls,) = drive(server.grpc_url, (Load([request_], model="nobody"), closed_loop(1, 0.0)))
     assert {c.outcome for c in calls} == {"failed"}
+    with pytest.raises(RuntimeError, match=r"3 of 3 calls of 1 callers were not .*'failed': 3"):
+        throughput(server.grpc_url, Load([request_], model="nobody"), 1, 0.0)
 
 
-def test_the_server_suite_runs(tmp_path: Path) -> None:
-    options = ["--quick", "--seconds=0.02", "--rounds=1", f"--output={tmp_path}"]
+def test_the_service_suite_runs_as_shipped(tmp_path: Path) -> None:
+    found = measured("service", tmp_path, "--precision=int8", "--service-calls=10")
+    assert found["max_batch_size"] == 16, "as `gpt2-reward serve` takes it on a CPU"
+    assert list(found["callers"]["rows_per_second"]) == ["1", "4", "8", "16", "64"]
+    offered = found["stalls"]["offered"]
+    assert {share: by["calls"] for share, by in offered.items()} == {"0.2": 10, "0.5": 10}
+    section = service_report.section(found)
+    assert "| 64 | " in section
+    assert f"{offered['0.2']['p99 over p50']:.2f}" in section
+
+
+def measured(suite: str, folder: Path, *options: str) -> dict[str, Any]:
+    """What a suite writes of a tiny model."""
+    quick = ("--quick", "--seconds=0.02", "--rounds=1", f"--output={folder}")
     done = subprocess.run(
-        [sys.executable, "-m", "reward_bench", "server", *options],
+        [sys.executable, "-m", "reward_bench", suite, *quick, *options],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads((tmp_path / "server-tiny.json").read_text())
+    found: dict[str, Any] = json.loads((folder / f"{suite}-tiny.json").read_text())
+    return found
+
+
+def test_the_server_suite_runs(tmp_path: Path) -> None:
+    found = measured("server", tmp_path, "--server-calls=10")
     assert found["seed"] == 0
     assert found["shape"] == "tiny"
     assert found["precision"] == "fp32"
     assert found["efficiency"]["rows_an_execution"] > 8
     assert set(found["sharing"]) == {"0.0", "0.25", "0.5", "0.75", "0.9"}
-    assert "## The server" in server_report.section(found)
+    kinds = ["best of 1", "best of 4", "best of 8", "best of 16"]
+    assert list(found["latency"]) == kinds
+    assert {by["calls"] for kind in kinds for by in found["latency"][kind]["offered"].values()} == {
+        10
+    }
+    assert list(found["price"]["best-of-16 over best-of-4"]) == ["plain"], "no vLLM was named"
+    section = server_report.section(found)
+    assert "## The server" in section
+    assert "Best-of-16 here, over the price of best-of-4 elsewhere: " in section
     for plot in (plots.concurrency, plots.latency, plots.sharing, plots.batch):
         assert plots.draw(plot, found) == plots.draw(plot, found), "the same bytes each time"

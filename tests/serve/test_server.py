@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ import pytest
 from lookup import add_model, free_ports
 from waiting import HUNG_S, eventually
 
+from reward_serve.control import HTTP2_HELLO, Control
 from reward_serve.errors import EndedError, HostError, PortError, RepositoryError, StartError
 from reward_serve.ports import Ports, choose_ports
+from reward_serve.ready import is_there
 from reward_serve.server import ServerOptions, TritonServer
 from reward_serve.wheel import find_wheel, library_path
 
@@ -54,6 +57,45 @@ def test_nothing_is_left_behind(lookup_repository: Path) -> None:
     assert group_members(pid) == []
     assert not log.parent.exists()
     assert not regions(server)
+
+
+def test_models_and_instances_are_loaded_one_after_the_other(lookup_repository: Path) -> None:
+    """Processes of Triton 2.51's Python backend that start together end each other now and then."""
+    for name in ("second", "third"):
+        config = add_model(lookup_repository, name) / "config.pbtxt"
+        config.write_text(config.read_text().replace("count: 1", "count: 2"))
+    with TritonServer(free_ports(lookup_repository, "--log-verbose=1")) as server:
+        log = server.log.read_text()
+    steps = re.findall(r"InstanceInitialize: (?:instance initialization successful )?(\w+) \(", log)
+    assert sorted(steps[::2]) == [
+        "lookup_0_0",
+        "second_0_0",
+        "second_0_1",
+        "third_0_0",
+        "third_0_1",
+    ]
+    assert steps[::2] == steps[1::2], "each has ended before the next begins"
+
+
+def test_a_port_that_speaks_something_else_does_not_answer() -> None:
+    """Another server's gRPC port, for one, if that was faster to take it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            for _ in range(3):
+                connection, _address = listener.accept()
+                with connection:
+                    connection.sendall(HTTP2_HELLO[-9:] + b"\r\n")
+                    connection.recv(1 << 16)
+
+        thread = threading.Thread(target=greet, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert not Control(url).is_ready("health/ready")
+        with pytest.raises(ConnectionError, match="does not speak HTTP/1"):
+            Control(url).state("gpt2_reward", 1)
+        assert not is_there(url)
+        thread.join()
 
 
 def test_a_killed_server_leaves_nothing_behind_either(lookup_repository: Path) -> None:

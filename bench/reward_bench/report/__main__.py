@@ -24,6 +24,7 @@ from reward_bench.report import (
     plots,
     provider,
     server,
+    service,
     truncation,
 )
 from reward_bench.report.cells import Report
@@ -35,7 +36,9 @@ PLOTS = PAGE.parent / "plots"
 
 Section = Callable[[Report], str]
 Plot = Callable[[Axes, Report], None]
-GPU = "provider-medium.json"  # there once a GPU was measured
+GPU = "provider-medium.json"
+SERVICE = "service-small.json"
+OPTIONAL = frozenset({GPU, SERVICE})  # there once they were measured
 # result file -> its section, and its plots by name, in the order of the page
 SECTIONS: dict[str, tuple[Section, dict[str, Plot]]] = {
     "graph-small.json": (graph.section, {"graph-small": plots.graph}),
@@ -49,6 +52,7 @@ SECTIONS: dict[str, tuple[Section, dict[str, Plot]]] = {
             "batch": plots.batch,
         },
     ),
+    SERVICE: (service.section, {}),
     GPU: (provider.section, {}),
     "overload-small.json": (overload.section, {"overload": plots.overload}),
     "analyzer-small.json": (analyzer.section, {}),
@@ -115,7 +119,7 @@ def written() -> dict[Path, str]:
     gpu = MEASURED if (RESULTS / GPU).exists() else NOT_MEASURED
     sections, drawn = [INTRODUCTION.format(gpu=gpu)], dict[Path, str]()
     for name, (section, by_name) in SECTIONS.items():
-        if name == GPU and gpu == NOT_MEASURED:
+        if name in OPTIONAL and not (RESULTS / name).exists():
             continue
         report = json.loads((RESULTS / name).read_text())
         sections.append(section(report))

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from reward_bench.report.cells import Report
 
-OURS, PLAIN, THIRD = "#0072b2", "#d55e00", "#009e73"
+OURS, PLAIN, THIRD, FOURTH = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 STYLE: dict[Any, Any] = {  # matplotlib types each key by itself
     "svg.hashsalt": "gpt2-reward",  # or ids would be random
     "svg.fonttype": "none",
@@ -57,9 +57,10 @@ def concurrency(axes: Axes, report: Report) -> None:
 
 
 def latency(axes: Axes, report: Report) -> None:
-    """Milliseconds by offered load, short chats and long ones."""
-    for regime, colour in (("short", OURS), ("long", PLAIN)):
-        found = report["latency"][regime]["offered"]
+    """Milliseconds by offered load and kind of call."""
+    colours = (OURS, PLAIN, THIRD, FOURTH)
+    for (regime, by_share), colour in zip(report["latency"].items(), colours, strict=False):
+        found = by_share["offered"]
         shares = [100 * float(share) for share in found]
         for name, style in (("p50", "o-"), ("p99", "s--")):
             times = [by["latency_ms"][name] for by in found.values()]

@@ -1,6 +1,11 @@
 """The section of the suite `server`."""
 
+from reward_bench.price import MINE, THEIRS
 from reward_bench.report.cells import Report, machine, quantiles, span
+from reward_bench.serving import PLAIN
+from reward_contract import MODEL_NAME
+
+NAMES = {MODEL_NAME: "ours", PLAIN: "the plain export on the same server"}
 
 SERVER = """\
 ## The server: GPT-2 {shape} on {cpu}
@@ -9,7 +14,7 @@ SERVER = """\
 The load generator shares the machine; {rounds} interleaved rounds; in brackets the
 smallest and largest of them. Every answer is compared with what the graph gives in process.
 
-Rows a second by calls in flight. *Short*: {short}. *Long*: {long}.
+{price}Rows a second by calls in flight. *Short*: {short}. *Long*: {long}.
 
 | chats | in flight | ours | plain export, same server | times plain |
 |---|---|---|---|---|
@@ -21,7 +26,7 @@ So plan with {short_a_thread:.0f} rows a second for each thread of this processo
 and {long_a_thread:.0f} for long ones, at this shape and precision, the generator beside it.
 
 Milliseconds from the moment at which a call was meant to be sent (Poisson arrivals), by the share
-of the capacity that was offered. Few calls make a rough 99 %.
+of the capacity that was offered: of the capacity for such calls, not of one in common.
 
 | chats | offered | calls a second | calls | p50 | p90 | p95 | p99 |
 |---|---|---|---|---|---|---|---|
@@ -65,12 +70,26 @@ One that comes during an execution is found with the next call, or when the batc
 twice a second.
 """
 
+PRICE = """\
+**{figure}**
+
+Milliseconds of the machine per call, with one call in flight or four, whichever is cheaper. vLLM
+runs in process, without a server, its threads on all processors, its prefix cache cold; it gets
+calls one by one or eight in one batch, whichever is cheaper.
+
+| engine | {best_of} |
+|---|{rule}
+{engines}
+
+"""
+
 
 def section(report: Report) -> str:
     """The suite `server`."""
     efficiency, mixed, light = (report[name] for name in ("efficiency", "mixed", "light"))
     return SERVER.format(
         machine=machine(report),
+        price=price(report["price"]) if "price" in report else "",
         **{name: report[name] for name in ("shape", "cpu", "precision", "rounds")},
         short=report["pools"]["short"],
         long=report["pools"]["long"],
@@ -121,3 +140,23 @@ def rows_a_thread(report: Report, regime: str) -> float:
     """The best of the closed loops, over the threads."""
     best = max(by["ours"]["median"] for by in report["concurrency"][regime].values())
     return float(best / report["threads"])
+
+
+def price(found: Report) -> str:
+    """What one call costs, by engine and candidates, and the comparison on top."""
+    by_engine = found["ms_per_call"]
+    best_of = [f"best of {n}" for n in by_engine[MODEL_NAME]]
+    over = found[f"best-of-{MINE} over best-of-{THEIRS}"]
+    against = ", ".join(
+        f"{by['median']:.2f} ({by['min']:.2f} to {by['max']:.2f}) of {NAMES.get(engine, engine)}"
+        for engine, by in over.items()
+    )
+    return PRICE.format(
+        figure=f"Best-of-{MINE} here, over the price of best-of-{THEIRS} elsewhere: {against}.",
+        best_of=" | ".join(best_of),
+        rule="---|" * len(best_of),
+        engines="\n".join(
+            f"| {NAMES.get(engine, engine)} | {' | '.join(span(by) for by in ms.values())} |"
+            for engine, ms in by_engine.items()
+        ),
+    )

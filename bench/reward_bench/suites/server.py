@@ -1,4 +1,4 @@
-"""The served model on a real Triton: throughput, latency, sharing, batches, mixed priorities.
+"""The served model on a real Triton: prices, tails, sharing, batches, mixed priorities.
 
 The load generator shares the machine with the server, and its processor time is reported beside
 the server's. Measurements that are compared with each other are taken in turn, round by round.
@@ -6,6 +6,7 @@ the server's. Measurements that are compared with each other are taken in turn, 
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,17 +20,18 @@ from reward_bench.load import (
     percentiles_ms,
     poisson_arrivals,
     steady_rows_a_second,
-    summary,
 )
 from reward_bench.machine import wait_until_idle
 from reward_bench.pools import (
     BATCH_SIZES,
     DESCRIPTIONS,
     SHARES,
+    best_of_pool,
     chat_pools,
     rows_pool,
     sharing_pool,
 )
+from reward_bench.price import BEST_OF, prices, tails
 from reward_bench.processes import cpu_seconds
 from reward_bench.rounds import Spread, interleaved, ratio, spread
 from reward_bench.serving import (
@@ -47,12 +49,11 @@ from reward_bench.serving import (
     in_process,
     rows_a_second,
 )
-from reward_bench.suite import SERVED, NoOptions, Report, Setting, Suite, say
+from reward_bench.suite import SERVED, Report, Setting, Suite, option, say
 from reward_contract import MODEL_NAME
 
 IN_FLIGHT = {"short": (1, 2, 4, 8, 16), "long": (1, 4)}
 PLAIN_IN_FLIGHT = (1, 4)  # it gains nothing by more
-OFFERED = {"short": (0.2, 0.5, 0.7, 0.9), "long": (0.5, 0.9)}  # of the capacity measured
 MIN_ARRIVALS = 30
 BULK_IN_FLIGHT = 8
 INTERACTIVE_SHARE = 0.2
@@ -62,14 +63,22 @@ Pools = Mapping[str, Sequence[Request]]
 ByCount = dict[str, dict[str, Spread]]  # by calls in flight: ours, plain, and their ratio
 
 
-def run(setting: Setting, _own: NoOptions) -> Report:
+@dataclass(frozen=True)
+class Options:
+    """Of this suite alone."""
+
+    calls: int = option(500, "calls of each number of candidates and load", quick=20, kind=int)
+
+
+def run(setting: Setting, own: Options) -> Report:
     """All parts of the suite against one server."""
     with host(setting, (PLAIN, FULL, UNBOUNDED, TWO)) as served:
         pools = make_pools(served, n_requests=16)
         say("requests and their rewards are ready")
-        by_count = concurrency(served, pools)
-        found: Report = {"pools": DESCRIPTIONS, "concurrency": by_count}
-        found["latency"] = latency(served, pools, by_count)
+        found: Report = {"pools": DESCRIPTIONS}
+        found["price"] = prices(served, pools)
+        found["latency"] = tails(served, pools, own.calls)
+        found["concurrency"] = concurrency(served, pools)
         found["mixed"] = mixed(served, pools)
         found["sharing"] = sharing(served, pools)
         found["batch"] = batch(served, pools)
@@ -82,6 +91,7 @@ def make_pools(served: Host, n_requests: int) -> dict[str, list[Request]]:
     """All requests of the suite, with the rewards they have to be answered with."""
     seed = served.setting.seed
     ids = chat_pools(n_requests, seed)
+    ids |= {str(n): best_of_pool(n, 8, seed) for n in BEST_OF}
     ids |= {f"share {share}": sharing_pool(share, 4, seed) for share in SHARES}
     ids |= {f"rows {n}": rows_pool(n, 2, seed) for n in BATCH_SIZES}
     return answered(served, ids)
@@ -105,26 +115,6 @@ def concurrency(served: Host, pools: Pools) -> dict[str, ByCount]:
                 by["ratio"] = ratio(taken[MODEL_NAME], taken[PLAIN])
             found[regime][str(in_flight)] = by
             say(f"{regime}, {in_flight} in flight: rows/s {taken}")
-    return found
-
-
-def latency(served: Host, pools: Pools, concurrency: Mapping[str, ByCount]) -> Report:
-    """Latency of Poisson arrivals, at shares of the capacity of the closed loop."""
-    found: Report = {}
-    rng = np.random.default_rng(served.setting.seed)
-    for regime, by_count in concurrency.items():
-        pool = pools[regime]
-        capacity = max(by["ours"]["median"] for by in by_count.values()) / len(pool[0].ids)
-        offered: dict[str, Report] = {}
-        found[regime] = {"capacity_calls_a_second": capacity, "offered": offered}
-        for share in OFFERED[regime]:
-            rate = share * capacity
-            seconds = max(2 * served.setting.seconds, MIN_ARRIVALS / rate)
-            loop = open_loop(poisson_arrivals(rate, seconds, rng))
-            (calls,) = drive(served.url, (served.load(pool), loop))
-            offered[str(share)] = {"rate": rate, **summary(calls)}
-            p50 = percentiles_ms([call.latency_s for call in calls])["p50"]
-            say(f"{regime}, {share:.0%} of capacity: median {p50:.0f} ms")
     return found
 
 
@@ -275,10 +265,10 @@ def repeated(engine: Engine, names: Sequence[str], seconds: float) -> float:
 
 SUITE = Suite(
     name="server",
-    about="served: throughput, latency, sharing, efficiency",
+    about="served: the price of a call, its tail, throughput, sharing, efficiency",
     file="server-{shape}.json",
     measures=SERVED,
-    takes=TAKES,
-    options=NoOptions,
+    takes=TAKES | {"vllm"},
+    options=Options,
     run=run,
 )

@@ -1,0 +1,81 @@
+"""The section of the suite `service`."""
+
+from collections.abc import Iterator
+
+from reward_bench.report.cells import Report, outcomes, quantiles, span
+
+SERVICE = """\
+## As shipped: GPT-2 {shape} on {cpu}
+
+`python -m reward_bench service --shape {shape} --precision {precision}`, {took} s, {device}, seed
+{seed}, load average {load:.1f} before. The configuration as it is in the repository, with bounds,
+timeouts, priorities and two instances; `max_batch_size` {max_batch_size}. {rounds} rounds; in
+brackets the smallest and largest of them. Every answer is checked.
+
+Best-of-8 calls by callers that never pause, at the priority of bulk work, whose calls may wait so
+long that none is refused:
+
+| callers | rows per second |
+|---|---|
+{callers}
+
+The most callers get {most_over_best} times what the number of callers gets that suits the server
+best. At the priority of interactive calls, none of which waits for more than ten seconds, of as
+many callers without a pause: {interactive}.
+
+Latency in milliseconds of calls with Poisson arrivals, at shares of the capacity, which is
+{capacity:.1f} calls per second. *Unanswered* is the longest time in which calls waited and none was
+answered. One call alone takes {execution:.0f} ms; *stalls* are the times unanswered that were more
+than 400 ms longer.
+
+{stalls}
+
+Bulk work beside 16 callers of best-of-8 without a pause; [operations.md](operations.md) says what
+to make of it:
+
+| bulk work | chats, calls per second | bulk rows per second |
+|---|---|---|
+{bulk}
+"""
+
+
+COLUMNS = (
+    *("offered", "calls", "outcomes", "p50", "p90", "p95", "p99", "largest"),
+    *("p99 over p50", "unanswered", "stalls"),
+)
+
+
+def section(report: Report) -> str:
+    """The suite `service`."""
+    callers, stalls = report["callers"], report["stalls"]
+    most = callers["interactive_most"]
+    names = ("shape", "cpu", "precision", "device", "seed", "rounds", "max_batch_size")
+    return SERVICE.format(
+        **{name: report[name] for name in names},
+        took=report["took_s"],
+        load=report["load_average_before"],
+        callers="\n".join(
+            f"| {n} | {span(rates, 1)} |" for n, rates in callers["rows_per_second"].items()
+        ),
+        most_over_best=span(callers["most_over_best"], 2),
+        interactive=f"{outcomes(most['outcomes'])}, of {most['calls']}",
+        capacity=stalls["capacity_calls_per_second"],
+        execution=report["execution_ms"],
+        stalls="\n".join(stall_lines(stalls["offered"])),
+        bulk="\n".join(
+            f"| {way} | {span(by['calls_per_second'], 1)} | {span(by['bulk_rows_per_second'], 1)} |"
+            for way, by in report["bulk"].items()
+        ),
+    )
+
+
+def stall_lines(offered: Report) -> Iterator[str]:
+    """A table by the share of the capacity."""
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield "|---" * len(COLUMNS) + "|"
+    for share, by in offered.items():
+        yield (
+            f"| {float(share):.0%} | {by['calls']} | {outcomes(by['outcomes'])} | "
+            f"{quantiles(by['latency_ms'], 'p50', 'p90', 'p95', 'p99', 'max')} | "
+            f"{by['p99 over p50']:.2f} | {by['longest_unanswered_ms']:.0f} | {by['stalls']} |"
+        )
