@@ -47,6 +47,7 @@ _BLANKS = frozenset(
 )
 _FIRST_WINDOW = 64  # characters, looking backwards
 _GROWTH = 8
+_MOST_BYTES = 4  # of a character
 
 
 class Cuts:
@@ -73,6 +74,8 @@ class Cuts:
 
         It is the first one after that, or the last one before it if there is none.
         """
+        if len(text) * (1 if text.isascii() else _MOST_BYTES) <= n_bytes:
+            return 0  # as most texts, without a copy
         start = max(0, len(text) - n_bytes)
         data = text[start:].encode()
         if not start and len(data) <= n_bytes:

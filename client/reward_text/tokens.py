@@ -33,6 +33,9 @@ Truncation: TypeAlias = Literal["left", "shared_context"]
 
 TAIL_BYTES = 6 * CONTRACT.max_tokens  # of this window; English has 4 to 5 per token
 
+ID_BYTES = 4
+_PAD = np.int32(CONTRACT.pad_token_id).tobytes()
+
 _SURROGATES = (
     "holds a lone surrogate, which is no Unicode text; replace it, for example with "
     "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
@@ -40,10 +43,15 @@ _SURROGATES = (
 
 
 class Row(NamedTuple):
-    """Token ids, and whether the text has more in front of them."""
+    """Token ids, int32 each, and whether the text has more in front of them."""
 
-    ids: list[int]
+    ids: bytes
     is_cut: bool
+
+    @property
+    def n_tokens(self) -> int:
+        """How many they are."""
+        return len(self.ids) // ID_BYTES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +121,7 @@ class Tokenizer:
         """
         check_texts([text])
         (row,) = self._last_tokens([text])
-        return np.array(row.ids, np.int32)
+        return np.frombuffer(row.ids, np.int32).copy()
 
     def encode_rows(self, texts: Sequence[str]) -> Ids:
         """One row a text, padded on the right to the same length for every call.
@@ -174,7 +182,7 @@ class Tokenizer:
         own = self._last_tokens([context[cut:] + candidate for candidate in candidates])
         (shared,) = self._last_tokens([context[:cut]])
         if truncation == "shared_context":
-            shared = _ending(shared, self._room_for_context(len(row.ids) for row in own))
+            shared = _ending(shared, self._room_for_context(row.n_tokens for row in own))
         return _encoded([self._joined(shared, row) for row in own], self.max_tokens)
 
     def n_tokens(self, text: str) -> int:
@@ -187,7 +195,7 @@ class Tokenizer:
             InvalidInputError: as `encode`.
         """
         check_texts([text])
-        return len(self._encode([text])[0])
+        return len(self._encode([text])[0]) // ID_BYTES
 
     def n_bytes(self, ids: Ids) -> int:
         """Bytes of UTF-8 that tokens stand for; a character may begin in one and end in another."""
@@ -203,10 +211,10 @@ class Tokenizer:
             for text, start, ids in zip(texts, starts, self._encode(tails), strict=True)
         ]
 
-    def _row(self, text: str, start: int, ids: list[int]) -> Row:
+    def _row(self, text: str, start: int, ids: bytes) -> Row:
         """The end of a text whose tokens from `start` on are known; more are made if too few."""
         n_bytes = self._tail_bytes()
-        while start and len(ids) < self.max_tokens:
+        while start and len(ids) < ID_BYTES * self.max_tokens:
             n_bytes *= 4
             start = self._cuts.tail_start(text, n_bytes)
             ids = self._encode([text[start:]])[0]
@@ -227,11 +235,13 @@ class Tokenizer:
         is_cut = own.is_cut or shared.is_cut
         return _ending(Row(shared.ids + own.ids, is_cut=is_cut), self.max_tokens)
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
+    def _encode(self, texts: list[str]) -> list[bytes]:
         known = [self._words.ids(text) for text in texts]
         rest = [text for text, ids in zip(texts, known, strict=True) if ids is None]
         encoded = iter(_encoded_by(self._bpe, rest))
-        return [next(encoded) if ids is None else ids for ids in known]
+        return [
+            np.array(next(encoded), np.int32).tobytes() if ids is None else ids for ids in known
+        ]
 
 
 def _encoded_by(bpe: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
@@ -255,16 +265,22 @@ def pad_rows(rows: Sequence[Sequence[int] | Ids], *, length: int | None = None) 
 
 
 def _encoded(rows: Sequence[Row], max_tokens: int) -> Encoded:
+    n_bytes = ID_BYTES * max_tokens
+    padding = _PAD * max_tokens
+    data = bytearray().join([row.ids + padding[: n_bytes - len(row.ids)] for row in rows])
     return Encoded(
-        pad_rows([row.ids for row in rows], length=max_tokens),
-        np.array([len(row.ids) for row in rows], np.int64),
+        np.frombuffer(data, np.int32).reshape(len(rows), max_tokens),
+        np.array([row.n_tokens for row in rows], np.int64),
         np.array([row.is_cut for row in rows], np.bool_),
     )
 
 
 def _ending(row: Row, n_tokens: int) -> Row:
     """The last `n_tokens`, at least one, of a row."""
-    return Row(row.ids[-n_tokens:], is_cut=row.is_cut or len(row.ids) > n_tokens)
+    n_bytes = ID_BYTES * n_tokens
+    if len(row.ids) <= n_bytes:
+        return row
+    return Row(row.ids[-n_bytes:], is_cut=True)
 
 
 def check_texts(texts: Sequence[str]) -> None:

@@ -1,16 +1,22 @@
-"""Token ids of text whose words have been seen before, without the tokenizer.
+r"""Token ids of text whose words have been seen before, without the tokenizer.
 
 GPT-2 splits a text into pieces (words, numbers, runs of signs or blanks) and encodes each alone.
 Few pieces make up most of what people write, so their ids are kept. The splitting is done here with
 a pattern that is GPT-2's for the characters of `PLAIN`; other text is left to the tokenizer.
+
+The pattern costs more than anything else, so it is not run over what is between two spaces and has
+been seen before. A piece begins at every space that a character other than a blank follows: a piece
+that goes on over a space is of blanks alone, and a run of blanks before a word leaves its last one
+to the word (`\s+(?!\S)`). What precedes is then split as if the text ended there.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable
 
-MAX_PIECES = 100_000  # kept: some 20 MB
-MAX_PIECE = 24  # characters of one that is kept
+import numpy as np
+
+MAX_KEPT = 100_000  # pieces, and as many words: some 20 MB each
+MAX_LENGTH = 24  # characters of one that is kept
 
 _LETTERS = "A-Za-zÀ-ÖØ-öø-ÿ"  # Unicode's category L, as far as PLAIN goes
 _SIGNS = r"\u2010-\u2027"  # dashes, quotes, dots: category P
@@ -24,11 +30,12 @@ _PIECE = re.compile(
     f" ?[{_LETTERS}]+|'(?:[sdmt]|ll|ve|re)| ?[0-9]+| ?[^\\s{_LETTERS}0-9]+|\\s+(?!\\S)|\\s+",
     re.ASCII,  # blanks beyond ASCII are not in PLAIN
 )
+_BLANKS = " \t\n\r\f\v"  # of the pattern
 _SPECIAL = "<|endoftext|>"
 
 
 class Words:
-    """Ids of pieces, learnt as they come. Safe across threads.
+    """Ids of pieces, and of words, learnt as they come. Safe across threads.
 
     Args:
         encode: the ids of each of some pieces, by the tokenizer.
@@ -36,25 +43,49 @@ class Words:
 
     def __init__(self, encode: Callable[[list[str]], list[list[int]]]) -> None:
         self._encode = encode
-        self._ids: dict[str, list[int]] = {}
+        self._pieces = _Kept(self._of_piece)
+        self._after_space = _Kept(self._of_word)
 
-    def ids(self, text: str) -> list[int] | None:
-        """The ids of a text; None if it has to be left to the tokenizer."""
+    def ids(self, text: str) -> bytes | None:
+        """The ids of a text, int32 each; None if it has to be left to the tokenizer."""
         if not (text.isascii() or PLAIN.fullmatch(text)) or _SPECIAL in text:
             return None
-        pieces = _PIECE.findall(text)
-        known = self._ids
+        first, *words = text.split(" ")
         try:
-            return list(chain.from_iterable(map(known.__getitem__, pieces)))
-        except KeyError:
-            found = self._learn(pieces, known)
-            return list(chain.from_iterable([found.get(one) or known[one] for one in pieces]))
+            known = map(self._after_space.__getitem__, words)
+            return b"".join([self._of_pieces(first), *known])
+        except _BlankError:
+            return self._of_pieces(text)
 
-    def _learn(self, pieces: Sequence[str], known: dict[str, list[int]]) -> dict[str, list[int]]:
-        """The ids of those that are not known, of which the short ones are kept."""
-        new = [piece for piece in dict.fromkeys(pieces) if piece not in known]
-        found = dict(zip(new, self._encode(new), strict=True))
-        if len(known) > MAX_PIECES:
-            self._ids = {}  # another thread may be reading the old one
-        self._ids.update((one, ids) for one, ids in found.items() if len(one) <= MAX_PIECE)
-        return found
+    def _of_word(self, word: str) -> bytes:
+        """The ids of a space and what follows it up to the next one."""
+        if not word or word[0] in _BLANKS:
+            raise _BlankError
+        return self._of_pieces(" " + word)
+
+    def _of_pieces(self, text: str) -> bytes:
+        return b"".join(map(self._pieces.__getitem__, _PIECE.findall(text)))
+
+    def _of_piece(self, piece: str) -> bytes:
+        (ids,) = self._encode([piece])
+        return np.array(ids, np.int32).tobytes()
+
+
+class _BlankError(Exception):
+    """A space before another blank, or at the end: no piece need begin with it."""
+
+
+class _Kept(dict[str, bytes]):
+    """Makes what it does not have, and keeps it if it is short."""
+
+    def __init__(self, make: Callable[[str], bytes]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, text: str) -> bytes:
+        ids = self._make(text)
+        if len(text) <= MAX_LENGTH:
+            if len(self) >= MAX_KEPT:
+                self.clear()  # another thread that is reading makes again what it needs
+            self[text] = ids
+        return ids
