@@ -16,6 +16,7 @@ from reward_serve.ends import how_status
 PROCESSES = Path("/proc")
 IDLE = frozenset("SI")  # waiting for something to happen
 RESCAN_LOOKS = 4
+COMM_BYTES = 15  # that the kernel keeps of a process's name
 PATIENCE_S = 2.0  # far more than a server takes to wait for a child, on a busy machine too
 
 
@@ -47,6 +48,10 @@ class Child:
         if not (version.startswith("v") and version[1:].isdecimal()):
             return None
         return model, int(version[1:])
+
+    def may_serve(self, model: str, number: int) -> bool:
+        """Whether it serves a version, or one that is called alike in so few bytes."""
+        return self.name.encode() == f"v{number} {model}".encode()[:COMM_BYTES]
 
     @property
     def end(self) -> str:

@@ -108,8 +108,8 @@ class Supervisor:
         if not self.pulse.every_s:
             server.wait()
             return
-        golden, door = server.models.golden, server.takes_connections
-        with Heartbeat(server.control, golden, door, self.pulse, health):
+        door = server.takes_connections
+        with Heartbeat(server.control, server.models, door, self.pulse, health):
             server.wait(self._unhealthy)
 
     def _unhealthy(self) -> str:
@@ -153,6 +153,7 @@ def announcement(server: TritonServer) -> str:
     return "\n".join(
         [
             f"ready: serving {server.options.repository}",
+            f"  models   {', '.join(server.models.names)}",
             f"  gRPC     {server.grpc_url}",
             f"  HTTP     {server.http_url}",
             f"  metrics  {server.metrics_url}",
