@@ -152,8 +152,7 @@ def announcement(server: TritonServer) -> str:
     """That a server is ready, and where."""
     return "\n".join(
         [
-            f"ready: serving {server.options.repository}",
-            f"  models   {', '.join(server.models.names)}",
+            f"ready: serving {', '.join(server.models.names)} of {server.options.repository}",
             f"  gRPC     {server.grpc_url}",
             f"  HTTP     {server.http_url}",
             f"  metrics  {server.metrics_url}",
