@@ -81,6 +81,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, s
             process.terminate()
 
 
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Debian's Chromium, driven by Selenium."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs gpt2-reward[dev]")

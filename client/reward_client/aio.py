@@ -155,10 +155,11 @@ class AsyncRewardClient:
         model_version: int | None = None,
         headers: Mapping[str, str] | None = None,
         on_error: OnError = "raise",
+        models: Mapping[str, float] | None = None,
     ) -> Ranking:
         """As `RewardClient.rank`."""
         wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
-        return await self._run(self._calls.rank(context, candidates, wishes))
+        return await self._run(self._calls.rank(context, candidates, wishes, models))
 
     async def rank_many(  # noqa: PLR0913  # by keyword, each with a default
         self,

@@ -12,7 +12,7 @@ from reward_client.client import RewardClient
 from reward_client.connection import TLS, Connection
 from reward_client.errors import InvalidInputError
 from reward_client.options import Priority
-from reward_contract import PRIORITY_LEVELS
+from reward_contract import MODEL_NAME, PRIORITY_LEVELS
 from reward_text import FORMATS, Format, Truncation, format_named
 
 Client = TypeVar("Client", RewardClient, AsyncRewardClient)
@@ -30,6 +30,7 @@ class ClientArguments:
         model_version: the version to ask; the server's choice if None.
         connection: certificates and headers.
         chat_format: of conversations, in place of the model's own.
+        model: name of the model in the server's repository.
     """
 
     urls: list[str]
@@ -39,6 +40,7 @@ class ClientArguments:
     model_version: int | None
     connection: Connection
     chat_format: Format | None = None
+    model: str = MODEL_NAME
 
     def client(self, kind: type[Client]) -> Client:
         """A client of this kind.
@@ -55,6 +57,7 @@ class ClientArguments:
                 model_version=self.model_version,
                 connection=self.connection,
                 chat_format=self.chat_format,
+                model=self.model,
             )
         except (OSError, ValueError) as error:
             raise InvalidInputError(str(error)) from error
@@ -91,6 +94,12 @@ def add_connection(
         default=60.0,
         metavar="SECONDS",
         help=f"Give up a call after this many seconds. Default: {timeout}.",
+    )
+    group.add_argument(
+        "--model",
+        default=MODEL_NAME,
+        metavar="NAME",
+        help="Ask the model of this name in the server's repository.",
     )
     group.add_argument(
         "--model-version",
@@ -177,6 +186,7 @@ def client_arguments(arguments: argparse.Namespace) -> ClientArguments:
             model_version=arguments.model_version,
             connection=Connection(tls=_tls(arguments), metadata=_headers(arguments.header_env)),
             chat_format=arguments.chat_format,
+            model=arguments.model,
         )
     except ValueError as error:
         raise InvalidInputError(str(error)) from error

@@ -22,6 +22,7 @@ class Asking:
     Args:
         options: of the client.
         endpoints: its servers.
+        counters: what is counted in; its own if None.
 
     Attributes:
         options: of the client.
@@ -30,10 +31,12 @@ class Asking:
         budget: what second attempts are paid from.
     """
 
-    def __init__(self, options: Options, endpoints: Endpoints) -> None:
+    def __init__(
+        self, options: Options, endpoints: Endpoints, counters: Counters | None = None
+    ) -> None:
         self.options = options
         self.endpoints = endpoints
-        self.counters = Counters()
+        self.counters = counters or Counters()
         self.budget = RetryBudget()
 
     def ask(

@@ -8,7 +8,7 @@ is not the one that was expected, and reads differently, it is asked again.
 Methods are generators of `steps.Step`; see there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,9 @@ import numpy as np
 from reward_client import wire
 from reward_client.asking import Asking
 from reward_client.attempts import Answer, Attempts
+from reward_client.blend import Weights, blended, checked_weights
 from reward_client.connection import Retry
+from reward_client.counters import Counters
 from reward_client.encoding import (
     Group,
     Part,
@@ -31,7 +33,13 @@ from reward_client.encoding import (
     unscored,
 )
 from reward_client.endpoints import Endpoint, Endpoints
-from reward_client.errors import ContractError, InvalidInputError, ServerError
+from reward_client.errors import (
+    ContractError,
+    InvalidInputError,
+    NoFormatError,
+    NonFiniteRewardError,
+    ServerError,
+)
 from reward_client.introductions import Introductions
 from reward_client.options import Options, Terms, Wishes
 from reward_client.parts import RESCORES, Parts
@@ -66,17 +74,21 @@ class Calls:
     Args:
         urls: host and gRPC port, or several.
         options: what holds for all calls.
+        counters: what is counted in; its own if None.
 
     Attributes:
         endpoints: the servers.
         counters: what has been done so far.
     """
 
-    def __init__(self, urls: str | Sequence[str], options: Options) -> None:
+    def __init__(
+        self, urls: str | Sequence[str], options: Options, counters: Counters | None = None
+    ) -> None:
         self.options = options
         self.endpoints = Endpoints(urls)
-        self._asking = Asking(options, self.endpoints)
+        self._asking = Asking(options, self.endpoints, counters)
         self.counters = self._asking.counters
+        self._of_others: dict[str, Calls] = {}
         self._introductions = Introductions(self._asking)
         self._attempts = Attempts(self._asking, self._introductions)
         self._parts = Parts(self.endpoints, self._introductions, self._attempts)
@@ -118,16 +130,64 @@ class Calls:
             scored = yield from self._scored(partial(encode_texts, texts), terms, is_chat=False)
             return scored.scores
 
-    def rank(self, context: Context, candidates: Sequence[str], wishes: Wishes) -> Steps[Ranking]:
-        """One group's candidates, best first."""
+    def rank(
+        self,
+        context: Context,
+        candidates: Sequence[str],
+        wishes: Wishes,
+        models: Mapping[str, float] | None,
+    ) -> Steps[Ranking]:
+        """One group's candidates, best first, by the client's model or by several."""
         with self._call("rank") as current:
             terms = Terms.of(self.options, current, wishes)
+            if models is None:
+                return (yield from self._ranked(context, candidates, terms))
+            return (yield from self._blended(context, candidates, terms, checked_weights(models)))
 
-            def encode(usage: Usage) -> Steps[list[Part]]:
-                return [(yield from encode_group(context, candidates, terms, usage))]
+    def _ranked(self, context: Context, candidates: Sequence[str], terms: Terms) -> Steps[Ranking]:
+        def encode(usage: Usage) -> Steps[list[Part]]:
+            return [(yield from encode_group(context, candidates, terms, usage))]
 
-            scored = yield from self._scored(encode, terms, is_chat=is_chat(context))
-            return _ranking((context, candidates), scored, slice(None))
+        scored = yield from self._scored(encode, terms, is_chat=is_chat(context))
+        return _ranking((context, candidates), scored, slice(None))
+
+    def _blended(
+        self, context: Context, candidates: Sequence[str], terms: Terms, weights: Weights
+    ) -> Steps[Ranking]:
+        """Each model's ranking, asked side by side, and theirs as one.
+
+        Raises:
+            ValueError: a version is pinned, which is a number of one model.
+        """
+        if terms.version:
+            raise ValueError(
+                f"model_version {terms.version} is of one model, and {len(weights)} are asked; "
+                "leave it out, or ask that model alone"
+            )
+        asked = [self._named(name, context, candidates, terms) for name in weights]
+        rankings: list[Ranking] = yield Together(asked)
+        return blended(weights, dict(zip(weights, rankings, strict=True)))
+
+    def _named(
+        self, name: str, context: Context, candidates: Sequence[str], terms: Terms
+    ) -> Steps[Ranking]:
+        """The ranking by one of several models; errors that are of the model say which."""
+        try:
+            return (yield from self._of(name)._ranked(context, candidates, terms))  # noqa: SLF001  # its like
+        except NoFormatError as error:
+            raise NoFormatError(f"model {name!r}: {error}", row=error.row) from error
+        except NonFiniteRewardError as error:
+            raise NonFiniteRewardError(f"model {name!r}: {error}", rows=error.rows) from error
+
+    def _of(self, model: str) -> "Calls":
+        """The calls to another model of the same servers, which knows each of them by itself."""
+        if model == self.options.model:
+            return self
+        if model not in self._of_others:
+            urls = [endpoint.url for endpoint in self.endpoints.all]
+            calls = Calls(urls, replace(self.options, model=model), self.counters)
+            self._of_others.setdefault(model, calls)  # another thread may have been faster
+        return self._of_others[model]
 
     def rank_many(self, groups: Sequence[Group], wishes: Wishes) -> Steps[list[Ranking]]:
         """Several groups at once."""

@@ -213,6 +213,7 @@ class RewardClient:
         model_version: int | None = None,
         headers: Mapping[str, str] | None = None,
         on_error: OnError = "raise",
+        models: Mapping[str, float] | None = None,
     ) -> Ranking:
         """The candidates with their rewards, best first; equal ones in the order given.
 
@@ -230,15 +231,22 @@ class RewardClient:
             model_version: to ask; the client's if None.
             headers: of this call, besides the connection's.
             on_error: `nan` gives NaN to candidates that cannot be scored, and ranks them last.
+            models: names of several models on the servers, and the weight of each, at least 0: each
+                is asked, in its own format and window, and candidates are ranked by the weighted
+                mean of the probabilities. `Ranking.of_model` has each model's own rewards. The
+                client's model alone if None.
 
         Raises:
             InvalidInputError: the context or a candidate cannot be scored; `row` counts
-                candidates, and is None where the context is to blame.
+                candidates, and is None where the context is to blame. Or a weight is negative or
+                not finite, or all are 0.
             NoFormatError: messages, and the model does not say how it reads them.
+            ModelNotFoundError: the server does not have one of `models`.
+            ValueError: `models`, and a version is pinned, which is a number of one model.
             RewardError: as `score`.
         """
         wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
-        return self._run(self._calls.rank(context, candidates, wishes))
+        return self._run(self._calls.rank(context, candidates, wishes, models))
 
     def rank_many(  # noqa: PLR0913  # by keyword, each with a default
         self,

@@ -1,7 +1,7 @@
 """What a call gives back: plain values."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -71,10 +71,12 @@ class RankedCandidate:
 
     Attributes:
         text: the candidate, as given.
-        reward: the raw logit; higher is better.
+        reward: the raw logit; higher is better. Of several models: `blend.blended` says what.
         index: its place in the input.
-        n_tokens: tokens of the row that was scored, its context included.
-        is_truncated: whether the row lost its beginning, being longer than the model reads.
+        n_tokens: tokens of the row that was scored, its context included; of several models, the
+            most that one of them read.
+        is_truncated: whether the row lost its beginning, being longer than the model reads; of
+            several models, whether one of theirs did.
         probability: of acceptance, from 0 to 1: the sigmoid of the reward, calibrated if the
             model is (`Calibration`); NaN if the reward is.
     """
@@ -95,11 +97,14 @@ class Ranking:
 
     Attributes:
         candidates: empty where there were none.
-        model_version: the version that answered; None where nobody was asked.
+        model_version: the version that answered; None where nobody was asked, or several models.
         error: why the group's input could not be scored, if `on_error` is `nan`; all its
             rewards are NaN then. None otherwise.
-        model: what the server says of that version; None where nobody was asked.
-        chat_format: in which the context, a conversation, was rendered; None for a text.
+        model: what the server says of that version; None likewise.
+        chat_format: in which the context, a conversation, was rendered; None for a text, and of
+            several models.
+        of_model: each model's own ranking of the same candidates, by its name, if several were
+            asked: its rewards, probabilities, version and format. Empty otherwise.
     """
 
     candidates: tuple[RankedCandidate, ...]
@@ -107,6 +112,7 @@ class Ranking:
     error: InvalidInputError | None = None
     model: ModelInfo | None = field(default=None, compare=False)
     chat_format: Format | None = field(default=None, compare=False)
+    of_model: "Mapping[str, Ranking]" = field(default_factory=dict, compare=False)
 
     @property
     def rewards(self) -> Rewards:

@@ -63,9 +63,12 @@ class Calibration:
 
     def probabilities(self, rewards: ArrayLike) -> NDArray[np.float32]:
         """The probability of each reward, NaN of NaN. -> float32, of the same shape."""
-        logits = self.scale * np.asarray(rewards, np.float64) + self.bias
         # tanh does not overflow, whatever the reward
-        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)), np.float32)
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * self.logits(rewards))), np.float32)
+
+    def logits(self, rewards: ArrayLike) -> NDArray[np.float64]:
+        """The log odds of those probabilities. -> float64, of the same shape."""
+        return np.asarray(self.scale * np.asarray(rewards, np.float64) + self.bias)
 
 
 @dataclass(frozen=True, slots=True)

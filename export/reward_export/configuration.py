@@ -1,4 +1,4 @@
-"""The model's `config.pbtxt`: the one that the project ships, and what it says of each version."""
+"""A model's `config.pbtxt`: the one that the project ships, and what it says of each version."""
 
 import json
 import os
@@ -15,13 +15,14 @@ CONFIG_NAME = "config.pbtxt"
 _LINE = re.compile(r'^parameters \{ key: "version\.(\d+)" .*\n', re.MULTILINE)
 
 
-def configuration() -> bytes:
-    """The model's `config.pbtxt`, as the project serves it."""
-    packaged = resources.files("reward_export") / "data" / CONFIG_NAME
-    if packaged.is_file():
-        return packaged.read_bytes()
-    # an editable install is the checkout, which has the file where Triton looks for it
-    return (Path(__file__).parents[2] / "model_repository" / MODEL_NAME / CONFIG_NAME).read_bytes()
+def configuration(model: str = MODEL_NAME) -> bytes:
+    """The `config.pbtxt` that the project ships, for a model of this name."""
+    found = resources.files("reward_export") / "data" / CONFIG_NAME
+    if not found.is_file():
+        # an editable install is the checkout, which has the file where Triton looks for it
+        found = Path(__file__).parents[2] / "model_repository" / MODEL_NAME / CONFIG_NAME
+    shipped, own = (f'\nname: "{name}"\n'.encode() for name in (MODEL_NAME, model))
+    return found.read_bytes().replace(shipped, own)
 
 
 def show(config: Path, version: int, facts: Facts, *, kept: list[int], scratch: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 import onnxruntime
 
+from reward_contract import MODEL_NAME
 from reward_contract.facts import MANIFEST_NAME, Facts
 from reward_contract.integrity import sha256_of
 from reward_export import checkpoint as checkpoints
@@ -45,6 +46,7 @@ class ExportOptions:
         version: version number; the next free one if None.
         chat_format: of conversations, by name or file; the checkpoint's own if None.
         max_tokens: the window; the checkpoint's own if None.
+        name: the model's in the repository, by which clients ask for it.
     """
 
     checkpoint: str
@@ -56,6 +58,7 @@ class ExportOptions:
     version: int | None = None
     chat_format: str | None = None
     max_tokens: int | None = None
+    name: str = MODEL_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def export(options: ExportOptions, say: Say) -> Published:
     """
     precision = PRECISIONS[options.precision]
     form = precision.form(options.device, options.attention)
-    folder = ModelFolder(options.repository)
+    folder = ModelFolder(options.repository, options.name)
     folder.check(options.version)
     say(f"loading {options.checkpoint}")
     checkpoint = checkpoints.load(options.checkpoint, revision=options.revision)

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from reward_contract import MODEL_NAME
 from reward_contract.facts import MANIFEST_NAME, Facts
 from reward_export.configuration import CONFIG_NAME, show
 from reward_export.errors import PublishError
@@ -15,7 +16,12 @@ ROOM_BYTES = 1 << 20  # for a manifest and a configuration
 
 
 def recalibrate(
-    repository: Path, version: int, calibration: Calibration, *, identity: str | None = None
+    repository: Path,
+    version: int,
+    calibration: Calibration,
+    *,
+    identity: str | None = None,
+    name: str = MODEL_NAME,
 ) -> Path:
     """Write a calibration into a version's manifest, and into what servers show of it.
 
@@ -27,6 +33,7 @@ def recalibrate(
         version: the version's number.
         calibration: that it shall have.
         identity: the version has to have; any if None.
+        name: the model's.
 
     Returns:
         The version's folder.
@@ -34,7 +41,7 @@ def recalibrate(
     Raises:
         PublishError: there is no such version, it is another model, or it cannot be written.
     """
-    folder = ModelFolder(repository)
+    folder = ModelFolder(repository, name)
     path = folder.path / str(version)
     with folder.staging(needed_bytes=ROOM_BYTES) as scratch, one_at_a_time(folder.path):
         manifest, facts = _read(path, calibration)

@@ -1,4 +1,4 @@
-"""The reward model's folder in a Triton repository.
+"""A reward model's folder in a Triton repository.
 
 A version is put there whole or not at all: everything is written into a hidden folder, flushed
 to disk, and renamed into place in one step. The hidden folder is made beside the repository:
@@ -14,6 +14,7 @@ under a reader gives it the graph of one model and the weights of another.
 import contextlib
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,22 +27,34 @@ from reward_export.errors import PublishError, VersionTakenError
 from reward_export.staging import one_at_a_time, staged_in, sweep
 
 _WITHDRAWN = ".withdrawn-"  # hidden from Triton, which reads numbers only
+_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)  # a folder's name, and one in addresses
 
 
 class ModelFolder:
-    """The versions of the reward model in a repository, and its configuration.
+    """The versions of a reward model in a repository, and its configuration.
 
     Args:
         repository: the model repository, which may be still to make.
+        name: the model's, by which clients ask for it.
 
     Attributes:
         repository: as given.
-        path: the model's folder in it.
+        name: as given.
+        path: the model's folder in the repository.
+
+    Raises:
+        PublishError: no model can have the name.
     """
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, name: str = MODEL_NAME) -> None:
+        if not _NAME.fullmatch(name):
+            raise PublishError(
+                f"a model cannot be named {name!r}: its name is a folder's, begins with a letter, "
+                "and goes on with letters, digits and _ . -"
+            )
         self.repository = repository
-        self.path = repository / MODEL_NAME
+        self.name = name
+        self.path = repository / name
 
     def versions(self) -> list[int]:
         """Numbers that Triton can serve, ascending."""
@@ -86,7 +99,7 @@ class ModelFolder:
         config = self.path / CONFIG_NAME
         if config.is_file():
             return None
-        content = configuration()
+        content = configuration(self.name)
         try:
             for folder in (self.repository, self.path):
                 if not folder.is_dir():

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-from reward_contract import INPUT_IDS, MODEL_NAME, REWARD
+from reward_contract import INPUT_IDS, REWARD
 
 # the first bytes of an HTTP/2 connection, and empty settings; a server answers with its own
 HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -66,22 +66,24 @@ class Control:
         """
         index = self._ask("repository/index", {}, 5.0)
         for entry in cast("list[dict[str, str]]", index):
-            if entry["name"].startswith(model) and entry.get("version") == str(version):
+            if entry["name"] == model and entry.get("version") == str(version):
                 return entry.get("state", "")
         return ""
 
-    def n_executions(self) -> int:
-        """Executions of the reward model that have ended so far, over all versions.
+    def n_executions(self, model: str) -> int:
+        """Executions of a model that have ended so far, over all versions.
 
         Raises:
             OSError: nothing answers.
             RefusedError: it does not tell.
         """
-        stats = cast("dict[str, list[dict[str, int]]]", self._stats())
+        stats = cast(
+            "dict[str, list[dict[str, int]]]", self._ask(f"models/{model}/stats", None, 5.0)
+        )
         return sum(version["execution_count"] for version in stats["model_stats"])
 
-    def reward(self, row: tuple[int, ...], *, timeout_s: float) -> tuple[float, int]:
-        """The reward of one row without padding, and the version that gave it.
+    def reward(self, model: str, row: tuple[int, ...], *, timeout_s: float) -> tuple[float, int]:
+        """A model's reward of one row without padding, and the version that gave it.
 
         Raises:
             OSError: nothing answers in time.
@@ -99,13 +101,10 @@ class Control:
             "outputs": [{"name": REWARD.name}],
             "parameters": {"timeout": int(timeout_s * 1e6)},
         }
-        answer = self._ask(f"models/{MODEL_NAME}/infer", request, timeout_s)
+        answer = self._ask(f"models/{model}/infer", request, timeout_s)
         found = cast("dict[str, object]", answer)
         (output,) = cast("list[dict[str, list[float]]]", found["outputs"])
         return float(output["data"][0]), int(str(found["model_version"]))
-
-    def _stats(self) -> object:
-        return self._ask(f"models/{MODEL_NAME}/stats", None, 5.0)
 
     def _ask(self, path: str, body: object, timeout_s: float) -> object:
         data = None if body is None else json.dumps(body).encode()

@@ -25,6 +25,7 @@ class Health:
         failures: heartbeats that failed, by reason.
         n_quarantined: versions that are not served because they are damaged or failed to load.
         beat_s: seconds that the last good heartbeat took.
+        models: whether the golden rows of each model were answered rightly, by its name.
     """
 
     reason: str = "starting"
@@ -34,6 +35,7 @@ class Health:
     failures: Counter[str] = field(default_factory=Counter)
     n_quarantined: int = 0
     beat_s: float = 0.0
+    models: dict[str, bool] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -51,6 +53,12 @@ class Health:
         """It is not running: starting, stopping, or dead."""
         with self._lock:
             self.reason, self.misses = reason, 0
+            self.models = dict.fromkeys(self.models, False)
+
+    def note_models(self, models: dict[str, bool]) -> None:
+        """Which models were well at a heartbeat; of each that was asked."""
+        with self._lock:
+            self.models = models
 
     def mark_alive(self, seconds: float | None) -> None:
         """A heartbeat was good; None if the server was too busy for it, and at work."""
@@ -76,6 +84,9 @@ class Health:
         with self._lock:
             lines = [
                 *_gauge("ready", "Whether golden rows are answered rightly.", int(not self.reason)),
+                *_by_model(
+                    "model_ready", "Whether those of a model are answered rightly.", self.models
+                ),
                 *_gauge("heartbeat_seconds", "Time of the last good heartbeat.", self.beat_s),
                 *_gauge(
                     "quarantined_versions", "Versions that are not served.", self.n_quarantined
@@ -89,6 +100,12 @@ class Health:
 def _gauge(name: str, text: str, value: float) -> list[str]:
     full = f"gpt2_reward_{name}"
     return [f"# HELP {full} {text}", f"# TYPE {full} gauge", f"{full} {value:g}"]
+
+
+def _by_model(name: str, text: str, values: dict[str, bool]) -> list[str]:
+    *heading, _ = _gauge(name, text, 0)
+    samples = (f'gpt2_reward_{name}{{model="{model}"}} {ok:d}' for model, ok in values.items())
+    return [*heading, *samples]
 
 
 def _counter(name: str, text: str, values: Counter[str]) -> list[str]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 from reward_contract import CONTRACT
 from reward_contract.facts import Golden
@@ -16,7 +17,14 @@ from reward_serve.control import Control, RefusedError
 from reward_serve.health import Health
 
 N_ROWS = 2  # the shortest; of unlike lengths, so that two instances are asked at once
+MOST_ASKED = 32  # rows at once, of all models
 FULL = "maximum queue size"
+
+Answer: TypeAlias = tuple[float, int]
+"""A reward, and the version that gave it."""
+
+Problem: TypeAlias = tuple[str, str]
+"""What is wrong: its kind, a reason of `Health.failures` or `busy`, and a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +42,23 @@ class Pulse:
     misses: int = 3
 
 
+class Goldens(Protocol):
+    """What a heartbeat has to know of the models that are served."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The models."""
+
+    def golden(self, model: str, number: int | None = None) -> Golden | None:
+        """The golden rows of a version, or of the newest for None; None if it has none."""
+
+
 class Heartbeat:
-    """A thread that asks, and tells `Health` what came back. A context manager.
+    """A thread that asks each model, and tells `Health` what came back. A context manager.
 
     Args:
         control: the server to ask.
-        golden_of: the golden rows of a version, or of the newest for None; None if it has none.
+        models: those that it serves.
         front_door: whether the gRPC port takes a new connection.
         pulse: how often.
         health: is told.
@@ -48,19 +67,19 @@ class Heartbeat:
     def __init__(
         self,
         control: Control,
-        golden_of: Callable[[int | None], Golden | None],
+        models: Goldens,
         front_door: Callable[[], bool],
         pulse: Pulse,
         health: Health,
     ) -> None:
         self._control = control
-        self._golden_of = golden_of
+        self._models = models
         self._front_door = front_door
         self._pulse = pulse
         self._health = health
         self._stop = threading.Event()
-        self._executed = -1
-        self._pool = ThreadPoolExecutor(N_ROWS, "heartbeat")
+        self._executed: dict[str, int] = {}
+        self._pool = ThreadPoolExecutor(MOST_ASKED, "heartbeat")
         self._thread = threading.Thread(target=self._run, daemon=True, name="heartbeat")
 
     def __enter__(self) -> "Heartbeat":
@@ -77,61 +96,75 @@ class Heartbeat:
             self.beat()
 
     def beat(self) -> None:
-        """Ask once, and tell."""
-        golden = self._golden_of(None)
-        if golden is None:  # not exported by us, or being exchanged
+        """Ask every model once, and tell."""
+        found = {name: self._models.golden(name) for name in self._models.names}
+        rows = {name: shortest(golden) for name, golden in found.items() if golden is not None}
+        if not rows:  # not exported by us, or being exchanged
             return
         began = time.monotonic()
-        rows = shortest(golden)
-        answers = [self._pool.submit(self._ask, row) for row in rows]
-        wait(answers, self._pulse.timeout_s + 1)
-        found = [self._problem(row, answer) for row, answer in zip(rows, answers, strict=True)]
-        problems = [problem for problem in found if problem is not None]
+        answers = {name: [self._ask(name, row) for row in some] for name, some in rows.items()}
+        wait([one for some in answers.values() for one in some], self._pulse.timeout_s + 1)
+        verdicts = {name: self._verdict(name, rows[name], answers[name]) for name in rows}
+        self._health.note_models({name: _is_well(one) for name, one in verdicts.items()})
+        problems = [one for one in verdicts.values() if one is not None]
         if not self._front_door():
             problems.append(("silent", "the gRPC port takes no new connection"))
-        at_work = self._is_at_work()
-        if not problems:
-            self._health.mark_alive(time.monotonic() - began)
-        elif at_work and all(kind == "busy" for kind, _ in problems):
-            self._health.mark_alive(None)
+        serious = [one for one in problems if not _is_well(one)]
+        if serious:
+            self._health.mark_miss(*serious[0])
         else:
-            self._health.mark_miss(*_named(problems[0]))
+            self._health.mark_alive(None if problems else time.monotonic() - began)
 
-    def _ask(self, row: tuple[int, ...]) -> tuple[float, int]:
+    def _ask(self, model: str, row: tuple[int, ...]) -> "Future[Answer]":
         # the pad alone is the empty text
         sent = row or (CONTRACT.pad_token_id,)
-        return self._control.reward(sent, timeout_s=self._pulse.timeout_s)
+        return self._pool.submit(self._control.reward, model, sent, timeout_s=self._pulse.timeout_s)
+
+    def _verdict(
+        self, model: str, rows: Sequence[tuple[int, ...]], answers: "Sequence[Future[Answer]]"
+    ) -> Problem | None:
+        """What is wrong with a model; `busy` if it answered late and was at work meanwhile."""
+        found = [self._problem(model, *pair) for pair in zip(rows, answers, strict=True)]
+        problems = [problem for problem in found if problem is not None]
+        at_work = self._is_at_work(model)  # also if all is well: it compares with the last time
+        if not problems:
+            return None
+        if at_work and all(kind == "busy" for kind, _ in problems):
+            return problems[0]
+        kind, detail = problems[0]
+        return ("silent" if kind == "busy" else kind), detail
 
     def _problem(
-        self, row: tuple[int, ...], answer: "Future[tuple[float, int]]"
-    ) -> tuple[str, str] | None:
+        self, model: str, row: tuple[int, ...], answer: "Future[Answer]"
+    ) -> Problem | None:
         """What is wrong with an answer: its kind, and a line; None if nothing is."""
         try:
             reward, version = answer.result(0)
         except RefusedError as error:
             late = FULL in str(error) or "timeout" in str(error).lower()
-            return ("busy" if late else "refused", f"a golden row was refused: {error}")
+            return ("busy" if late else "refused", f"a golden row of {model} was refused: {error}")
         except (OSError, ValueError, KeyError, TimeoutError) as error:
             why = type(error).__name__ if isinstance(error, TimeoutError) else error
-            return "busy", f"a golden row was not answered in {self._pulse.timeout_s:g} s: {why}"
-        golden = self._golden_of(version)
+            late_s = self._pulse.timeout_s
+            return "busy", f"a golden row of {model} was not answered in {late_s:g} s: {why}"
+        golden = self._models.golden(model, version)
         if golden is None or row not in golden.rows:
             return None
         index = golden.rows.index(row)
         if golden.is_close(index, reward):
             return None
         wanted = f"{golden.rewards[index]:.6g}, and {golden.tolerance:.2g} may differ"
-        detail = f"golden row {index} of version {version} got {reward:.6g}; PyTorch's is {wanted}"
-        return "wrong", detail
+        where = f"golden row {index} of {model} version {version}"
+        return "wrong", f"{where} got {reward:.6g}; PyTorch's is {wanted}"
 
-    def _is_at_work(self) -> bool:
-        """Whether executions have ended since the heartbeat before."""
-        before = self._executed
+    def _is_at_work(self, model: str) -> bool:
+        """Whether executions of a model have ended since the heartbeat before."""
+        before = self._executed.get(model, -1)
         try:
-            self._executed = self._control.n_executions()
+            self._executed[model] = self._control.n_executions(model)
         except (OSError, RefusedError, ValueError, KeyError):
             return False
-        return before < self._executed
+        return before < self._executed[model]
 
 
 def shortest(golden: Golden) -> Sequence[tuple[int, ...]]:
@@ -139,6 +172,5 @@ def shortest(golden: Golden) -> Sequence[tuple[int, ...]]:
     return sorted(golden.rows, key=len)[:N_ROWS]
 
 
-def _named(problem: tuple[str, str]) -> tuple[str, str]:
-    kind, detail = problem
-    return ("silent" if kind == "busy" else kind, detail)
+def _is_well(problem: Problem | None) -> bool:
+    return problem is None or problem[0] == "busy"

@@ -18,6 +18,7 @@ PROCESSES = Path("/proc")
 IDLE = frozenset("SI")  # waiting for something to happen
 RESCAN_LOOKS = 4
 MOST_BYTES = 1 << 16  # of the list of a thread's children; a server has a few
+COMM_BYTES = 15  # that the kernel keeps of a process's name
 PATIENCE_S = 2.0  # far more than a server takes to wait for a child, on a busy machine too
 
 
@@ -49,6 +50,10 @@ class Child:
         if not (version.startswith("v") and version[1:].isdecimal()):
             return None
         return model, int(version[1:])
+
+    def may_serve(self, model: str, number: int) -> bool:
+        """Whether it serves a version, or one that is called alike in so few bytes."""
+        return self.name.encode() == f"v{number} {model}".encode()[:COMM_BYTES]
 
     @property
     def end(self) -> str:

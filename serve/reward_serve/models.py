@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reward_contract import MODEL_NAME
@@ -22,16 +22,24 @@ class Models:
         folder: where it is shown.
         quarantine: versions that are left out.
         tell: is told of versions that are put away, a line each.
+        only: names of the models to show; all if there are none.
 
     Attributes:
         shown: versions that Triton sees.
         changed: set whenever they change, after the start.
     """
 
-    def __init__(self, repository: Path, folder: Path, quarantine: Quarantine, tell: Tell) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        folder: Path,
+        quarantine: Quarantine,
+        tell: Tell,
+        only: Sequence[str] = (),
+    ) -> None:
         self.shown: list[Version] = []
         self.changed = threading.Event()
-        self._view = View(repository, folder, quarantine)
+        self._view = View(repository, folder, quarantine, only)
         self._quarantine = quarantine
         self._tell = tell
         self._told: dict[Version, str] = {}
@@ -71,16 +79,21 @@ class Models:
         self.sync()
         return put
 
-    def golden(self, number: int | None) -> Golden | None:
-        """The golden rows of a version of the reward model, or of the newest that is shown.
+    @property
+    def names(self) -> list[str]:
+        """The models that are shown, in the order of the alphabet."""
+        return sorted({version.model for version in self.shown})
+
+    def golden(self, model: str, number: int | None = None) -> Golden | None:
+        """The golden rows of a version of a model, or of the newest that is shown.
 
         Returns:
             None if there is no such version, or it has none.
         """
-        numbers = [version.number for version in self.shown if version.model == MODEL_NAME]
+        numbers = [version.number for version in self.shown if version.model == model]
         if not numbers:
             return None
-        chosen = Version(MODEL_NAME, max(numbers) if number is None else number)
+        chosen = Version(model, max(numbers) if number is None else number)
         facts = read_facts(self._view.path_of(chosen))
         return None if facts is None else facts.golden
 
@@ -96,18 +109,29 @@ class Models:
         self._told = dict(self._quarantine.reasons)
 
 
-def check_repository(repository: Path) -> None:
+def check_repository(repository: Path, models: Sequence[str] = ()) -> None:
     """Refuse a repository that has nothing to serve.
 
+    Args:
+        repository: the model repository.
+        models: names of those that are to be served; any if there are none.
+
     Raises:
-        RepositoryError: it is not there, or no model in it has a version.
+        RepositoryError: it is not there, no model in it has a version, or one of `models` has none.
     """
     if not repository.is_dir():
         raise RepositoryError(
             f"there is no model repository at {repository}; make one and publish to it: "
             f"gpt2-reward export CHECKPOINT --repository {repository}"
         )
-    if not any(any(versions_of(model)) for model in models_of(repository)):
+    found = [model.name for model in models_of(repository) if any(versions_of(model))]
+    if missing := [name for name in models if name not in found]:
+        raise RepositoryError(
+            f"{repository} has no version of {', '.join(missing)}; it has "
+            f"{', '.join(found) or 'none of any model'}. Publish one: "
+            f"gpt2-reward export CHECKPOINT --repository {repository} --name {missing[0]}"
+        )
+    if not found:
         raise RepositoryError(
             f"{repository} has no version of any model yet; publish one of {MODEL_NAME} first: "
             f"gpt2-reward export CHECKPOINT --repository {repository}"

@@ -29,6 +29,7 @@ class ServerOptions:
             that was killed. Set it in programs that start the server from their main thread.
         verbose: whether the server's log goes to standard error as well.
         json_log: whether it goes there as JSON, a line each.
+        models: names of the models to serve; all that the repository has if there are none.
     """
 
     repository: Path
@@ -44,6 +45,7 @@ class ServerOptions:
     verbose: bool = False
     json_log: bool = False
     security: Security | None = field(default=None, repr=False)
+    models: tuple[str, ...] = ()
 
     @property
     def all_triton_options(self) -> tuple[str, ...]:

@@ -153,7 +153,7 @@ class TritonServer:
         """
         self.options = replace(self.options, host=own_address(self.options.host))
         options = self.options
-        check_repository(options.repository)
+        check_repository(options.repository, options.models)
         wheel = find_wheel()
         self._ports = choose_ports(
             options.host, Ports(options.grpc_port, options.http_port, options.metrics_port)
@@ -161,7 +161,11 @@ class TritonServer:
         self._folder = make_folder()
         try:
             self._models = Models(
-                options.repository, self._folder / "models", self.quarantine, self._tell
+                options.repository,
+                self._folder / "models",
+                self.quarantine,
+                self._tell,
+                options.models,
             )
             self._models.show()
             lay_out_backends(wheel, self._folder / "backends")

@@ -108,8 +108,8 @@ class Supervisor:
         if not self.pulse.every_s:
             server.wait()
             return
-        golden, door = server.models.golden, server.takes_connections
-        with Heartbeat(server.control, golden, door, self.pulse, health):
+        door = server.takes_connections
+        with Heartbeat(server.control, server.models, door, self.pulse, health):
             server.wait(self._unhealthy)
 
     def _unhealthy(self) -> str:
@@ -152,7 +152,7 @@ def announcement(server: TritonServer) -> str:
     """That a server is ready, and where."""
     return "\n".join(
         [
-            f"ready: serving {server.options.repository}",
+            f"ready: serving {', '.join(server.models.names)} of {server.options.repository}",
             f"  gRPC     {server.grpc_url}",
             f"  HTTP     {server.http_url}",
             f"  metrics  {server.metrics_url}",

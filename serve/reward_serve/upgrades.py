@@ -121,15 +121,18 @@ class Upgrades:
         self._told = dict(self._loads.failed)
 
     def _version_of(self, child: Child) -> Version | None:
-        """Of the backend's short name; the first that is loaded if it has not begun."""
+        """Of the backend's short name; the first that is loaded if it has not begun.
+
+        Of several whose short names are equal, one that serves: losing it is the worst.
+        """
         loading = [*self._loads.begun]
         if child.serves is None:
             return loading[0] if loading else None
-        beginning, number = child.serves
-        for version in (*self._models.shown, *loading, *self._given_up):
-            if version.number == number and version.model.startswith(beginning):
-                return version
-        return None
+        known = dict.fromkeys((*self._models.shown, *loading, *self._given_up))
+        alike = [version for version in known if child.may_serve(version.model, version.number)]
+        if len(alike) > 1:
+            alike.sort(key=lambda version: self._state_of(version) != "READY")
+        return alike[0] if alike else None
 
     def _state_of(self, version: Version) -> str:
         try:

@@ -13,23 +13,25 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from reward_contract import INPUT_IDS, MODEL_NAME, REWARD
-from reward_contract.facts import Facts, Golden, parameter_of
+from reward_contract.facts import MANIFEST_NAME, Facts, Golden, parameter_of
 from reward_contract.integrity import damage, read_facts
 from reward_serve.errors import VerifyError
+from reward_serve.view import models_of, versions_of
 
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server to verify.
+    """A model on a server to verify.
 
     Attributes:
-        url: host and port of its gRPC.
+        url: host and port of the server's gRPC.
         timeout_s: for each request.
         roots: PEM file of the authorities to trust; plain text if None.
         certificate: PEM file of this caller's certificate, for servers that ask for one.
         key: PEM file of that certificate's key.
+        model: the model's name.
     """
 
     url: str
@@ -37,6 +39,7 @@ class Target:
     roots: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    model: str = MODEL_NAME
 
     def channel(self) -> grpc.Channel:
         """A connection to it.
@@ -78,10 +81,10 @@ class Row:
 
 
 def verify(target: Target, repository: Path | None = None) -> Iterator[Row]:
-    """The golden rows of each version that a server serves, asked for one by one.
+    """The golden rows of each version of a model that a server serves, asked for one by one.
 
     Args:
-        target: the server.
+        target: the server and the model.
         repository: where the rows are read of versions that the server shows none of.
 
     Raises:
@@ -91,7 +94,7 @@ def verify(target: Target, repository: Path | None = None) -> Iterator[Row]:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         try:
             metadata = stub.ModelMetadata(
-                service_pb2.ModelMetadataRequest(name=MODEL_NAME), timeout=target.timeout_s
+                service_pb2.ModelMetadataRequest(name=target.model), timeout=target.timeout_s
             )
             for version in sorted(map(int, metadata.versions)):
                 golden = _golden(stub, target, repository, version)
@@ -102,19 +105,31 @@ def verify(target: Target, repository: Path | None = None) -> Iterator[Row]:
             ) from error
 
 
-def damaged(repository: Path) -> dict[int, str]:
-    """What is wrong with the files of each version of a repository; {} if they are as exported.
+def exported(repository: Path) -> list[str]:
+    """Names of the models of a repository that the exporter has published, of any version.
 
     Raises:
-        VerifyError: it has no version of the reward model.
+        VerifyError: it cannot be read.
     """
-    versions = {
-        int(path.name): path
-        for path in (repository / MODEL_NAME).glob("[1-9]*")
-        if path.name.isdecimal() and path.is_dir()
-    }
+    try:
+        models = [*models_of(repository)]
+    except OSError as error:
+        raise VerifyError(f"cannot read {repository}: {error.strerror}") from error
+    return [one.name for one in models if any(one.glob(f"[1-9]*/{MANIFEST_NAME}"))]
+
+
+def damaged(repository: Path, model: str = MODEL_NAME) -> dict[int, str]:
+    """What is wrong with the files of each version of a model; {} if they are as exported.
+
+    Raises:
+        VerifyError: the repository has no version of the model.
+    """
+    folder = repository / model
+    versions = (
+        {version.number: path for version, path in versions_of(folder)} if folder.is_dir() else {}
+    )
     if not versions:
-        raise VerifyError(f"{repository} has no version of {MODEL_NAME}")
+        raise VerifyError(f"{repository} has no version of {model}")
     found = {version: damage(path) for version, path in sorted(versions.items())}
     return {version: what for version, what in found.items() if what is not None}
 
@@ -125,7 +140,7 @@ def _golden(
     repository: Path | None,
     version: int,
 ) -> Golden:
-    request = service_pb2.ModelConfigRequest(name=MODEL_NAME, version=str(version))
+    request = service_pb2.ModelConfigRequest(name=target.model, version=str(version))
     config = stub.ModelConfig(request, timeout=target.timeout_s).config
     text = config.parameters[parameter_of(version)].string_value
     facts: Facts | None = None
@@ -133,13 +148,14 @@ def _golden(
         try:
             facts = Facts.from_json(text)
         except ValueError as error:
-            raise VerifyError(f"{target.url}, version {version}: {error}") from error
+            raise VerifyError(f"{target.url}, {target.model} version {version}: {error}") from error
     elif repository is not None:
-        facts = read_facts(repository / MODEL_NAME / str(version))
+        facts = read_facts(repository / target.model / str(version))
     if facts is None or facts.golden is None:
         raise VerifyError(
-            f"{target.url} shows no golden rows of version {version}: its config.pbtxt is older "
-            "than they, or another; name the repository with --repository, or export again"
+            f"{target.url} shows no golden rows of version {version} of {target.model}: its "
+            "config.pbtxt is older than they, or another; name the repository with --repository, "
+            "or export again"
         )
     return facts.golden
 
@@ -149,7 +165,7 @@ def _rewards(
 ) -> list[float]:
     found = []
     for row in golden.padded():  # one at a time: the server may take no larger batch
-        request = service_pb2.ModelInferRequest(model_name=MODEL_NAME, model_version=str(version))
+        request = service_pb2.ModelInferRequest(model_name=target.model, model_version=str(version))
         request.inputs.add(name=INPUT_IDS.name, datatype=INPUT_IDS.dtype, shape=[1, len(row)])
         request.outputs.add(name=REWARD.name)
         request.raw_input_contents.append(np.array(row, np.int32).tobytes())

@@ -9,7 +9,7 @@ link for each version whose files are as they were exported and that has not jus
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from reward_serve.quarantine import Quarantine, Version
@@ -27,12 +27,16 @@ class View:
         repository: the model repository.
         folder: where to show it; made, and the owner's to remove.
         quarantine: versions that are left out.
+        only: names of the models to show; all if there are none.
     """
 
-    def __init__(self, repository: Path, folder: Path, quarantine: Quarantine) -> None:
+    def __init__(
+        self, repository: Path, folder: Path, quarantine: Quarantine, only: Container[str] = ()
+    ) -> None:
         self.repository = repository.resolve()
         self.folder = folder
         self.quarantine = quarantine
+        self._only = only
 
     def sync(self) -> list[Version]:
         """Show what the repository has now, and return the versions that are shown.
@@ -43,7 +47,7 @@ class View:
             OSError: the repository changed at this very moment; call again.
         """
         self.folder.mkdir(exist_ok=True)
-        models = {path.name: path for path in models_of(self.repository)}
+        models = {path.name: path for path in models_of(self.repository, self._only)}
         versions = dict(pair for path in models.values() for pair in versions_of(path))
         self.quarantine.keep_only({*versions})
         shown = [v for v, path in versions.items() if self.quarantine.admits(v, path)]
@@ -51,7 +55,9 @@ class View:
             shutil.rmtree(self.folder / gone)  # links, and a configuration
         for name, path in models.items():
             numbers = {str(version.number) for version in shown if version.model == name}
-            self._show_model(path, self.folder / name, numbers)
+            # Triton does not start on a model without a version, and continues one that has lost it
+            if numbers or (self.folder / name).exists():
+                self._show_model(path, self.folder / name, numbers)
         return shown
 
     def path_of(self, version: Version) -> Path:
@@ -96,10 +102,15 @@ def for_cpu(config: str) -> str:
     )
 
 
-def models_of(repository: Path) -> Iterator[Path]:
-    """Folders of models: those with a configuration or a version, and no others."""
+def models_of(repository: Path, only: Container[str] = ()) -> Iterator[Path]:
+    """Folders of models: those with a configuration or a version, and no others.
+
+    Args:
+        repository: the model repository.
+        only: names of the models that are wanted; all if there are none.
+    """
     for path in sorted(repository.iterdir()):
-        if path.name.startswith(".") or not path.is_dir():
+        if path.name.startswith(".") or not path.is_dir() or (only and path.name not in only):
             continue
         try:
             if (path / CONFIG_NAME).is_file() or any(versions_of(path)):

@@ -282,7 +282,9 @@ def test_a_server_that_answers_wrongly_is_not_ready(running: Running) -> None:
     manifest = running.models / "1" / MANIFEST_NAME
     text = manifest.read_text()
     manifest.write_text(re.sub(r'("rewards": \[\s*)(-?[\d.e-]+)', r"\g<1>123.0", text))
-    assert eventually(lambda: "golden row 0 of version 1 got" in running.health("ready")[1])
+    assert eventually(
+        lambda: "golden row 0 of gpt2_reward version 1 got" in running.health("ready")[1]
+    )
     assert 'heartbeat_failures_total{reason="wrong"}' in running.health("metrics")[1]
 
 

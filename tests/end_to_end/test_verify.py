@@ -104,5 +104,5 @@ def test_the_version_before_a_damaged_one_is_served(copy: Path) -> None:
 def test_a_version_without_a_manifest_is_served_as_it_is(copy: Path) -> None:
     (copy / "1" / MANIFEST_NAME).unlink()
     with serve(copy) as server:
-        assert server.models.golden(None) is None
+        assert server.models.golden(MODEL_NAME) is None
         assert server.control.state(MODEL_NAME, 1) == "READY"

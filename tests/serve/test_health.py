@@ -5,9 +5,11 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
+from reward_contract import MODEL_NAME
 from reward_contract.facts import Golden
 from reward_serve.control import Control, greets
 from reward_serve.health import MAX_CONNECTIONS, Health, HealthPort
@@ -59,24 +61,32 @@ def test_connections_that_say_nothing_do_not_shut_probes_out(port: HealthPort) -
         connection.close()
 
 
-def heartbeat(server: TritonServer, health: Health, golden: Golden | None) -> Heartbeat:
-    def golden_of(_version: int | None) -> Golden | None:
-        return golden
+@dataclass
+class Known:
+    """What a heartbeat is told of the one model."""
 
-    return Heartbeat(server.control, golden_of, server.takes_connections, PATIENCE, health)
+    rows: Golden | None
+    names: tuple[str, ...] = (MODEL_NAME,)
+
+    def golden(self, _model: str, _number: int | None = None) -> Golden | None:
+        return self.rows
+
+
+def heartbeat(server: TritonServer, health: Health, golden: Golden | None) -> Heartbeat:
+    return Heartbeat(server.control, Known(golden), server.takes_connections, PATIENCE, health)
 
 
 def test_right_rewards_are_a_good_heartbeat(server: TritonServer, health: Health) -> None:
-    heartbeat(server, health, server.models.golden(None)).beat()
+    heartbeat(server, health, server.models.golden(MODEL_NAME)).beat()
     assert health.is_ready
     assert health.beat_s > 0
 
 
 def test_a_wrong_reward_is_told_with_all_numbers(server: TritonServer, health: Health) -> None:
-    golden = server.models.golden(1)
+    golden = server.models.golden(MODEL_NAME, 1)
     lying = Golden(golden.rows, tuple(reward + 1 for reward in golden.rewards), golden.tolerance)
     heartbeat(server, health, lying).beat()
-    assert health.reason.startswith("golden row 0 of version 1 got")
+    assert health.reason.startswith("golden row 0 of gpt2_reward version 1 got")
     assert f"PyTorch's is {lying.rewards[0]:.6g}, and 0.0001 may differ" in health.reason
     assert health.failures == {"wrong": 1}
 
@@ -88,12 +98,12 @@ def test_a_version_without_golden_rows_is_not_asked(server: TritonServer, health
 
 
 def test_a_server_that_is_away_is_silent(server: TritonServer, health: Health) -> None:
-    golden = server.models.golden(None)
+    golden = server.models.golden(MODEL_NAME)
     with socket.create_server(("127.0.0.1", 0)) as unanswering:
         port = unanswering.getsockname()[1]
         away = Heartbeat(
             Control(f"http://127.0.0.1:{port}"),
-            lambda _version: golden,
+            Known(golden),
             lambda: False,
             Pulse(timeout_s=0.2),
             health,

@@ -73,6 +73,16 @@ def test_what_a_process_serves_is_in_its_name() -> None:
     assert serves("vim x") is None
 
 
+def test_of_long_names_the_beginning_has_to_do() -> None:
+    child = Child("v1 gpt2_reward_", "S", 0, 0)
+    names = ["gpt2_reward", "gpt2_reward_retry", "gpt2_reward_length", "gpt2_rewarder"]
+    assert [name for name in names if child.may_serve(name, 1)] == names[1:3]
+    assert not child.may_serve("gpt2_reward_retry", 11)
+    assert [name for name in names if Child("v1 gpt2_reward", "S", 0, 0).may_serve(name, 1)] == [
+        "gpt2_reward"
+    ]
+
+
 def test_processes_that_wait_are_idle_and_stopped_ones_are_not(parent: subprocess.Popen) -> None:
     child = int(parent.stdout.readline())
     idleness = Idleness(parent.pid)

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from reward_contract import MODEL_NAME
+
 EXTRA = "export"
 
 
@@ -22,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("model_repository"),
         metavar="FOLDER",
         help="Publish into this model repository.",
+    )
+    parser.add_argument(
+        "--name",
+        default=MODEL_NAME,
+        help="Publish as the model of this name, which clients ask for; a server loads all models "
+        "of its repository.",
     )
     parser.add_argument(
         "--revision", help="Take this branch, tag or commit on the hub. Default: its main branch."

@@ -1,4 +1,4 @@
-"""Take the newest version of the model out of service, so that the one before it answers.
+"""Take the newest version of a model out of service, so that the one before it answers.
 
 A server that polls the repository follows by itself, without a failed call; any other does
 at its next start.
@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from reward_contract import MODEL_NAME
 from reward_export.repository import ModelFolder
 
 EXTRA = None
@@ -22,11 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="Withdraw from this model repository.",
     )
+    parser.add_argument(
+        "--name", default=MODEL_NAME, help="Withdraw a version of the model of this name."
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Withdraw, and say how to undo it; the path of the version that serves now on output."""
-    withdrawn, serving = ModelFolder(arguments.repository).withdraw()
+    withdrawn, serving = ModelFolder(arguments.repository, arguments.name).withdraw()
     number = withdrawn.name.rpartition("-")[2]
     print(
         f"version {number} is withdrawn, {serving.name} is the newest; "

@@ -180,6 +180,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         on_reward_failure=arguments.on_reward_failure,
     )
     return Settings(
+        model=arguments.model,
         upstream=arguments.upstream,
         upstream_key=_variable(arguments.upstream_key_env),
         choosing=choosing,

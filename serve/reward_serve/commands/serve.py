@@ -37,6 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Serve this model repository.",
     )
     parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Serve the model of this name; may be given several times. Default: all that the "
+        "repository has.",
+    )
+    parser.add_argument(
         "--host",
         default="127.0.0.1",
         help="Listen on this address; the default is for this machine alone. Triton has no "
@@ -131,6 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
         end_with_parent=True,
         verbose=arguments.verbose,
         json_log=arguments.log_format == "json",
+        models=tuple(arguments.model),
     )
     supervisor = Supervisor(
         TritonServer(options, tell=tell),

@@ -1,4 +1,4 @@
-"""Ask a running server for the golden rows of its versions, and compare with PyTorch's rewards.
+"""Ask a running server for the golden rows of its models, and compare with PyTorch's rewards.
 
 It shows whether what serves (its processor, GPU, ONNX Runtime and files) computes the model that
 was exported. With --repository, the hashes of all versions' files are compared as well. The exit
@@ -8,6 +8,8 @@ code is 0 if all agrees, else 1.
 import argparse
 import sys
 from pathlib import Path
+
+from reward_contract import MODEL_NAME
 
 EXTRA = None
 
@@ -25,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "is asked.",
     )
     parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Verify the model of this name; may be given several times. Default: all that were "
+        f"exported into --repository, or {MODEL_NAME}.",
+    )
+    parser.add_argument(
         "--timeout", type=float, default=30.0, metavar="SECONDS", help="Give each request so long."
     )
     group = parser.add_argument_group("TLS")
@@ -34,31 +44,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a table; what differs goes to standard error."""
+    """Print a table for each model; what differs goes to standard error."""
     # here, not above: --help must not wait for gRPC
-    from reward_serve.verify import Target, damaged, verify  # noqa: PLC0415
+    from reward_serve.verify import damaged, exported  # noqa: PLC0415
 
+    repository = arguments.repository
+    names = arguments.model or (exported(repository) if repository else []) or [MODEL_NAME]
+    url = arguments.url or (None if repository else "localhost:8001")
     problems = []
-    if arguments.repository is not None:
-        problems += [f"version {v}: {what}" for v, what in damaged(arguments.repository).items()]
-    url = arguments.url or (None if arguments.repository else "localhost:8001")
-    if url is not None:
-        target = Target(
-            url,
-            arguments.timeout,
-            arguments.tls_roots,
-            arguments.tls_certificate,
-            arguments.tls_key,
-        )
-        print("version  tokens      reward   PyTorch's  difference   tolerance")
-        for row in verify(target, arguments.repository):
-            difference = abs(row.reward - row.wanted)
-            print(
-                f"{row.version:>7}  {row.tokens:>6}  {row.reward:>+10.5f}  {row.wanted:>+10.5f}  "
-                f"{difference:>10.2e}  {row.tolerance:>10.2e}{'' if row.is_right else '  WRONG'}"
-            )
-            if not row.is_right:
-                problems.append(f"version {row.version}: a row of {row.tokens} tokens is wrong")
+    for name in names:
+        if repository is not None:
+            found = damaged(repository, name)
+            problems += [f"{name} version {v}: {what}" for v, what in found.items()]
+        if url is not None:
+            if len(names) > 1:
+                print(f"{name}:")
+            problems += _asked(url, name, arguments)
     for problem in problems:
         print(f"gpt2-reward verify: {problem}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def _asked(url: str, model: str, arguments: argparse.Namespace) -> list[str]:
+    """Print the golden rows of a model, and return what is wrong with them."""
+    from reward_serve.verify import Target, verify  # noqa: PLC0415  # as above
+
+    given = arguments
+    certificates = (given.tls_roots, given.tls_certificate, given.tls_key)
+    problems = []
+    print("version  tokens      reward   PyTorch's  difference   tolerance")
+    for row in verify(Target(url, given.timeout, *certificates, model), given.repository):
+        difference = abs(row.reward - row.wanted)
+        print(
+            f"{row.version:>7}  {row.tokens:>6}  {row.reward:>+10.5f}  {row.wanted:>+10.5f}  "
+            f"{difference:>10.2e}  {row.tolerance:>10.2e}{'' if row.is_right else '  WRONG'}"
+        )
+        if not row.is_right:
+            problems.append(f"{model} version {row.version}: a row of {row.tokens} tokens is wrong")
+    return problems

@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     against = parser.add_argument_group("comparison", "Compare with a second way of scoring.")
     against.add_argument("--against-url", metavar="HOST:PORT", help="Compare with this server.")
+    against.add_argument("--against-model", metavar="NAME", help="Compare with this model.")
     against.add_argument(
         "--against-model-version", type=int, metavar="N", help="Compare with this version."
     )
@@ -116,7 +117,15 @@ def _calibrate(arguments: argparse.Namespace) -> None:
             f"{arguments.repository}; export it again"
         )
     version, identity = found.model.version, found.model.identity
-    print(recalibrate(arguments.repository, version, found.calibration, identity=identity))
+    print(
+        recalibrate(
+            arguments.repository,
+            version,
+            found.calibration,
+            identity=identity,
+            name=arguments.model,
+        )
+    )
 
 
 def _judge_groups(arguments: argparse.Namespace) -> None:
@@ -143,9 +152,12 @@ def _ways(arguments: argparse.Namespace) -> list[ClientArguments]:
     given = replace(client_arguments(arguments), truncation=policies[0])
     ways = [replace(given, truncation=policy) for policy in policies]
     url, version = arguments.against_url, arguments.against_model_version
-    if url is not None or version is not None:
-        urls = [url] if url else given.urls
-        ways.append(replace(given, urls=urls, model_version=version or given.model_version))
+    model = arguments.against_model
+    if url is not None or version is not None or model is not None:
+        second = replace(given, urls=[url] if url else given.urls, model=model or given.model)
+        # a version is a number of one model
+        pinned = version or (given.model_version if second.model == given.model else None)
+        ways.append(replace(second, model_version=pinned))
     return ways
 
 

@@ -28,6 +28,7 @@ class Found:
     Attributes:
         name: of it, for people.
         url: the server that said who it is.
+        served_as: name of the model there.
         model: that answered, as its server describes it.
         truncation: of long contexts.
         scored: the groups, in the order of the file.
@@ -36,6 +37,7 @@ class Found:
 
     name: str
     url: str
+    served_as: str
     model: ModelInfo
     truncation: Truncation
     scored: list[Scored]
@@ -71,7 +73,7 @@ def evaluate(groups: Sequence[LabelledGroup], given: ClientArguments) -> Found:
             f"versions {versions} of the model answered, and their rewards do not compare; pin one "
             "with --model-version"
         )
-    return Found("", url, model, given.truncation, scored, quality(scored))
+    return Found("", url, given.model, model, given.truncation, scored, quality(scored))
 
 
 def table(found: Sequence[Found], agreements: dict[str, Agreement]) -> str:
@@ -120,6 +122,7 @@ def report(found: Sequence[Found], agreements: dict[str, Agreement]) -> dict[str
             {
                 "name": one.name,
                 "url": one.url,
+                "model": one.served_as,
                 "model_version": one.model.version,
                 "identity": one.model.identity,
                 "source": one.model.source,
@@ -136,6 +139,8 @@ def report(found: Sequence[Found], agreements: dict[str, Agreement]) -> dict[str
 def name_of(one: Found, all_found: Sequence[Found]) -> str:
     """What tells it from the others."""
     parts = [f"version {one.model.version}"]
+    if len({other.served_as for other in all_found}) > 1:
+        parts.insert(0, one.served_as)
     if len({other.url for other in all_found}) > 1:
         parts.insert(0, one.url)
     if len({other.truncation for other in all_found}) > 1:
