@@ -15,6 +15,8 @@ CUDA_RUNTIMES := $(addprefix $(VENV)/onnxruntimes-gpu/,1.27.0 1.31.1)
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
+# two targets would set up the one environment at the same time
+.NOTPARALLEL:
 .PHONY: help demo test test-client cuda-dry-run coverage docs api lint types install bench train-chitchat clean
 
 help: ## this list
@@ -76,7 +78,7 @@ $(FOR_DEMO): pyproject.toml constraints.txt
 	@$(BIN)/python tools/install.py $(VENV) '.[export,serve]'
 	@touch $@
 
-$(VENV)/onnxruntimes/%: $(INSTALLED)
+$(VENV)/onnxruntimes/%: | $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime==$*
 
 $(VENV)/onnxruntimes-gpu/%: | $(INSTALLED)

@@ -17,13 +17,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
 
-from reward_client import AsyncRewardClient, ServerError
+from reward_client import AsyncRewardClient, RewardError
 
 N_CANDIDATES = int(os.environ.get("N_CANDIDATES", "4"))
+MOST_TOKENS = 512  # of a reply, whatever is asked for
 REWARD_TIMEOUT_S = float(os.environ.get("REWARD_TIMEOUT_S", "2"))
 
 log = logging.getLogger("uvicorn.error")
@@ -40,7 +41,7 @@ class Chat(BaseModel):
     """A conversation that waits for a reply."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_tokens: int = 64
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 64
 
 
 class Reply(BaseModel):
@@ -100,10 +101,14 @@ async def reply_to(
     """Draw candidates side by side, rank them, and answer the best one."""
     messages = [message.model_dump() for message in chat.messages]
     draws = [draw(generator, messages, chat.max_tokens) for _ in range(N_CANDIDATES)]
-    candidates = await asyncio.gather(*draws)
+    drawn = await asyncio.gather(*draws, return_exceptions=True)
+    candidates = [one for one in drawn if isinstance(one, str)]
+    if not candidates:
+        log.error("none of %d candidates could be drawn: %r", len(drawn), drawn[0])
+        raise HTTPException(502, "the generator does not answer")
     try:
         best = (await rewards.rank(messages, candidates)).best
-    except ServerError as error:
+    except RewardError as error:
         log.warning("answering the first of %d candidates: %s", len(candidates), error)
         return Reply(content=candidates[0], probability=None, n_candidates=len(candidates))
     return Reply(content=best.text, probability=best.probability, n_candidates=len(candidates))

@@ -10,10 +10,9 @@ package on every machine, and submit this script as a Ray job.
 """
 
 import argparse
-from pathlib import Path
 
 import ray
-from ray.data import Dataset, TaskPoolStrategy
+from ray.data import Dataset, SaveMode, TaskPoolStrategy
 from ray.data.expressions import col
 
 from reward_client import RewardClient
@@ -39,7 +38,7 @@ def main() -> None:
     """Score, write, and say what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("input")
-    parser.add_argument("output", type=Path)
+    parser.add_argument("output")
     parser.add_argument("--url", default="localhost:8001", help="of the reward server")
     parser.add_argument("--tasks", type=int, default=2, help="batches that are scored at a time")
     given = parser.parse_args()
@@ -48,8 +47,8 @@ def main() -> None:
     scored = rows.map_batches(
         scorer, batch_size=512, batch_format="pyarrow", compute=TaskPoolStrategy(size=given.tasks)
     )
-    scored.write_parquet(str(given.output))
-    found = ray.data.read_parquet(str(given.output))
+    scored.write_parquet(given.output, mode=SaveMode.ERROR)
+    found = ray.data.read_parquet(given.output)
     n_rows, n_failed = found.count(), found.filter(expr=col("reward").is_null()).count()
     print(f"{n_rows:,} rows scored, {n_failed:,} of them without a reward: {given.output}")
     if "label" in found.columns():

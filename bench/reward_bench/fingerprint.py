@@ -45,4 +45,14 @@ def meaning(file: Path) -> bytes:
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
-    return ast.dump(tree).encode()
+    return repr(plain(tree)).encode()
+
+
+def plain(node: object) -> object:
+    """A syntax tree as tuples, the same on every Python: `ast.dump` has changed its text."""
+    if isinstance(node, ast.AST):
+        fields = [(name, plain(value)) for name, value in ast.iter_fields(node)]
+        return (type(node).__name__, *(pair for pair in fields if pair[1] not in (None, [])))
+    if isinstance(node, list):
+        return [plain(one) for one in node]
+    return node

@@ -53,6 +53,7 @@ def in_own_process(name: str, setting: Setting, own: object, file: Path) -> None
 def run(name: str, setting: Setting, own: object, file: Path) -> None:
     """Measure, and write the result file."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    code = fingerprint(measured_by(suite_of(name)))  # before anybody changes it
     suite, load_before, start = suite_of(name), os.getloadavg()[0], time.perf_counter()
     try:
         found = suite.run(setting, own)
@@ -64,7 +65,7 @@ def run(name: str, setting: Setting, own: object, file: Path) -> None:
         **describe(setting.threads if "threads" in suite.takes else 1),
         **{field: getattr(setting, field) for field in DESCRIBED if field in heeded},
         "load_average_before": load_before,
-        "code": fingerprint(measured_by(suite)),
+        "code": code,
         "took_s": round(time.perf_counter() - start),
         **found,
     }

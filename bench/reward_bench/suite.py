@@ -12,10 +12,12 @@ SHAPES = {"tiny": (2, 2, 64), "small": (12, 12, 768), "medium": (24, 16, 1024)}
 
 # what results are of, by paths in the checkout: a result is old once any of them has changed
 _BUILDERS = ("attention", "fold", "graph", "linear", "ops", "precision", "ranks", "smooth", "tree")
-GRAPH = tuple(f"export/reward_export/{name}.py" for name in ("checkpoint", "varlen", *_BUILDERS))
+_GRAPH = ("batches", "checkpoint", "float16", "varlen", *_BUILDERS)
+GRAPH = tuple(f"export/reward_export/{name}.py" for name in _GRAPH)
 CLIENT = ("client/reward_client", "client/reward_text", "client/reward_contract")
-_SERVED = ("backend", "model_process.py", "options.py", "server.py")
-SERVED = (*GRAPH, "export/reward_export/data", *(f"serve/reward_serve/{name}" for name in _SERVED))
+_SERVED = ("backend", "launch.py", "model_process.py", "options.py", "server.py")
+_CONFIGURATION = "model_repository/gpt2_reward/config.pbtxt"
+SERVED = (*GRAPH, _CONFIGURATION, *(f"serve/reward_serve/{name}" for name in _SERVED))
 
 Report = dict[str, object]  # JSON
 Own = TypeVar("Own")

@@ -56,7 +56,11 @@ def blended(weights: Weights, rankings: Mapping[str, Ranking]) -> Ranking:
     Returns:
         best first; equal ones in the order of the input, NaN last.
     """
-    by_index = {name: sorted(one, key=lambda one: one.index) for name, one in rankings.items()}
+    by_index = {
+        name: sorted(one, key=lambda one: one.index)
+        for name, one in rankings.items()
+        if weights[name] > 0
+    }
     rewards = log_odds(weights, rankings)
     probabilities = Calibration().probabilities(rewards)
     rows = list(zip(*by_index.values(), strict=True))

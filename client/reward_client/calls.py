@@ -185,7 +185,8 @@ class Calls:
             return self
         if model not in self._of_others:
             urls = [endpoint.url for endpoint in self.endpoints.all]
-            calls = Calls(urls, replace(self.options, model=model), self.counters)
+            options = replace(self.options, model=model, chat_format=None)  # it has its own
+            calls = Calls(urls, options, self.counters)
             self._of_others.setdefault(model, calls)  # another thread may have been faster
         return self._of_others[model]
 

@@ -77,6 +77,7 @@ class Heartbeat:
         self._front_door = front_door
         self._pulse = pulse
         self._health = health
+        self._loaded = {*models.names}
         self._stop = threading.Event()
         self._executed: dict[str, int] = {}
         self._pool = ThreadPoolExecutor(MOST_ASKED, "heartbeat")
@@ -96,8 +97,10 @@ class Heartbeat:
             self.beat()
 
     def beat(self) -> None:
-        """Ask every model once, and tell."""
-        found = {name: self._models.golden(name) for name in self._models.names}
+        """Ask every model that Triton has loaded once, and tell."""
+        names = self._models.names
+        self._loaded = {name for name in names if self._has_loaded(name)}
+        found = {name: self._models.golden(name) for name in names if name in self._loaded}
         rows = {name: shortest(golden) for name, golden in found.items() if golden is not None}
         if not rows:  # not exported by us, or being exchanged
             return
@@ -105,7 +108,9 @@ class Heartbeat:
         answers = {name: [self._ask(name, row) for row in some] for name, some in rows.items()}
         wait([one for some in answers.values() for one in some], self._pulse.timeout_s + 1)
         verdicts = {name: self._verdict(name, rows[name], answers[name]) for name in rows}
-        self._health.note_models({name: _is_well(one) for name, one in verdicts.items()})
+        well = {name: _is_well(one) for name, one in verdicts.items()}
+        waiting = dict.fromkeys((name for name in names if name not in self._loaded), False)
+        self._health.note_models({**waiting, **well})
         problems = [one for one in verdicts.values() if one is not None]
         if not self._front_door():
             problems.append(("silent", "the gRPC port takes no new connection"))
@@ -114,6 +119,13 @@ class Heartbeat:
             self._health.mark_miss(*serious[0])
         else:
             self._health.mark_alive(None if problems else time.monotonic() - began)
+
+    def _has_loaded(self, model: str) -> bool:
+        """Whether it was there at the start, or has been ready since it was shown.
+
+        One that was published a moment ago, or cannot be loaded, is no reason to restart others.
+        """
+        return model in self._loaded or self._control.is_ready(f"models/{model}/ready")
 
     def _ask(self, model: str, row: tuple[int, ...]) -> "Future[Answer]":
         # the pad alone is the empty text

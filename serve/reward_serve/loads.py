@@ -23,7 +23,8 @@ class Loads:
 
     Attributes:
         begun: versions that Triton has begun to load and not finished with, in that order, and
-            when each was seen first, in seconds of `time.monotonic`.
+            since when nothing was loaded before it, in seconds of `time.monotonic`: it names all
+            at once, and loads one after the other.
         failed: versions that it could not load and has not begun to load again, and why.
     """
 
@@ -53,9 +54,11 @@ class Loads:
             version = Version(load["begun"], int(load["number"]))
             self.begun.setdefault(version, time.monotonic())
             self.failed.pop(version, None)
-        elif load["loaded"]:
+            return
+        if load["loaded"]:
             self.begun = {v: at for v, at in self.begun.items() if v.model != load["loaded"]}
         else:
             version = Version(load["failed"], int(load["version"]))
             self.begun.pop(version, None)
             self.failed[version] = (reasons(line) or (line,))[0]
+        self.begun = dict.fromkeys(self.begun, time.monotonic())

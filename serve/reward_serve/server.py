@@ -246,13 +246,15 @@ class TritonServer:
     def put_away_failed(self) -> list[Version]:
         """Put away what could not be loaded, or was being loaded, if an older version stands in.
 
+        The others that Triton has begun to load were waiting, and are not to blame.
+
         Returns:
             the versions that were put away.
         """
         if self._models is None:
             return []
-        unloaded = [*self._loads.failed, *self._loads.begun]
-        return self._models.put_away(unloaded, "it could not be loaded")
+        loading = [*self._loads.begun][:1]
+        return self._models.put_away([*self._loads.failed, *loading], "it could not be loaded")
 
     @property
     def failed(self) -> frozenset[Version]:

@@ -70,7 +70,7 @@ class Upgrades:
             if (end := self._bury(child)) is not None:
                 return end
         self._tell_of_failures()
-        self._give_up_late_ones()
+        self._give_up_a_late_one()
         if self._given_up and self._models.changed.is_set():
             return UpgradeError, "versions have changed while Triton waits for one that is dead"
         return None
@@ -89,14 +89,17 @@ class Upgrades:
             return None
         return ModelProcessError, f"the process of a model has died ({end})"
 
-    def _give_up_late_ones(self) -> None:
-        """Versions that load for too long; what they have of processes is ended."""
-        now = time.monotonic()
-        late = [v for v, since in self._loads.begun.items() if now - since > self._limit_s]
-        for version in late:
-            reason = f"it was still loading after {self._limit_s:g} s"
-            if version in self._given_up or self._give_up(version, reason):
-                self._kill_processes_of(version)  # each time: Triton may start another
+    def _give_up_a_late_one(self) -> None:
+        """A version that loads for too long; what it has of processes is ended.
+
+        The others that have begun wait for it.
+        """
+        version, since = next(iter(self._loads.begun.items()), (None, 0.0))
+        if version is None or time.monotonic() - since <= self._limit_s:
+            return
+        reason = f"it was still loading after {self._limit_s:g} s"
+        if version in self._given_up or self._give_up(version, reason):
+            self._kill_processes_of(version)  # each time: Triton may start another
 
     def _give_up(self, version: Version, reason: str) -> bool:
         """Whether there is another version to serve instead."""

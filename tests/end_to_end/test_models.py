@@ -167,6 +167,13 @@ def test_a_blend_is_the_mean_of_the_probabilities_each_model_asked_in_its_own_wa
     assert [one.model_version for one in ranking.of_model.values()] == [1, 1]
 
 
+def test_a_format_that_a_client_is_given_is_for_its_own_model(server: TritonServer) -> None:
+    with RewardClient(server.grpc_url, timeout_s=HUNG_S, chat_format="pygmalion") as client:
+        ranking = client.rank(MESSAGES, REPLIES, models={MODEL_NAME: 1, "retry": 1})
+    formats = {name: own.chat_format for name, own in ranking.of_model.items()}
+    assert formats == {MODEL_NAME: FORMATS["pygmalion"], "retry": FORMATS["chai"]}
+
+
 def test_a_model_of_no_weight_is_asked_and_counts_for_nothing(rank: Blend) -> None:
     ranking = rank(models={MODEL_NAME: 0.2, "retry": 0})
     own = ranking.of_model[MODEL_NAME]

@@ -83,3 +83,20 @@ def test_without_a_reward_the_first_reply_is_answered() -> None:
         rewards.fail_with = (grpc.StatusCode.UNAVAILABLE, "gone")
         found = ask(url).json()
     assert found == {"content": "a little longer", "probability": None, "n_candidates": 1}
+
+
+def test_a_generator_that_is_away_is_said_to_be(trained: TritonServer) -> None:
+    with backend(f"http://127.0.0.1:{free_port()}/v1", "tiny", trained.grpc_url) as url:
+        answer = ask(url)
+        assert ask(url, max_tokens=10**9).status_code == 422
+    assert (answer.status_code, answer.json()) == (502, {"detail": "the generator does not answer"})
+
+
+def test_a_model_without_a_format_does_not_cost_the_reply() -> None:
+    with (
+        Generator() as generator,
+        FakeServer(lambda ids: (ids != 50256).sum(axis=1)) as rewards,
+        backend(generator.url, "tiny", rewards.url) as url,
+    ):
+        found = ask(url).json()
+    assert (found["content"] != "", found["probability"]) == (True, None)

@@ -97,6 +97,17 @@ def test_a_version_without_golden_rows_is_not_asked(server: TritonServer, health
     assert health.is_ready
 
 
+def test_a_model_that_was_published_a_moment_ago_is_no_miss(
+    server: TritonServer, health: Health
+) -> None:
+    known = Known(server.models.golden(MODEL_NAME))
+    beat = Heartbeat(server.control, known, server.takes_connections, PATIENCE, health)
+    known.names = (MODEL_NAME, "new")  # which Triton has yet to load
+    beat.beat()
+    assert health.is_ready
+    assert health.models == {MODEL_NAME: True, "new": False}
+
+
 def test_a_server_that_is_away_is_silent(server: TritonServer, health: Health) -> None:
     golden = server.models.golden(MODEL_NAME)
     with socket.create_server(("127.0.0.1", 0)) as unanswering:

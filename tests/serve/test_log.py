@@ -84,6 +84,23 @@ def test_loads_are_followed_while_the_log_grows_and_is_cut(tmp_path: Path) -> No
     assert loads.failed[Version("m", 2)].endswith("ValueError: no such file")
 
 
+def test_the_time_of_a_load_begins_when_the_one_before_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [10.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    log = tmp_path / "log"
+    waiting = BEGUN.replace("m:", "other:").format(1)
+    log.write_text(BEGUN.format(1) + waiting)
+    loads = Loads(log)
+    loads.update()
+    now[0] = 70.0
+    with log.open("a") as growing:
+        growing.write(LOADED)
+    loads.update()
+    assert loads.begun == {Version("other", 1): 70.0}
+
+
 def test_a_log_is_cut_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_log, "MAX_LOG_BYTES", 100)
     log = tmp_path / "log"
