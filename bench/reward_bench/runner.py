@@ -53,8 +53,9 @@ def in_own_process(name: str, setting: Setting, own: object, file: Path) -> None
 def run(name: str, setting: Setting, own: object, file: Path) -> None:
     """Measure, and write the result file."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    code = fingerprint(measured_by(suite_of(name)))  # before anybody changes it
-    suite, load_before, start = suite_of(name), os.getloadavg()[0], time.perf_counter()
+    suite = suite_of(name)
+    code = fingerprint(measured_by(suite))  # before it can change
+    load_before, start = os.getloadavg()[0], time.perf_counter()
     try:
         found = suite.run(setting, own)
     except KeyboardInterrupt:

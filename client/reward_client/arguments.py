@@ -95,18 +95,7 @@ def add_connection(
         metavar="SECONDS",
         help=f"Give up a call after this many seconds. Default: {timeout}.",
     )
-    group.add_argument(
-        "--model",
-        default=MODEL_NAME,
-        metavar="NAME",
-        help="Ask the model of this name in the server's repository.",
-    )
-    group.add_argument(
-        "--model-version",
-        type=int,
-        metavar="N",
-        help="Ask this version of the model. Default: the one that the server chooses.",
-    )
+    _add_model(group)
     if groups if chats is None else chats:
         _add_chat_format(group)
     else:
@@ -129,6 +118,21 @@ def add_connection(
     else:
         parser.set_defaults(truncation="left")
     _add_security(group)
+
+
+def _add_model(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--model",
+        default=MODEL_NAME,
+        metavar="NAME",
+        help="Ask the model of this name in the server's repository.",
+    )
+    group.add_argument(
+        "--model-version",
+        type=int,
+        metavar="N",
+        help="Ask this version of the model. Default: the one that the server chooses.",
+    )
 
 
 def _add_chat_format(group: "argparse._ArgumentGroup") -> None:

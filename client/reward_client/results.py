@@ -97,7 +97,7 @@ class Ranking:
 
     Attributes:
         candidates: empty where there were none.
-        model_version: the version that answered; None where nobody was asked, or several models.
+        model_version: the version that answered; None if no server was asked, or several models.
         error: why the group's input could not be scored, if `on_error` is `nan`; all its
             rewards are NaN then. None otherwise.
         model: what the server says of that version; None likewise.

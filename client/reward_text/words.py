@@ -6,8 +6,8 @@ a pattern that is GPT-2's for the characters of `PLAIN`; other text is left to t
 
 The pattern costs more than anything else, so it is not run over what is between two spaces and has
 been seen before. A piece begins at every space that a character other than a blank follows: a piece
-that goes on over a space is of blanks alone, and a run of blanks before a word leaves its last one
-to the word (`\s+(?!\S)`). What precedes is then split as if the text ended there.
+that continues over a space is of blanks alone, and a run of blanks before a word leaves its last
+one to the word (`\s+(?!\S)`). What precedes is then split as if the text ended there.
 """
 
 import re

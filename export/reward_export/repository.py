@@ -50,7 +50,7 @@ class ModelFolder:
         if not _NAME.fullmatch(name):
             raise PublishError(
                 f"a model cannot be named {name!r}: its name is a folder's, begins with a letter, "
-                "and goes on with letters, digits and _ . -"
+                "and continues with letters, digits and _ . -"
             )
         self.repository = repository
         self.name = name

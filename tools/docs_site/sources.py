@@ -79,9 +79,8 @@ def shown(path: str) -> tuple[str, str]:
         return _shown(path), f"# {path}\n\n" + "\n".join(lines)
     if file.suffix == ".md":
         return _shown(path), _read(path)
-    return _shown(
-        path
-    ), f"# {path}\n\n````{LANGUAGES.get(file.suffix, 'text')}\n{_read(path)}````\n"
+    language = LANGUAGES.get(file.suffix, "text")
+    return _shown(path), f"# {path}\n\n````{language}\n{_read(path)}````\n"
 
 
 def _divided(readme: str) -> tuple[str, str]:

@@ -49,7 +49,7 @@ def names(module_name: str) -> list[str]:
     """What a public module lists in `__all__`, sorted.
 
     Raises:
-        SystemExit: it has no such list, so that nobody can tell what is public.
+        SystemExit: it has no such list, which says what is public.
     """
     listed = module(module_name).exports
     if not listed:

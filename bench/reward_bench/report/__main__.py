@@ -131,11 +131,15 @@ def written() -> dict[Path, str]:
 
 def old() -> list[str]:
     """Result files that are of other code than the checkout's."""
+    codes = {
+        suite.file.format(shape="*"): f'"code": "{fingerprint(measured_by(suite))}"'
+        for suite in known_suites()
+    }
     return sorted(
         file.name
-        for suite in known_suites()
-        for file in RESULTS.glob(suite.file.format(shape="*"))
-        if f'"code": "{fingerprint(measured_by(suite))}"' not in file.read_text()
+        for pattern, code in codes.items()
+        for file in RESULTS.glob(pattern)
+        if code not in file.read_text()
     )
 
 

@@ -17,7 +17,7 @@ WORKLOADS = {
     "a": "A chat of 160 tokens with 8 replies of 32 to 64 tokens",
     "long": "A long chat with 8 replies, each cut to its own last 256 tokens: nothing is shared",
 }
-# label -> the engines that it stands for, of which the fastest counts
+# label -> the engines that it covers, of which the fastest counts
 ENGINES = {
     "PyTorch": ("torch-eager", "torch-sdpa"),
     "plain ONNX export": ("plain",),

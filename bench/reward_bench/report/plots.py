@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from reward_bench.report.cells import Report
+from reward_bench.report.graph import engines_of
 
 OURS, PLAIN, THIRD, FOURTH = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 STYLE: dict[Any, Any] = {  # matplotlib types each key by itself
@@ -103,8 +104,7 @@ def overload(axes: Axes, report: Report) -> None:
 def graph(axes: Axes, report: Report) -> None:
     """Times the plain export, by workload and engine."""
     workloads = report["workloads"]
-    names = dict.fromkeys(name for by in workloads.values() for name in by["engines"])
-    engines = [name for name in names if name != "plain"]
+    engines = [name for name in engines_of(report) if name != "plain"]
     width = 0.8 / len(engines)
     for i, engine in enumerate(engines):
         ratios = [

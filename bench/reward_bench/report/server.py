@@ -14,7 +14,7 @@ SERVER = """\
 The load generator shares the machine; {rounds} interleaved rounds; in brackets the
 smallest and largest of them. Every answer is compared with what the graph gives in process.
 
-{price}Rows a second by calls in flight. *Short*: {short}. *Long*: {long}.
+{price}Rows per second by calls in flight. *Short*: {short}. *Long*: {long}.
 
 | chats | in flight | ours | plain export, same server | times plain |
 |---|---|---|---|---|
