@@ -1,4 +1,4 @@
-"""The README's "Step by step", word for word, from the wheel in an empty folder.
+"""The README's first example and its "Step by step", from the wheel in an empty folder.
 
 Replaced are the hub id, by the shipped checkpoint's folder, and the ports, by free ones.
 """
@@ -17,7 +17,8 @@ from environments import ROOT, make_environment, shell_environment, where_packag
 
 README = (ROOT / "README.md").read_text()
 STEPS = README.partition("## Step by step\n")[2].partition("\n## ")[0]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", STEPS, re.MULTILINE | re.DOTALL)
+FIRST_SCREEN = README.partition("\n## ")[0]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HUB_ID = "ChaiML/gpt2_medium_retry_and_continue_12m_reward_model"
 CHECKPOINT = ROOT / "checkpoints" / "chitchat"
 FREE_PORTS = "--grpc-port 0 --http-port 0 --metrics-port 0"
@@ -107,9 +108,9 @@ def assert_printed(found: str, said: str) -> None:
 
 
 def test_the_steps_work_and_print_what_the_readme_says(terminal: Terminal) -> None:
-    kinds = [kind for kind, _ in BLOCKS]
-    assert kinds == ["sh", "sh", "text", "python", "text"]
-    install, rank, ranked, python, printed = (block for _, block in BLOCKS)
+    blocks = [*BLOCK.findall(STEPS), *BLOCK.findall(FIRST_SCREEN)]
+    assert [kind for kind, _ in blocks] == ["sh", "sh", "text", "python", "python", "text"]
+    install, rank, ranked, silent, python, printed = (block for _, block in blocks)
     *before, serve = lines_of(install)
     assert [line.split()[:2] for line in (*before, serve)] == [
         ["pip", "install"],
@@ -122,8 +123,9 @@ def test_the_steps_work_and_print_what_the_readme_says(terminal: Terminal) -> No
     with terminal.serving(f"{serve} {FREE_PORTS}") as url:
         (line,) = lines_of(rank)
         assert_printed(terminal.run("bash", "-c", f"{line} --url {url}"), ranked)
-        source = python.replace("localhost:8001", url)
-        assert_printed(terminal.run("python", "-c", source), printed)
+        for source, said in ((silent, ""), (python, printed)):
+            command = source.replace("localhost:8001", url)
+            assert_printed(terminal.run("python", "-c", command), said)
     made = sorted(
         path.name for path in (terminal.folder / "model_repository/gpt2_reward").iterdir()
     )
