@@ -9,6 +9,7 @@ RewardError
     ├── VerifyError      a server cannot be compared with what was exported
     └── ServerLogError   tritonserver failed, with its own reason
         ├── StartError   it ended while starting, or did not become ready
+        │   └── CrashError          a signal ended it, or a model's process, while starting
         └── EndedError   it ended by itself after it had been ready
             ├── ModelProcessError   a model's process has died, so it was stopped
             ├── UnhealthyError      it did not answer golden rows rightly, so it was stopped
@@ -68,6 +69,10 @@ class ServerLogError(ServeError):
 
 class StartError(ServerLogError):
     """tritonserver ended while starting, or did not become ready in time."""
+
+
+class CrashError(StartError):
+    """A signal ended tritonserver or a model's process during the start: it may work next time."""
 
 
 class EndedError(ServerLogError):

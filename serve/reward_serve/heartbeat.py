@@ -49,6 +49,10 @@ class Goldens(Protocol):
     def names(self) -> Sequence[str]:
         """The models."""
 
+    @property
+    def withheld(self) -> Sequence[str]:
+        """Models that should be served, and have no version that is fit for it."""
+
     def golden(self, model: str, number: int | None = None) -> Golden | None:
         """The golden rows of a version, or of the newest for None; None if it has none."""
 
@@ -98,8 +102,8 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Ask every model that Triton has loaded once, and tell."""
-        names = self._models.names
-        self._loaded = {name for name in names if self._has_loaded(name)}
+        names, withheld = self._models.names, self._models.withheld
+        self._loaded = {name for name in (*names, *withheld) if self._has_loaded(name)}
         found = {name: self._models.golden(name) for name in names if name in self._loaded}
         rows = {name: shortest(golden) for name, golden in found.items() if golden is not None}
         if not rows:  # not exported by us, or being exchanged
@@ -109,8 +113,8 @@ class Heartbeat:
         wait([one for some in answers.values() for one in some], self._pulse.timeout_s + 1)
         verdicts = {name: self._verdict(name, rows[name], answers[name]) for name in rows}
         well = {name: _is_well(one) for name, one in verdicts.items()}
-        waiting = dict.fromkeys((name for name in names if name not in self._loaded), False)
-        self._health.note_models({**waiting, **well})
+        away = {name for name in (*names, *withheld) if name not in self._loaded}
+        self._health.note_models({**dict.fromkeys(sorted(away), False), **well})
         problems = [one for one in verdicts.values() if one is not None]
         if not self._front_door():
             problems.append(("silent", "the gRPC port takes no new connection"))

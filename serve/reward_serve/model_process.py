@@ -56,6 +56,11 @@ class Child:
         return self.name.encode() == f"v{number} {model}".encode()[:COMM_BYTES]
 
     @property
+    def was_killed(self) -> bool:
+        """Whether a signal ended it."""
+        return os.WIFSIGNALED(self.wait_status)
+
+    @property
     def end(self) -> str:
         """How it ended: a signal or an exit code."""
         return how_status(self.wait_status)

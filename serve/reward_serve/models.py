@@ -84,6 +84,11 @@ class Models:
         """The models that are shown, in the order of the alphabet."""
         return sorted({version.model for version in self.shown})
 
+    @property
+    def withheld(self) -> list[str]:
+        """The models of which no version is shown, because all of them are put away."""
+        return sorted({version.model for version in self._quarantine.reasons} - {*self.names})
+
     def golden(self, model: str, number: int | None = None) -> Golden | None:
         """The golden rows of a version of a model, or of the newest that is shown.
 

@@ -3,6 +3,7 @@
 import http.client
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from reward_serve.control import OPENER
 from reward_serve.ends import OutOfMemory, how
@@ -12,9 +13,21 @@ from reward_serve.process import Process
 POLL_S = 0.1
 
 
+class Failed(NamedTuple):
+    """Why a server did not become ready.
+
+    Attributes:
+        reason: a line.
+        by_signal: whether a signal ended it, or a model's process.
+    """
+
+    reason: str
+    by_signal: bool
+
+
 def why_not_ready(
     process: Process, answers: Callable[[], bool], memory: OutOfMemory, timeout_s: float
-) -> str | None:
+) -> Failed | None:
     """Wait until a server answers.
 
     Args:
@@ -24,17 +37,19 @@ def why_not_ready(
         timeout_s: how long to wait.
 
     Returns:
-        why it will not answer, a line; None if it does.
+        why it will not answer; None if it does.
     """
     deadline = time.monotonic() + timeout_s
     watch = Watch(process.pid)
     while not answers():
         if (code := process.exit_code()) is not None:
-            return f"tritonserver ended while starting ({memory.explain(how(code))})"
+            end = memory.explain(how(code))
+            return Failed(f"tritonserver ended while starting ({end})", code < 0)
         for child in watch.newly_dead():  # Triton would wait for it without end
-            return f"a model's process died while loading ({memory.explain(child.end)})"
+            end = memory.explain(child.end)
+            return Failed(f"a model's process died while loading ({end})", child.was_killed)
         if time.monotonic() > deadline:
-            return f"tritonserver was not ready within {timeout_s:g} s"
+            return Failed(f"tritonserver was not ready within {timeout_s:g} s", by_signal=False)
         time.sleep(POLL_S)
     return None
 

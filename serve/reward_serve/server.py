@@ -13,7 +13,13 @@ from typing import TypeVar
 
 from reward_serve.control import Control, greets
 from reward_serve.ends import OutOfMemory, how
-from reward_serve.errors import EndedError, ServerLogError, StartError, UnhealthyError
+from reward_serve.errors import (
+    CrashError,
+    EndedError,
+    ServerLogError,
+    StartError,
+    UnhealthyError,
+)
 from reward_serve.launch import arguments, environment, make_folder
 from reward_serve.loads import Loads
 from reward_serve.log import Tell, bound, follow, keep, reasons
@@ -150,6 +156,7 @@ class TritonServer:
             RepositoryError: there is nothing to serve.
             PortError: a port is taken, or the host is not this one.
             StartError: the server ended or was not ready in time; with its own reason.
+            CrashError: a signal ended it, or a model's process.
         """
         self.options = replace(self.options, host=own_address(self.options.host))
         options = self.options
@@ -302,8 +309,8 @@ class TritonServer:
 
     def _wait_until_ready(self) -> None:
         timeout_s = self.options.ready_timeout_s
-        if why := why_not_ready(self._running, self._answers, self._memory, timeout_s):
-            raise self._failure(StartError, why)
+        if failed := why_not_ready(self._running, self._answers, self._memory, timeout_s):
+            raise self._failure(CrashError if failed.by_signal else StartError, failed.reason)
 
     def _answers(self) -> bool:
         # services start in turn, gRPC, HTTP, metrics: the last to answer tells that all do

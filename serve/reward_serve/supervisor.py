@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from reward_serve.errors import (
+    CrashError,
     EndedError,
     ModelProcessError,
     ServerLogError,
@@ -80,7 +81,8 @@ class Supervisor:
         """Serve until `stop`.
 
         Raises:
-            ServerLogError: it ended more often in a row than it may, or never became ready.
+            ServerLogError: it ended more often in a row than it may, or its first start failed
+                for a reason that will not change.
             ServeError: it cannot be started at all.
         """
         while True:
@@ -122,11 +124,12 @@ class Supervisor:
     def _recover(self, error: ServerLogError) -> None:
         """Note a failure, and put away the versions that it came from; raise it if it is the last.
 
-        A server that never became ready is not tried again as it is.
+        A first start that fails is not tried again as it is, unless a signal ended it.
         """
         self._failures += 1
         put = self.server.put_away_failed()
-        hopeless = isinstance(error, StartError) and not self.health.has_been_ready and not put
+        refused = isinstance(error, StartError) and not isinstance(error, CrashError)
+        hopeless = refused and not self.health.has_been_ready and not put
         if hopeless or self._failures > self.restarts.limit:
             self.health.mark_away(first_line(error))
             raise error

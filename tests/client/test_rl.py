@@ -134,6 +134,22 @@ def test_verl_gets_one_float_a_response(fake: FakeServer) -> None:
     assert len(fake.requests) < 60, "they went together"
 
 
+def test_verl_renders_messages_in_the_models_format() -> None:
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    with FakeServer(last_token, usage=Usage(FORMATS["chai"])) as fake:
+        for context in (messages, np.array(messages, object)):  # the second as Parquet gives it
+            call = verl.compute_score("data", " you\n", None, {"context": context}, url=fake.url)
+            assert [asyncio.run(call)] == wanted("User: Hi\nBot: Hello\nBot: you")
+        text = Tokenizer().decode(fake.requests[-1][0].tolist())
+    assert text.startswith("User: Hi\nBot: Hello\nBot: you<|endoftext|>")
+
+
+def test_verl_refuses_messages_if_the_model_names_no_format(fake: FakeServer) -> None:
+    context = [{"role": "user", "content": "Hi"}]
+    with pytest.raises(NoFormatError):
+        asyncio.run(verl.compute_score("data", " you", None, {"context": context}, url=fake.url))
+
+
 def test_verl_keeps_nothing_of_event_loops_that_are_closed(fake: FakeServer) -> None:
     for _ in range(5):
         call = verl.compute_score("data", " you", None, {"context": "Hi"}, url=fake.url)
@@ -199,7 +215,7 @@ def test_verl_refuses_what_it_does_not_know(
 
 
 def test_verl_says_what_is_missing() -> None:
-    with pytest.raises(InvalidInputError, match="no string 'context'"):
+    with pytest.raises(InvalidInputError, match="no 'context' that is a text or messages"):
         asyncio.run(verl.compute_score("data", " you", None, {}))
 
 
@@ -219,7 +235,7 @@ def test_an_item_that_cannot_be_scored_fails_alone(fake: FakeServer) -> None:
     assert nothing == []
 
 
-def test_poisoned_items_cost_one_more_call(fake: FakeServer) -> None:
+def test_poisoned_items_cost_no_further_call(fake: FakeServer) -> None:
     async def score() -> list[object]:
         async with AsyncRewardClient(fake.url) as client:
             await client.connect()
@@ -231,7 +247,7 @@ def test_poisoned_items_cost_one_more_call(fake: FakeServer) -> None:
     found = asyncio.run(score())
     assert [found[4], found[6]] == [wanted("Hi you"), wanted("Hi there")]
     assert [found[5].rows, found[7].rows] == [(1,), (0,)]
-    assert len(fake.requests) == 4 + 2, "four alone, the rest together, and again without the bad"
+    assert len(fake.requests) == 4 + 1, "four alone, and the rest together"
 
 
 def test_waiting_for_a_call_to_spare_counts_and_has_an_end(

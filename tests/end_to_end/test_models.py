@@ -268,6 +268,12 @@ def test_every_model_is_verified(
     told = "gpt2-reward verify: retry version 1: model.onnx.data has sha256"
     assert capsys.readouterr().err.startswith(told)
     assert main(["verify", f"--repository={copy}", f"--model={MODEL_NAME}"]) == 0
+    capsys.readouterr()
+    assert main(["verify", *asked, "--model=later", f"--model={MODEL_NAME}"]) == 1
+    out, err = capsys.readouterr()
+    assert [line for line in out.splitlines() if line.endswith(":")][-1] == f"{MODEL_NAME}:"
+    assert out.splitlines()[-1].split()[0] == "1"
+    assert "later" in err
 
 
 def test_damaged_files_of_one_model_leave_the_others(copy: Path) -> None:

@@ -67,6 +67,7 @@ class Known:
 
     rows: Golden | None
     names: tuple[str, ...] = (MODEL_NAME,)
+    withheld: tuple[str, ...] = ()
 
     def golden(self, _model: str, _number: int | None = None) -> Golden | None:
         return self.rows
@@ -106,6 +107,16 @@ def test_a_model_that_was_published_a_moment_ago_is_no_miss(
     beat.beat()
     assert health.is_ready
     assert health.models == {MODEL_NAME: True, "new": False}
+
+
+def test_a_model_whose_versions_are_all_put_away_is_not_ready(
+    server: TritonServer, health: Health
+) -> None:
+    known = Known(server.models.golden(MODEL_NAME), withheld=("damaged",))
+    Heartbeat(server.control, known, server.takes_connections, PATIENCE, health).beat()
+    assert health.is_ready
+    assert health.models == {"damaged": False, MODEL_NAME: True}
+    assert 'gpt2_reward_model_ready{model="damaged"} 0' in health.metrics()
 
 
 def test_a_server_that_is_away_is_silent(server: TritonServer, health: Health) -> None:

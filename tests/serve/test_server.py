@@ -238,6 +238,46 @@ def test_free_ports_are_three() -> None:
     assert len({0, *choose_ports("127.0.0.1", Ports(0, 0, 0))}) == 4
 
 
+DIES_ONCE = """
+import os
+import signal
+from pathlib import Path
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        died = Path({marker!r})
+        if not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def execute(self, requests):
+        raise NotImplementedError
+"""
+
+
+@pytest.fixture
+def dies_once(lookup_repository: Path) -> Path:
+    """A model whose process is killed while it loads for the first time."""
+    model = lookup_repository / "lookup"
+    source = DIES_ONCE.format(marker=str(lookup_repository.parent / "died"))
+    (model / "1" / "model.py").write_text(source)
+    config = model / "config.pbtxt"
+    text = config.read_text()
+    assert 'backend: "onnxruntime"' in text
+    config.write_text(text.replace('backend: "onnxruntime"', 'backend: "python"'))
+    return model
+
+
+@pytest.mark.usefixtures("dies_once")
+def test_a_first_start_that_a_signal_ends_is_tried_again(command: subprocess.Popen[str]) -> None:
+    assert command.stderr.readline().startswith("health: ")
+    told = command.stderr.readline()
+    assert told.startswith("a model's process died while loading (SIGKILL)")
+    assert "starting again (1 of 6)" in told
+    started(command)
+
+
 def test_a_taken_port_is_named_before_anything_starts(lookup_repository: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

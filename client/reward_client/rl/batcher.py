@@ -4,7 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+
+import numpy as np
 
 from reward_client.aio import AsyncRewardClient
 from reward_client.errors import (
@@ -13,8 +14,9 @@ from reward_client.errors import (
     OverloadedError,
     RewardError,
 )
+from reward_client.results import Ranking
 from reward_client.wire import listed
-from reward_text import check_texts
+from reward_text import Context, check_texts
 
 MAX_ROWS = 128  # of one call
 MAX_CALLS = 4  # on their way together
@@ -24,12 +26,29 @@ WHERE = "this process"  # where such an item got stuck
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Item:
-    texts: Sequence[str]
+    candidates: Sequence[str]
+    context: Context
     answer: "asyncio.Future[list[float]]"
+
+    def settle(self, ranking: Ranking) -> None:
+        """Hand over the rewards, or why there are none."""
+        rewards = ranking.rewards
+        rows = tuple(np.flatnonzero(~np.isfinite(rewards)).tolist())
+        if ranking.error is not None:
+            self.fail(ranking.error)
+        elif rows:
+            self.fail(NonFiniteRewardError(f"rows {listed(rows)} have no reward", rows=rows))
+        elif not self.answer.done():
+            self.answer.set_result(rewards.tolist())
+
+    def fail(self, error: BaseException) -> None:
+        """Hand over an error, unless the caller has stopped waiting."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class Batcher:
-    """Scores texts of many tasks of one event loop through one client.
+    """Scores candidates of many tasks of one event loop through one client.
 
     Nobody waits for company: with a call to spare, an item goes at once. An item that cannot
     be scored fails by itself.
@@ -45,23 +64,27 @@ class Batcher:
         self._waiting: deque[_Item] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
-    async def rewards(self, texts: Sequence[str]) -> list[float]:
-        """The rewards of an item's texts, in their order.
+    async def rewards(self, candidates: Sequence[str], context: Context = "") -> list[float]:
+        """The rewards of an item's candidates, in their order.
+
+        Args:
+            candidates: whole texts, if they have no context.
+            context: as `RewardClient.rank` takes it.
 
         Raises:
-            InvalidInputError: a text cannot be scored; `row` says which.
+            InvalidInputError: a candidate cannot be scored, and `row` says which; or the context.
             OverloadedError: too many items wait already.
             DeadlineError: it took too long.
             RewardError: as `RewardClient.score`.
         """
-        check_texts(texts)
+        check_texts(candidates)
         if len(self._waiting) >= MAX_WAITING:
             raise OverloadedError(
                 f"{MAX_WAITING} items wait already; send fewer at a time, or try again later",
                 url=WHERE,
             )
         answer: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Item(texts, answer))
+        self._waiting.append(_Item(candidates, context, answer))
         self._start()
         try:
             return await asyncio.wait_for(answer, self._timeout_s)
@@ -84,52 +107,26 @@ class Batcher:
         """The next items, as many as fit into a call; at least one."""
         items: list[_Item] = []
         n_rows = 0
-        while self._waiting and (not items or n_rows + len(self._waiting[0].texts) <= MAX_ROWS):
+        while self._waiting and (
+            not items or n_rows + len(self._waiting[0].candidates) <= MAX_ROWS
+        ):
             item = self._waiting.popleft()
-            if not item.answer.cancelled():  # else nobody waits for it any more
+            if not item.answer.cancelled():  # else its caller waits no longer
                 items.append(item)
-                n_rows += len(item.texts)
+                n_rows += len(item.candidates)
         return items
 
     async def _call(self, items: list[_Item]) -> None:
+        groups = [(item.context, item.candidates) for item in items]
         try:
-            while items:
-                try:
-                    scores = await self._client.score([text for one in items for text in one.texts])
-                except NonFiniteRewardError as error:
-                    items = _without_poisoned(items, error)
-                else:
-                    _answer(items, scores.rewards.tolist())
-                    return
+            rankings = await self._client.rank_many(groups, on_error="nan")
         except RewardError as error:
-            _fail(items, error)
+            for item in items:
+                item.fail(error)
         except BaseException as error:
-            _fail(items, error)
+            for item in items:
+                item.fail(error)
             raise
-
-
-def _answer(items: list[_Item], rewards: list[float]) -> None:
-    left = iter(rewards)
-    for item in items:
-        found = list(islice(left, len(item.texts)))
-        if not item.answer.done():
-            item.answer.set_result(found)
-
-
-def _without_poisoned(items: list[_Item], error: NonFiniteRewardError) -> list[_Item]:
-    """Fail the items that hold the error's rows, each with its own; the others are left."""
-    poisoned, others, first = set(error.rows), [], 0
-    for item in items:
-        rows = tuple(i for i in range(len(item.texts)) if first + i in poisoned)
-        first += len(item.texts)
-        if rows:
-            _fail([item], NonFiniteRewardError(f"rows {listed(rows)} have no reward", rows=rows))
         else:
-            others.append(item)
-    return others
-
-
-def _fail(items: list[_Item], error: BaseException) -> None:
-    for item in items:
-        if not item.answer.done():
-            item.answer.set_exception(error)
+            for item, ranking in zip(items, rankings, strict=True):
+                item.settle(ranking)

@@ -21,6 +21,7 @@ from reward_client.rl.text import (
     in_input_order,
     reply_of,
 )
+from reward_contract import MODEL_NAME
 from reward_text import Format, Truncation
 
 __all__ = ["AsyncTrlReward", "TrlReward"]
@@ -40,6 +41,8 @@ class _Settings:
         timeout_s: float = 300.0,
         truncation: Truncation = "left",
         connection: Connection | None = None,
+        model: str = MODEL_NAME,
+        model_version: int | None = None,
         chat_format: Format | str | None = None,
     ) -> None:
         self.__name__ = name  # TRL logs `rewards/NAME/mean`
@@ -48,6 +51,8 @@ class _Settings:
         self._timeout_s = timeout_s
         self._truncation = truncation
         self._connection = connection
+        self._model = model
+        self._model_version = model_version
         self._chat_format = chat_format
         self._client: Any = None
         self._owner: object = None
@@ -71,6 +76,8 @@ class _Settings:
             "timeout_s": self._timeout_s,
             "truncation": self._truncation,
             "priority": "bulk",
+            "model": self._model,
+            "model_version": self._model_version,
             "connection": patient(self._connection),
             "chat_format": self._chat_format,
         }
@@ -90,7 +97,9 @@ class TrlReward(_Settings):
         truncation: as `RewardClient`'s.
         connection: as `RewardClient`'s; a server that is away is waited for as long as
             `timeout_s` allows, unless its `retry` says otherwise.
-        chat_format: as `RewardClient`'s.
+        model: as `RewardClient`'s, and so are those below.
+        model_version: the version to ask; the server's choice if None.
+        chat_format: in which conversations are rendered; the model's own if None.
 
     Example:
         >>> GRPOTrainer(model, reward_funcs=TrlReward("reward:8001"), ...)  # doctest: +SKIP

@@ -5,13 +5,16 @@
     +reward.custom_reward_function.reward_kwargs.url=host:8001
 
 verl calls it once for each response, many at a time in one event loop, and passes the data
-set's `extra_info`, not the prompt: put the context there, as the text that was trained on.
+set's `extra_info`, not the prompt: put the context there, as messages or as the text that was
+trained on.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+import numpy as np
 
 from reward_client.aio import AsyncRewardClient
 from reward_client.connection import TLS, Connection, Retry
@@ -36,6 +39,7 @@ class _Settings:
     truncation: str = "left"
     model: str = MODEL_NAME
     model_version: int | None = None
+    chat_format: str | None = None
     attempts: int | None = None
     tls: bool = False
     tls_roots: str | None = None
@@ -72,6 +76,7 @@ class _Settings:
             priority="bulk",
             model=self.model,
             model_version=self.model_version,
+            chat_format=self.chat_format,
             connection=Connection(
                 tls=TLS(*files) if self.tls or any(files) else None,
                 metadata=dict(self.headers),
@@ -93,25 +98,29 @@ async def compute_score(
         data_source: not looked at; verl's.
         solution_str: the response.
         ground_truth: not looked at; verl's.
-        extra_info: holds the context, a string.
+        extra_info: holds the context: a string, to which the response is joined unchanged, or
+            messages, which are rendered in the model's format, the response as their reply.
         reward_kwargs: `url` of the server or several, `context_key` (where in `extra_info` the
             context is), `timeout_s` until the reward has to be there, a restart of the server
             included, `attempts` (as `Retry`'s; None waits), `model`, `model_version`,
-            `truncation` (`left`), `tls`, `tls_roots`, `tls_certificate`, `tls_key`, `headers`;
-            and what verl adds to them.
+            `chat_format` (a format's name; the model's own if left out), `truncation` (`left`),
+            `tls`, `tls_roots`, `tls_certificate`, `tls_key`, `headers`; and what verl adds to them.
 
     Raises:
         InvalidInputError: there is no context, or `reward_kwargs` has a name that is unknown.
+        NoFormatError: the context has messages, and the model names no format.
         RewardError: as `RewardClient.score`.
     """
     settings = _Settings.of(reward_kwargs)
     context = (extra_info or {}).get(settings.context_key)
-    if not isinstance(context, str):
+    if isinstance(context, np.ndarray):  # a list, once it has been in Parquet
+        context = context.tolist()
+    if not isinstance(context, str | Sequence):
         raise InvalidInputError(
-            f"extra_info has no string {settings.context_key!r}; put the text before the response "
-            "there, or name its key with reward_kwargs.context_key"
+            f"extra_info has no {settings.context_key!r} that is a text or messages; put what "
+            "precedes the response there, or name its key with reward_kwargs.context_key"
         )
-    (reward,) = await _batcher(settings).rewards([context + solution_str])
+    (reward,) = await _batcher(settings).rewards([solution_str], context)
     return reward
 
 

@@ -7,6 +7,7 @@ code is 0 if all agrees, else 1.
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from reward_contract import MODEL_NAME
@@ -46,32 +47,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a table for each model; what differs goes to standard error."""
     # here, not above: --help must not wait for gRPC
-    from reward_serve.verify import damaged, exported  # noqa: PLC0415
+    from reward_serve.errors import VerifyError  # noqa: PLC0415
+    from reward_serve.verify import exported  # noqa: PLC0415
 
     repository = arguments.repository
-    names = arguments.model or (exported(repository) if repository else []) or [MODEL_NAME]
     url = arguments.url or (None if repository else "localhost:8001")
-    problems = []
+    names = arguments.model or (exported(repository) if repository else []) or [MODEL_NAME]
+    problems: list[str] = []
     for name in names:
-        if repository is not None:
-            found = damaged(repository, name)
-            problems += [f"{name} version {v}: {what}" for v, what in found.items()]
-        if url is not None:
-            if len(names) > 1:
-                print(f"{name}:")
-            problems += _asked(url, name, arguments)
+        if url is not None and len(names) > 1:
+            print(f"{name}:")
+        try:
+            problems.extend(_problems(url, name, arguments))
+        except VerifyError as error:  # the other models are verified all the same
+            problems.append(str(error))
     for problem in problems:
         print(f"gpt2-reward verify: {problem}", file=sys.stderr)
     return 1 if problems else 0
 
 
-def _asked(url: str, model: str, arguments: argparse.Namespace) -> list[str]:
-    """Print the golden rows of a model, and return what is wrong with them."""
+def _problems(url: str | None, model: str, arguments: argparse.Namespace) -> Iterator[str]:
+    """What is wrong with a model: with its files, and with the rewards of a server."""
+    from reward_serve.verify import damaged  # noqa: PLC0415  # as above
+
+    if arguments.repository is not None:
+        for version, what in damaged(arguments.repository, model).items():
+            yield f"{model} version {version}: {what}"
+    if url is not None:
+        yield from _asked(url, model, arguments)
+
+
+def _asked(url: str, model: str, arguments: argparse.Namespace) -> Iterator[str]:
+    """Print the golden rows of a model, and say what is wrong with them."""
     from reward_serve.verify import Target, verify  # noqa: PLC0415  # as above
 
     given = arguments
     certificates = (given.tls_roots, given.tls_certificate, given.tls_key)
-    problems = []
     print("version  tokens      reward   PyTorch's  difference   tolerance")
     for row in verify(Target(url, given.timeout, *certificates, model), given.repository):
         difference = abs(row.reward - row.wanted)
@@ -80,5 +91,4 @@ def _asked(url: str, model: str, arguments: argparse.Namespace) -> list[str]:
             f"{difference:>10.2e}  {row.tolerance:>10.2e}{'' if row.is_right else '  WRONG'}"
         )
         if not row.is_right:
-            problems.append(f"{model} version {row.version}: a row of {row.tokens} tokens is wrong")
-    return problems
+            yield f"{model} version {row.version}: a row of {row.tokens} tokens is wrong"
