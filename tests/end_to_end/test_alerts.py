@@ -72,7 +72,7 @@ def alert_is(firing: bool, page: str, folder: Path) -> None:
     ]
     labels = {"job": "gpt2-reward", "instance": "a", "model": MODEL_NAME, "severity": "ticket"}
     waiting = sum(float(v) for n, _, v in samples if n == "nv_inference_pending_request_count")
-    summary = f"{waiting:.0f} requests wait at a: it refuses more"
+    summary = f"{waiting:.0f} requests wait at a: its queue is full or nearly full"
     expected = [{"exp_labels": labels, "exp_annotations": {"summary": summary}}]
     test = {
         "interval": "10s",
