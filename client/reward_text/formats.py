@@ -78,7 +78,7 @@ class Format:
         assistant: a message of the bot.
         reply: the end of the context, which the candidate follows at once.
         answer: the candidate.
-        strip: whether white space around messages and candidates is taken off, so that the
+        strip: whether white space around messages and candidates is removed, so that the
             line break that ends a generation never moves the scored token.
 
     Raises:
