@@ -89,7 +89,7 @@ def chunks(items: Iterable[tuple[Item, int]], max_rows: int) -> Iterator[Chunk]:
 
     Args:
         items: lines and the positions after them.
-        max_rows: most texts in a chunk; a line with more candidates is a chunk by itself.
+        max_rows: maximum number of texts in a chunk, unless one line has more candidates.
     """
     chunk = Chunk()
     for item, end in items:

@@ -87,7 +87,8 @@ class Identity:
             The identity with the model of the output so far.
 
         Raises:
-            OutputError: it was; the message says what differs, and what to do.
+            OutputError: it was made from something else; the message says what differs and what
+                to do.
         """
         known = _read(job)
         if settings := self._differences(

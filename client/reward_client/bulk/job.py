@@ -15,7 +15,7 @@ Format: TypeAlias = Literal["jsonl", "text", "csv", "parquet"]
 PACKED = (".gz", ".zst")
 _FORMATS: dict[str, Format] = {".parquet": "parquet", ".txt": "text", ".csv": "csv"}
 
-LINES_A_BLOCK = 1024  # that stay together in a shard: neighbours often share a context
+LINES_A_BLOCK = 1024  # these stay together in a shard: neighbours often share a context
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Job:
             must be the same.
         rescore_rejected: whether lines that were set aside, and have since been fixed in the
             input, are scored too; all others must be the same.
-        in_flight: most requests that are in flight at once.
+        in_flight: maximum number of requests in flight.
         patience_s: seconds without any answer after which the run gives up.
 
     Raises:
@@ -159,7 +159,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What one run has done; the work of earlier runs counts only where it says so.
+    """What one run has done; the work of earlier runs counts only where noted.
 
     Attributes:
         lines: input lines that this run has added to the output.

@@ -148,7 +148,7 @@ def check_id(fields: Mapping[str, object]) -> None:
     """Refuse an id that cannot be copied.
 
     Raises:
-        MalformedError: the id is one; the message says why.
+        MalformedError: the id cannot be copied; the message says why.
     """
     if ID in fields:
         _copied(ID, fields[ID])

@@ -32,7 +32,7 @@ class Patience:
 
     Args:
         seconds: how long to go without any answer before giving up.
-        max_in_flight: most calls that are in flight at once.
+        max_in_flight: maximum number of calls in flight.
         say: called once, with a sentence, when waiting begins.
     """
 
@@ -82,7 +82,7 @@ class Patience:
 
 
 class Window:
-    """How many calls may be in flight: halved when they are too many, then slowly more again.
+    """How many calls may be in flight: halved when they are too many, then slowly increased.
 
     Args:
         most: the largest size, and the first.
@@ -98,7 +98,7 @@ class Window:
         self._freed = asyncio.Condition()
 
     def grow(self) -> None:
-        """Grow by one over as many answers as there are places now."""
+        """Grow by one per `size` answers."""
         self.size = min(self.size + 1 / self.size, self._most)
 
     def shrink(self) -> None:
@@ -120,6 +120,6 @@ class Window:
 
 
 def pause_s(attempt: int) -> float:
-    """Seconds to wait after attempt number `attempt` (from 1), up to half of them random."""
+    """Seconds to wait after an attempt (from 1): at random, half to all of a growing limit."""
     longest = min(FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 30), LONGEST_PAUSE_S)
     return longest * random.uniform(0.5, 1.0)  # noqa: S311  # no secret depends on it

@@ -1,4 +1,4 @@
-"""Shows people how far a run is."""
+"""Shows how far a run has come."""
 
 import sys
 import time

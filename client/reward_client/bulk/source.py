@@ -107,7 +107,7 @@ def _check_head(job: Job, head: bytes) -> None:
 
 
 def _check_first_object(job: Job, head: bytes) -> None:
-    """Refuse an input whose first object lacks a field that is named, or has an unusable id."""
+    """Refuse an input whose first object lacks a named field or has an id that cannot be used."""
     for data in head.splitlines(keepends=True):
         try:
             fields = lines.parsed(data)

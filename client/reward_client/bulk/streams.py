@@ -120,6 +120,6 @@ def pyarrow_for(what: str) -> Any:  # noqa: ANN401  # untyped
     except ImportError as error:  # missing, or incompatible with this NumPy, and says so
         raise RewardError(
             f"{what} needs the package 'pyarrow' ({error}); install it with "
-            "pip install 'gpt2-reward[parquet]', and next to the extra serve add 'pyarrow<26'"
+            "pip install 'gpt2-reward[parquet]', and with the extra serve also 'pyarrow<26'"
         ) from error
     return pa
