@@ -1,6 +1,6 @@
-"""What every part of this project stands on: the contract, the root of the errors, the processor.
+"""What every part of this project builds on: the contract, the errors' root, the processor.
 
-Standard library only, and light: each process that serves the model imports it too.
+Standard library only, and light: each process that serves the model imports it, too.
 """
 
 from reward_contract.contract import (

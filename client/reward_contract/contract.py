@@ -1,11 +1,11 @@
 """What crosses the wire, in one place.
 
-Exporter, model repository, server and client all read it from here. Three locks
-keep them together: a test compares `config.pbtxt` with it, the exporter checks the
+Exporter, model repository, server and client all read it from here. Three checks
+keep them in step: a test compares `config.pbtxt` with it, the exporter checks the
 graph's inputs and outputs against it, and the client compares the server's
 configuration with it before it sends anything.
 
-Plain classes: importing `dataclasses` or `typing` takes longer than all else here together.
+Plain classes: importing `dataclasses` or `typing` takes longer than everything else here.
 """
 
 
@@ -14,7 +14,7 @@ class Frozen:
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in self.__dict__:
-            raise AttributeError(f"{name} of {type(self).__name__} is set already; make another")
+            raise AttributeError(f"{name} of {type(self).__name__} is already set; make another")
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:
@@ -27,8 +27,8 @@ class TensorSpec(Frozen):
 
     Attributes:
         name: its name in the graph and on the wire.
-        dtype: Triton's name of the element type, for example ``INT32``.
-        dims: sizes without the batch dimension, -1 where any size goes.
+        dtype: Triton's name for the element type, for example ``INT32``.
+        dims: sizes without the batch dimension, -1 if any size is allowed.
     """
 
     def __init__(self, name: str, dtype: str, dims: tuple[int, ...]) -> None:
@@ -41,7 +41,7 @@ INPUT_IDS = TensorSpec("input_ids", "INT32", (-1,))
 """GPT-2 token ids, [batch, sequence], padded on the right with `Contract.pad_token_id`."""
 
 REWARD = TensorSpec("reward", "FP32", (1,))
-"""One raw logit a row, [batch, 1]; higher is better. NaN where the row could not be scored."""
+"""One raw logit per row, [batch, 1]; higher is better. NaN if the row could not be scored."""
 
 MODEL_NAME = "gpt2_reward"
 """Folder under the model repository, and the name that clients ask for."""
@@ -60,7 +60,7 @@ class Contract(Frozen):
         tokenizer_sha256: SHA-256 of `encoder.json` followed by `vocab.bpe`.
         scored_position: which position's logit is the reward. `rightmost_non_pad` is
             `transformers`' rule since its pull request 35911 (4.49, 2025): the
-            rightmost token that is not `pad_token_id`, or position 0 where there is none.
+            rightmost token that is not `pad_token_id`, or position 0 if there is none.
 
     Source: the model card of ChaiML/gpt2_medium_retry_and_continue_12m_reward_model
     (tokenizer, padding, truncation to 256).
@@ -86,7 +86,7 @@ class Contract(Frozen):
         return {name: str(value) for name, value in vars(self).items()}
 
     def differences(self, parameters: dict[str, str]) -> list[str]:
-        """What a server's parameters say otherwise, one readable line for each; [] if nothing.
+        """How a server's parameters differ, one readable line for each that does; [] if none does.
 
         A parameter that is missing counts as different: a server that does not state
         its contract may follow any.

@@ -1,16 +1,16 @@
-"""What the exporter and the server have to know about the processor."""
+"""What the exporter and the server need to know about the processor."""
 
 EXACT_INT8 = ("session.x64quantprecision", "1")
 """ONNX Runtime's session option for the int8 product that does not saturate.
 
-It is 2.5 times slower where the fast one is exact, so it is for processors where it is not.
+It is 2.5 times slower on processors whose fast product is exact, so only the others use it.
 """
 
 
 def int8_saturates(cpuinfo: str = "/proc/cpuinfo") -> bool:
-    """Whether the fast product of uint8 and int8 loses high sums: on x86 without VNNI.
+    """Whether the fast product of uint8 and int8 saturates, as it does on x86 without VNNI.
 
-    There ONNX Runtime adds pairs of products in 16 bits (VPMADDUBSW).
+    There, ONNX Runtime adds pairs of products in 16 bits (VPMADDUBSW).
     """
     try:
         with open(cpuinfo, encoding="utf-8") as file:  # noqa: PTH123  # pathlib costs 5 ms

@@ -9,7 +9,7 @@ class RewardError(Exception):
     """Root of what this project raises on purpose. It can be pickled, with its attributes."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        """As `Exception` does, without calling `__init__`, whose arguments have no defaults."""
+        """Like `Exception`, but unpickle without `__init__`, whose arguments have no defaults."""
         return _unpickled, (type(self), self.args), vars(self)
 
 
@@ -24,7 +24,7 @@ class InvalidInputError(RewardError):
 
     Attributes:
         row: index of the offending text in the call's input, or of the candidate in its
-            group; None where no single one is.
+            group; None if it is not a single one.
         group: index of the group, in `rank_many`; else None.
     """
 
@@ -39,10 +39,10 @@ class NoFormatError(InvalidInputError):
 
 
 class ContractError(RewardError):
-    """Client and server do not speak of the same model, or a part of the package is damaged.
+    """Client and server disagree about the model, or a part of the package is damaged.
 
     Attributes:
-        differences: one readable line for each field that differs.
+        differences: one readable line per field that differs.
     """
 
     def __init__(self, message: str, *, differences: tuple[str, ...] = ()) -> None:

@@ -1,8 +1,8 @@
-"""What the exporter knows of one version, for those who serve it and those who ask it.
+"""What the exporter knows about one version, for servers and clients.
 
 A version folder carries it in `manifest.json`. Triton has one configuration for all versions of a
-model, so that there it is one parameter for each version, named by `parameter_of`: the exporter
-writes the parameter before it renames the version into place, and until then nothing reads it.
+model, so there each version has a parameter of its own, named by `parameter_of`. The exporter
+writes the parameter before it renames the version into place; until then nothing reads it.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import json
 from reward_contract.contract import CONTRACT, Frozen
 
 MANIFEST_NAME = "manifest.json"
-"""File in a version folder: what was exported, from what, and how it was compared."""
+"""File in a version folder: what was exported, from what, and how it was checked."""
 
 
 def parameter_of(version: int) -> str:
@@ -20,12 +20,12 @@ def parameter_of(version: int) -> str:
 
 
 class Golden(Frozen):
-    """Rows whose rewards PyTorch has computed, to ask a server for.
+    """Rows whose rewards PyTorch has computed, to check a server's answers with.
 
     Attributes:
         rows: token ids of each row, without padding; () is the empty text.
         rewards: PyTorch's float32 reward of each row.
-        tolerance: largest difference that the version's precision is held to.
+        tolerance: largest difference allowed for the version's precision.
         max_tokens: the version's window.
     """
 
@@ -56,17 +56,18 @@ USAGE = ("chat_format", "max_tokens", "calibration")
 
 
 class Facts(Frozen):
-    """What the exporter knows of one version.
+    """What the exporter knows about one version.
 
-    Servers whose configuration is older than a field, or another's, do not show it.
+    A server does not show fields that are newer than its configuration, nor any if the
+    configuration is not the exporter's.
 
     Attributes:
-        golden: rows to ask for; None if the exporter wrote none.
-        sha256: of each file of the version, by its name.
-        usage: how the model wants to be asked: the JSON object of `reward_text.Usage`, of which
-            only the window is read here.
-        source: hub id or folder of the checkpoint; None if it is not known.
-        revision: the hub's commit, or what tells a folder's weights apart; None likewise.
+        golden: rows to check a server with; None if the exporter wrote none.
+        sha256: digest of each file of the version, by file name.
+        usage: how to use the model: the JSON object of `reward_text.Usage`, of which only the
+            window is read here.
+        source: hub id or folder of the checkpoint; None if unknown.
+        revision: the hub's commit, or what tells a folder's weights apart; None if unknown.
     """
 
     def __init__(
@@ -86,9 +87,9 @@ class Facts(Frozen):
 
     @property
     def identity(self) -> str | None:
-        """One SHA-256 of all files of the version; None if theirs are not known.
+        """One SHA-256 of all files of the version; None if their digests are unknown.
 
-        Two fine-tuned models of one shape differ in the weights' file alone.
+        Two fine-tuned models of one shape differ only in the file of weights.
         """
         if not self.sha256:
             return None
@@ -97,7 +98,7 @@ class Facts(Frozen):
 
     @classmethod
     def from_json(cls, text: str) -> "Facts":
-        """Read a manifest, or the value of a version's parameter; other fields are left out.
+        """Read a manifest, or the value of a version's parameter; other fields are ignored.
 
         Raises:
             ValueError: it is not JSON, or not of this form.
@@ -117,7 +118,7 @@ class Facts(Frozen):
             raise ValueError(f"not the facts of a version: {error!r}") from error
 
     def as_json(self) -> dict[str, object]:
-        """For a manifest or a parameter; `from_json` reads it again."""
+        """The facts as a JSON object, for a manifest or a parameter; `from_json` reads it."""
         found: dict[str, object] = {"sha256": self.sha256, **self.usage}
         if self.source is not None:
             found["source"] = self.source

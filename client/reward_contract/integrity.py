@@ -1,4 +1,4 @@
-"""Does a version folder hold what the exporter wrote?"""
+"""Checks whether a version folder holds what the exporter wrote."""
 
 import hashlib
 from pathlib import Path
@@ -9,7 +9,7 @@ BLOCK_BYTES = 1 << 20
 
 
 def read_facts(version: Path) -> Facts | None:
-    """What the exporter knows of a version; None if its folder has no manifest that can be read."""
+    """The facts in a version's manifest; None if its folder has no readable manifest."""
     try:
         return Facts.from_json((version / MANIFEST_NAME).read_text("utf-8"))
     except (OSError, ValueError):
@@ -19,7 +19,7 @@ def read_facts(version: Path) -> Facts | None:
 def damage(version: Path) -> str | None:
     """What is wrong with a version's files, in a few words; None if they are as exported.
 
-    A folder without a manifest is not one of the exporter's, and nothing is known of it.
+    A folder without a manifest was not written by the exporter, and is not judged: None.
 
     Args:
         version: the version's folder.

@@ -1,6 +1,6 @@
 """From conversations to the token ids that the model takes: formats, tokens, truncation, padding.
 
-Needs numpy and `tokenizers`, and no gRPC: exporter and trainer use it as the client does.
+Needs numpy and `tokenizers`, but not gRPC: exporter and trainer use it, too.
 """
 
 from reward_text.formats import FORMATS, Conversation, Format

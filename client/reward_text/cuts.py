@@ -4,19 +4,19 @@ GPT-2 splits a text into pieces before it merges bytes, with the pattern
 
     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 
-and then joins neighbouring bytes of a piece to tokens of its vocabulary. A cut is a place where
+and then joins neighbouring bytes of a piece into tokens of its vocabulary. A cut is a place where
 
 1. no token of the vocabulary has the last byte before it and the first byte after it side by
-   side: no token spans it then, whatever stands around, so both sides are merged alone;
-2. the character before it is not blank: no alternative goes on from a non-blank to a blank, and
-   the one that looks ahead is of blanks alone, so what precedes is split as if the text ended
+   side: then no token spans it, whatever surrounds it, and each side is merged by itself;
+2. the character before it is not blank: no alternative continues from a non-blank to a blank, and
+   the one that looks ahead matches only blanks, so what precedes is split as if the text ended
    there (a contraction cannot be torn: its letters are side by side in a token);
-3. the character after it is not an apostrophe, with which a contraction could begin that did not
-   in the whole; any other beginning is split as the rest of its piece was, as no alternative
-   looks behind itself.
+3. the character after it is not an apostrophe, with which a contraction could begin that does not
+   begin there in the whole; any other beginning is split as the rest of its piece was, because no
+   alternative looks behind.
 
-Blanks, punctuation and changes of script are such places in English; in scripts whose bytes the
-vocabulary seldom joins, such as Chinese, every other character is. The special token
+In English, such places are blanks, punctuation and changes of script; in scripts whose bytes the
+vocabulary seldom joins, such as Chinese, every other character is one. The special token
 `<|endoftext|>`, taken out first, is in the vocabulary, so 1. covers it.
 
 Source: `pat` and `bpe` in encoder.py of GPT-2's release, and the `ByteLevel` pre-tokenizer of
@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Python and the regular expressions of `tokenizers` may follow different releases of Unicode, so
-# this has what any of them calls blank, control characters and invisible ones included.
+# this set has whatever any of them calls blank, including control and invisible characters.
 _BLANKS = frozenset(
     chr(code)
     for first, last in [
@@ -70,12 +70,12 @@ class Cuts:
         self._splits[:, ord("'")] = False
 
     def tail_start(self, text: str, n_bytes: int) -> int:
-        """A cut about `n_bytes` of UTF-8 before the end; 0 if the text is shorter.
+        """A cut about `n_bytes` of UTF-8 before a text's end; 0 if the text is shorter.
 
-        It is the first one after that, or the last one before it if there is none.
+        It is the first cut after that point, or the last one before it if there is none.
         """
         if len(text) * (1 if text.isascii() else _MOST_BYTES) <= n_bytes:
-            return 0  # as most texts, without a copy
+            return 0  # most texts; no copy is made
         start = max(0, len(text) - n_bytes)
         data = text[start:].encode()
         if not start and len(data) <= n_bytes:
@@ -100,7 +100,7 @@ class Cuts:
         return 0
 
     def _within(self, text: str, start: int, end: int) -> list[int]:
-        """Places in a stretch that no token spans."""
+        """Places between `start` and `end` that no token spans."""
         data = np.frombuffer(text[start:end].encode(), np.uint8)
         places = np.flatnonzero(self._splits[data[:-1], data[1:]]) + 1
         if len(data) == end - start:  # ASCII
@@ -123,7 +123,7 @@ def _side_by_side(tokens: Iterable[str]) -> NDArray[np.bool_]:
 
 
 def _byte_characters() -> list[str]:
-    """The character that GPT-2 writes for each byte: itself if it can be seen, else from 256 on.
+    """The character that GPT-2 writes for each byte: itself if printable, else one from 256 on.
 
     Source: `bytes_to_unicode` in encoder.py of GPT-2's release.
     """

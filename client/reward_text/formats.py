@@ -1,7 +1,7 @@
 r"""Conversations as the text that a model was trained on.
 
 A reward is only as good as the text it is given, and models differ in how they were shown a
-conversation. A `Format` says it in a few pieces of text with names in braces. It is data, not
+conversation. A `Format` describes it in a few pieces of text with names in braces. It is data, not
 code: it travels with a model, and a client can take one from a server that it does not trust.
 
     >>> chat = Conversation(
@@ -48,10 +48,10 @@ class Conversation:
     """What was said so far, and between whom.
 
     Attributes:
-        messages: in turn; as chat templates and OpenAI's API take them. System messages are
-            part of the prompt, and may only stand at the beginning.
-        bot_name: of the assistant, where its messages carry no name of their own.
-        user_name: of the user, likewise.
+        messages: in order, as chat templates and OpenAI's API take them. System messages are
+            part of the prompt, and may only come first.
+        bot_name: name of the assistant, for messages that carry no name of their own.
+        user_name: name of the user, likewise.
         persona: who the bot is, for formats that have a place for it.
         prompt: what comes before the first message, such as a scene.
     """
@@ -67,8 +67,8 @@ class Conversation:
 class Format:
     """How a conversation becomes the text before a candidate, and a reply the candidate.
 
-    Names in braces are replaced, each piece's own: `{bot_name}` and `{user_name}` everywhere but
-    in `answer`, `{persona}`, `{prompt}` and `{content}` in theirs. Other braces stay.
+    Names in braces are replaced: `{bot_name}` and `{user_name}` in every piece but `answer`,
+    `{persona}`, `{prompt}` and `{content}` in the pieces that have them. Other braces stay.
 
     Attributes:
         name: what it is called.
@@ -78,11 +78,11 @@ class Format:
         assistant: a message of the bot.
         reply: the end of the context, which the candidate follows at once.
         answer: the candidate.
-        strip: whether white space around messages and candidates is taken off, so that the
+        strip: whether white space around messages and candidates is removed, so that the
             line break that ends a generation never moves the scored token.
 
     Raises:
-        ValueError: a piece has a name that it cannot have, or lacks `{content}`.
+        ValueError: a piece has a name that it may not have, or lacks `{content}`.
     """
 
     name: str
@@ -111,11 +111,11 @@ class Format:
         """The text that a candidate is appended to.
 
         Args:
-            conversation: or its messages alone.
+            conversation: a `Conversation`, or only its messages.
 
         Raises:
-            InvalidInputError: a message is no message, has a role or a content that is none, or
-                is a system message after the conversation has begun.
+            InvalidInputError: a message is not a mapping, has an invalid role, name or content,
+                or is a system message after the conversation has begun.
         """
         chat = conversation
         if not isinstance(chat, Conversation):
@@ -123,12 +123,12 @@ class Format:
         return "".join(self._pieces(chat))
 
     def candidate(self, reply: str) -> str:
-        """What is appended for a reply. An empty one gives nothing."""
+        """The text that is appended for a reply; empty for an empty reply."""
         content = reply.strip() if self.strip else reply
         return _filled(self.answer, {"content": content}) if content else ""
 
     def as_json(self) -> str:
-        """The format as a line of JSON, to travel with a model."""
+        """The format as one line of JSON, to travel with a model."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
@@ -136,7 +136,7 @@ class Format:
         """The format that `as_json` wrote.
 
         Raises:
-            ValueError: it is not one; the message says why.
+            ValueError: the text is not a format; the message says why.
         """
         found = json.loads(text)  # data, not arguments: whatever is wrong is a ValueError
         if not isinstance(found, dict):
@@ -192,21 +192,21 @@ def _checked(index: int, message: Message) -> _Checked:
 
 
 def _content(index: int, content: object) -> str:
-    """A text, or the text parts of a list, as OpenAI's API has them."""
+    """A message's text, given as one or as a list of text parts, as in OpenAI's API."""
     if isinstance(content, Sequence) and not isinstance(content, str | bytes):
         texts = [part.get("text") for part in content if isinstance(part, Mapping)]
         if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
             content = "".join(map(str, texts))
     if not isinstance(content, str):
         raise InvalidInputError(
-            f'message {index} has a "content" that is no text, nor a list of text parts '
-            f"({type(content).__name__}); the model reads text alone"
+            f'message {index} has a "content" that is neither text nor a list of text parts '
+            f"({type(content).__name__}); the model reads only text"
         )
     return content
 
 
 def _filled(piece: str, values: Mapping[str, str]) -> str:
-    """The piece with its names replaced, in one pass: what a value holds is never looked at."""
+    """The piece with its names replaced in one pass: names inside values are never replaced."""
     return _NAME.sub(lambda match: values.get(match[1], match[0]), piece)
 
 
@@ -215,7 +215,7 @@ FORMATS = {
     for one in (
         # contents as they are, nothing between them
         Format("verbatim", "{content}", "{content}", "{persona}", "{prompt}", strip=False),
-        # one message a line, without roles: the shipped checkpoint's
+        # one message per line, without roles: the shipped checkpoint's
         Format("lines", "{content}\n", "{content}\n", "{persona}\n"),
         # Chai's models of 2023, the published reward models among them
         Format(

@@ -3,9 +3,9 @@
 The card: tokenizer `gpt2`, padding on the right with 50256, truncation on the left, at
 most 256 tokens. Other models have other windows.
 
-Mind user text that holds `<|endoftext|>`: it is parsed as the one special token 50256, as
-`transformers` parses it, and that is the pad token as well. Inside a text it is a token
-like any other; at the end it cannot be told from padding, and is not scored.
+Beware of user text that holds `<|endoftext|>`: it is parsed as the one special token 50256, as
+`transformers` parses it, and that is also the pad token. Inside a text it is a token like any
+other; at the end it cannot be told from padding, and is not scored.
 """
 
 import hashlib
@@ -29,28 +29,28 @@ from reward_text.words import Words
 Ids: TypeAlias = NDArray[np.int32]
 
 Truncation: TypeAlias = Literal["left", "shared_context"]
-"""What a text loses that is too long: docs/truncation.md."""
+"""What a text that is too long loses: docs/truncation.md."""
 
-TAIL_BYTES = 6 * CONTRACT.max_tokens  # of this window; English has 4 to 5 per token
+TAIL_BYTES = 6 * CONTRACT.max_tokens  # for this window; English has 4 to 5 per token
 
 ID_BYTES = 4
 _PAD = np.int32(CONTRACT.pad_token_id).tobytes()
 
 _SURROGATES = (
-    "holds a lone surrogate, which is no Unicode text; replace it, for example with "
+    "holds a lone surrogate, which is not Unicode text; replace it, for example with "
     "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
 )
 
 
 class Row(NamedTuple):
-    """Token ids, int32 each, and whether the text has more in front of them."""
+    """Token ids, int32 each, and whether the text has more before them."""
 
     ids: bytes
     is_cut: bool
 
     @property
     def n_tokens(self) -> int:
-        """How many they are."""
+        """How many ids there are."""
         return len(self.ids) // ID_BYTES
 
 
@@ -61,7 +61,7 @@ class Encoded:
     Attributes:
         ids: int32 [B, S], padded on the right to the window.
         lengths: int [B], real tokens of each row.
-        is_cut: bool [B], whether a row's text had more in front.
+        is_cut: bool [B], whether a row's text lost its beginning.
     """
 
     ids: Ids
@@ -75,12 +75,12 @@ class Encoded:
 
     @property
     def n_truncated(self) -> int:
-        """Rows whose text had more in front."""
+        """Number of rows whose text lost its beginning."""
         return int(self.is_cut.sum())
 
     @classmethod
     def concatenated(cls, parts: "Sequence[Encoded]") -> "Encoded":
-        """The rows of several of one window, in order."""
+        """The rows of several batches with one window, in order."""
         if not parts:
             return _encoded([], CONTRACT.max_tokens)
         return cls(
@@ -117,39 +117,39 @@ class Tokenizer:
             int32 [n], n from 0 (the empty text) to S.
 
         Raises:
-            InvalidInputError: `text` is no string, or no Unicode text; it counts as row 0.
+            InvalidInputError: `text` is not a string, or not Unicode text; its `row` is 0.
         """
         check_texts([text])
         (row,) = self._last_tokens([text])
         return np.frombuffer(row.ids, np.int32).copy()
 
     def encode_rows(self, texts: Sequence[str]) -> Ids:
-        """One row a text, padded on the right to the same length for every call.
+        """One row per text, padded on the right to the same length in every call.
 
-        All requests have one shape then, and Triton can put any two into one batch; the
+        All requests then have one shape, and Triton can put any two into one batch; the
         graph does not compute padding.
 
         Args:
-            texts: any number of texts. The empty one gives pads alone, whose reward is
-                that of the pad token at position 0. The card's snippet masks that one out, and
-                then has no one answer: docs/contract.md.
+            texts: any number of texts. The empty one gives only pads, whose reward is that of
+                the pad token at position 0. The card's snippet masks that token out, and then
+                has no single answer: docs/contract.md.
 
         Returns:
             int32 [B, S], in the order of `texts`.
 
         Raises:
-            InvalidInputError: not a sequence of strings, or a row is no Unicode text.
+            InvalidInputError: not a sequence of strings, or a row is not Unicode text.
         """
         check_texts(texts)
         return self.encode_texts(texts).ids
 
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
-        """As `encode_rows`, with what happened to each row.
+        """Like `encode_rows`, with the length of each row and whether it was cut.
 
-        A text costs what the model can see of it: of a long one the end is tokenised.
+        A text costs what the model can see of it: only the end of a long one is tokenised.
 
         Raises:
-            InvalidInputError: as `encode_rows`.
+            InvalidInputError: as for `encode_rows`.
         """
         check_texts(texts)
         return _encoded(self._last_tokens(texts), self.max_tokens)
@@ -162,13 +162,13 @@ class Tokenizer:
         Args:
             context: the conversation; may be empty.
             candidates: any number of replies; may be empty strings.
-            truncation: `left` gives `encode_rows` of the joined texts, token by token.
+            truncation: `left` gives exactly the tokens of `encode_rows` of the joined texts.
                 `shared_context` cuts the context at one place for all candidates, so that the
                 longest fits and all are judged by the same context; see docs/truncation.md.
 
         Raises:
-            InvalidInputError: the context is no string or no Unicode text (`row` is None), or
-                the candidates are no sequence of such (`row` counts them).
+            InvalidInputError: the context is not a string or not Unicode text (`row` is None),
+                or the candidates are not a sequence of such texts (`row` says which one).
         """
         if not isinstance(context, str):
             raise InvalidInputError(
@@ -178,7 +178,7 @@ class Tokenizer:
             raise InvalidInputError(f"the context {_SURROGATES}")
         check_texts(candidates)
         cut = self._cuts.last(context)
-        # what precedes the cut has the same tokens whatever the candidate, and the rest its own
+        # what precedes the cut has the same tokens for every candidate; the rest has its own
         own = self._last_tokens([context[cut:] + candidate for candidate in candidates])
         (shared,) = self._last_tokens([context[:cut]])
         if truncation == "shared_context":
@@ -186,19 +186,19 @@ class Tokenizer:
         return _encoded([self._joined(shared, row) for row in own], self.max_tokens)
 
     def n_tokens(self, text: str) -> int:
-        """Tokens of a whole text, also of what the model does not read.
+        """Number of tokens of a whole text, including those that the model does not read.
 
-        It costs what the whole text does, which no call otherwise pays: a candidate lost
-        `n_tokens(context + candidate) - RankedCandidate.n_tokens` of them.
+        Unlike other calls, it tokenises the whole text. A candidate lost
+        `n_tokens(context + candidate) - RankedCandidate.n_tokens` tokens.
 
         Raises:
-            InvalidInputError: as `encode`.
+            InvalidInputError: as for `encode`.
         """
         check_texts([text])
         return len(self._encode([text])[0]) // ID_BYTES
 
     def n_bytes(self, ids: Ids) -> int:
-        """Bytes of UTF-8 that tokens stand for; a character may begin in one and end in another."""
+        """Number of UTF-8 bytes in tokens; a character may begin in one and end in another."""
         # the vocabulary is written with one printable character for each byte
         return sum(len(self._bpe.id_to_token(int(token)) or "") for token in ids)
 
@@ -212,7 +212,7 @@ class Tokenizer:
         ]
 
     def _row(self, text: str, start: int, ids: bytes) -> Row:
-        """The end of a text whose tokens from `start` on are known; more are made if too few."""
+        """The end of a text whose tokens from `start` on are known; tokenises more if too few."""
         n_bytes = self._tail_bytes()
         while start and len(ids) < ID_BYTES * self.max_tokens:
             n_bytes *= 4
@@ -224,9 +224,9 @@ class Tokenizer:
         return max(TAIL_BYTES * self.max_tokens // CONTRACT.max_tokens, 1)
 
     def _room_for_context(self, own_lengths: Iterable[int]) -> int:
-        """Tokens of context that every candidate of a group can have, by the longest of them.
+        """Tokens of context that every candidate of a group can have, given the longest one.
 
-        One that fills a row by itself has no context anyway, and takes nobody else's.
+        A candidate that fills a row by itself has no context anyway, and takes none from others.
         """
         longest = max((n for n in own_lengths if n < self.max_tokens), default=0)
         return self.max_tokens - longest
@@ -254,8 +254,8 @@ def pad_rows(rows: Sequence[Sequence[int] | Ids], *, length: int | None = None) 
     """Rows as one array, filled on the right with the pad token. -> int32 [B, S].
 
     Args:
-        rows: token ids; at least one row where `length` is None.
-        length: S, which no row may exceed; that of the longest row if None.
+        rows: token ids; at least one row if `length` is None.
+        length: S, which no row may exceed; the length of the longest row if None.
     """
     length = max(map(len, rows)) if length is None else length
     ids = np.full((len(rows), length), CONTRACT.pad_token_id, np.int32)
@@ -287,7 +287,8 @@ def check_texts(texts: Sequence[str]) -> None:
     """Refuse what is not a sequence of strings.
 
     Raises:
-        InvalidInputError: `texts` is one string, no sequence, or holds something else.
+        InvalidInputError: `texts` is a single string or not a sequence, or an item is not
+            Unicode text.
     """
     if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
         raise InvalidInputError(
@@ -314,7 +315,7 @@ def _is_unicode(text: str) -> bool:
 
 @cache
 def _bpe() -> tuple[tokenizers.Tokenizer, Cuts, Words]:
-    """The shipped vocabulary, checked once per process, its cuts and words; about 0.2 s."""
+    """The shipped vocabulary, checked once per process, with its cuts and words; takes 0.2 s."""
     data = resources.files("reward_text") / "data"
     vocab, merges = (data / name for name in ("encoder.json", "vocab.bpe"))
     vocab_bytes, merges_bytes = vocab.read_bytes(), merges.read_bytes()

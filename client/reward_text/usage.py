@@ -1,7 +1,7 @@
-"""How a model wants to be asked: its conversation format, its window, and its calibration.
+"""How to use a model: its conversation format, its window, and its calibration.
 
-That differs between models and travels with them: in a file beside a checkpoint, in the manifest
-of an exported version, and in what a server shows of each version. Clients read it and follow it.
+These differ between models and travel with them: in a file next to a checkpoint, in the manifest
+of an exported version, and in what a server shows of each version. Clients read and follow them.
 """
 
 import json
@@ -20,31 +20,32 @@ from reward_text.formats import FORMATS, Conversation, Format, Message
 from reward_text.tokens import check_texts
 
 USAGE_NAME = "reward.json"
-"""File in a checkpoint's folder: a JSON object with what `Usage.as_json` has."""
+"""File in a checkpoint's folder: a JSON object as `Usage.as_json` writes it."""
 
 Found = TypeVar("Found")
 
 NAMES = ("bot_name", "user_name", "persona", "prompt")
-"""Fields of a conversation beside its messages."""
+"""Fields of a conversation besides its messages."""
 
 Context: TypeAlias = str | Conversation | Sequence[Message]
-"""What candidates are replies to: a text, which is taken as it is, or a conversation."""
+"""What candidates are replies to: a text, which is used unchanged, or a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What makes a probability of a reward: sigmoid(scale * reward + bias).
+    """How a reward becomes a probability: sigmoid(scale * reward + bias).
 
-    The loss of these models is binary cross entropy, so that the reward itself is the logit of
-    acceptance, and 1 and 0 are right as far as training went. Other values are fitted on labels
-    that the model has not seen (Platt scaling). Higher rewards are always higher probabilities.
+    The loss of these models is binary cross entropy, so the reward itself is the logit of
+    acceptance, and a scale of 1 and a bias of 0 are what training aimed at. Other values are
+    fitted on labels that the model has not seen (Platt scaling). Higher rewards are always
+    higher probabilities.
 
     Attributes:
         scale: above 0.
-        bias: any number.
+        bias: any finite number.
 
     Raises:
-        ValueError: one of them is neither.
+        ValueError: the scale is not above 0, or one of them is not finite.
 
     Example:
         >>> Calibration().probabilities([0.0, -1e9, float("nan")]).tolist()
@@ -62,7 +63,7 @@ class Calibration:
             )
 
     def probabilities(self, rewards: ArrayLike) -> NDArray[np.float32]:
-        """The probability of each reward, NaN of NaN. -> float32, of the same shape."""
+        """The probability for each reward, NaN for NaN. -> float32, of the same shape."""
         # tanh does not overflow, whatever the reward
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * self.logits(rewards))), np.float32)
 
@@ -73,12 +74,12 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How a model wants to be asked.
+    """How to use a model.
 
     Attributes:
-        chat_format: of its conversations; None if it is not known, and it takes texts alone.
-        max_tokens: of a row that it reads, from its end.
-        calibration: of its probabilities.
+        chat_format: format of its conversations; None if unknown: it then takes only texts.
+        max_tokens: how many tokens of a text it reads, counted from the end.
+        calibration: how its rewards become probabilities.
 
     Raises:
         ValueError: a window of less than one token.
@@ -93,16 +94,16 @@ class Usage:
             raise ValueError(f"a window has at least one token, not {self.max_tokens}")
 
     def texts(self, context: Context, candidates: Sequence[str]) -> tuple[str, Sequence[str]]:
-        """A group as the two kinds of text that are joined and scored.
+        """The context and the candidates of a group as texts, to be joined and scored.
 
         Args:
-            context: a text, and then both are returned as they are, whatever the format; or a
-                conversation, whose candidates are replies.
+            context: a conversation; or a text, in which case both are returned unchanged,
+                whatever the format.
             candidates: the replies.
 
         Raises:
-            NoFormatError: it is a conversation, and the format is not known.
-            InvalidInputError: a message, or a candidate, is none.
+            NoFormatError: the context is a conversation, and the format is unknown.
+            InvalidInputError: the context, a message or a candidate is not valid.
         """
         if isinstance(context, str):
             return context, candidates
@@ -114,15 +115,15 @@ class Usage:
         if self.chat_format is None:
             raise NoFormatError(
                 "the context is a conversation, and the model does not say in which format it "
-                "reads them; name the format when the model is exported (--format) or when the "
-                "client is made (chat_format), or send the context as text"
+                "reads conversations; name the format when the model is exported (--format) or "
+                "when the client is made (chat_format), or send the context as text"
             )
         check_texts(candidates)
         replies = [self.chat_format.candidate(reply) for reply in candidates]
         return self.chat_format.context(context), replies
 
     def as_json(self) -> dict[str, object]:
-        """As a JSON object; what is not known is left out."""
+        """The usage as a JSON object, without an unknown format or the default calibration."""
         found: dict[str, object] = {"max_tokens": self.max_tokens}
         if self.chat_format is not None:
             found["chat_format"] = asdict(self.chat_format)
@@ -132,12 +133,12 @@ class Usage:
 
     @classmethod
     def from_json(cls, found: object) -> "Usage":
-        """The usage that `as_json` wrote; fields that are missing are unknown.
+        """The usage that `as_json` wrote; fields that are missing get the default.
 
         Raises:
-            ValueError: it is not one; the message says why.
+            ValueError: `found` is not a usage; the message says why.
         """
-        values = _typed(found, "how a model is asked", dict)
+        values = _typed(found, "the usage of a model", dict)
         form, calibration = values.get("chat_format"), values.get("calibration")
         return cls(
             None if form is None else Format.from_json(json.dumps(form)),
@@ -176,14 +177,15 @@ def is_chat(context: object) -> "TypeGuard[Conversation | Sequence[Message]]":
 
 
 def context_of(fields: Mapping[str, object]) -> Context:
-    """The context that a JSON object has: its "messages", or its "context".
+    """The context in a JSON object: its "messages", or its "context".
 
-    Beside "messages" there may be "bot_name", "user_name", "persona" and "prompt", texts each, as
-    `Conversation` has them.
+    Besides "messages" there may be "bot_name", "user_name", "persona" and "prompt", all texts, as
+    in `Conversation`.
 
     Raises:
-        KeyError: it has neither.
-        InvalidInputError: the messages are none; which of them, but never what they say.
+        KeyError: the object has neither.
+        InvalidInputError: a message or one of the other fields is not valid; the error says
+            which one, never what it holds.
     """
     if fields.get("messages") is None:  # null in columns where other rows have some
         context: Context = fields["context"]  # type: ignore[assignment]  # refused by the tokenizer
@@ -200,12 +202,12 @@ def context_of(fields: Mapping[str, object]) -> Context:
 
 
 def _checked(chat: Conversation) -> Conversation:
-    text = FORMATS["pygmalion"].context(chat)  # has all names; what one format refuses, all do
+    text = FORMATS["pygmalion"].context(chat)  # uses all names; what one format refuses, all do
     try:
         f"{text}{chat.user_name}".encode()
     except UnicodeEncodeError as error:
         raise InvalidInputError(
-            "the messages hold a lone surrogate, which is no Unicode text"
+            "the messages hold a lone surrogate, which is not Unicode text"
         ) from error
     return chat
 

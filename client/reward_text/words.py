@@ -1,13 +1,15 @@
 r"""Token ids of text whose words have been seen before, without the tokenizer.
 
-GPT-2 splits a text into pieces (words, numbers, runs of signs or blanks) and encodes each alone.
-Few pieces make up most of what people write, so their ids are kept. The splitting is done here with
-a pattern that is GPT-2's for the characters of `PLAIN`; other text is left to the tokenizer.
+GPT-2 splits a text into pieces (words, numbers, runs of signs or blanks) and encodes each by
+itself. A few pieces make up most of what people write, so their ids are kept. The splitting is done
+here, with a pattern that equals GPT-2's for the characters of `PLAIN`; other text is left to the
+tokenizer.
 
-The pattern costs more than anything else, so it is not run over what is between two spaces and has
-been seen before. A piece begins at every space that a character other than a blank follows: a piece
-that continues over a space is of blanks alone, and a run of blanks before a word leaves its last
-one to the word (`\s+(?!\S)`). What precedes is then split as if the text ended there.
+The pattern costs more than anything else, so it is not run over text between two spaces that has
+been seen before. A piece begins at every space that is followed by a character other than a blank:
+a piece that continues over a space consists only of blanks, and a run of blanks before a word
+leaves its last one to the word (`\s+(?!\S)`). What precedes is then split as if the text ended
+there.
 """
 
 import re
@@ -16,15 +18,15 @@ from collections.abc import Callable
 import numpy as np
 
 MAX_KEPT = 100_000  # pieces, and as many words: some 20 MB each
-MAX_LENGTH = 24  # characters of one that is kept
+MAX_LENGTH = 24  # characters of a piece or word that is kept
 
 _LETTERS = "A-Za-zÀ-ÖØ-öø-ÿ"  # Unicode's category L, as far as PLAIN goes
 _SIGNS = r"\u2010-\u2027"  # dashes, quotes, dots: category P
 
 PLAIN = re.compile(f"[\\x00-\\x7f{_LETTERS}{_SIGNS}]*")
-"""Text that can be split here: what is in it has the same class in every version of Unicode."""
+"""Text that can be split here: its characters have the same class in every version of Unicode."""
 
-# words first, which are most pieces: what begins as one cannot begin as a contraction. GPT-2's own:
+# words first, as most pieces are words, and what begins as one is not a contraction. GPT-2's own:
 # '(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 _PIECE = re.compile(
     f" ?[{_LETTERS}]+|'(?:[sdmt]|ll|ve|re)| ?[0-9]+| ?[^\\s{_LETTERS}0-9]+|\\s+(?!\\S)|\\s+",
@@ -38,7 +40,7 @@ class Words:
     """Ids of pieces, and of words, learnt as they come. Safe across threads.
 
     Args:
-        encode: the ids of each of some pieces, by the tokenizer.
+        encode: gives the tokenizer's ids for each of several pieces.
     """
 
     def __init__(self, encode: Callable[[list[str]], list[list[int]]]) -> None:
@@ -47,7 +49,7 @@ class Words:
         self._after_space = _Kept(self._of_word)
 
     def ids(self, text: str) -> bytes | None:
-        """The ids of a text, int32 each; None if it has to be left to the tokenizer."""
+        """The ids of a text, int32 each; None if the text has to be left to the tokenizer."""
         if not (text.isascii() or PLAIN.fullmatch(text)) or _SPECIAL in text:
             return None
         first, *words = text.split(" ")
@@ -58,7 +60,7 @@ class Words:
             return self._of_pieces(text)
 
     def _of_word(self, word: str) -> bytes:
-        """The ids of a space and what follows it up to the next one."""
+        """The ids of a space and the text after it, up to the next space."""
         if not word or word[0] in _BLANKS:
             raise _BlankError
         return self._of_pieces(" " + word)
@@ -72,11 +74,11 @@ class Words:
 
 
 class _BlankError(Exception):
-    """A space before another blank, or at the end: no piece need begin with it."""
+    """A space before another blank, or at the end: a piece need not begin with it."""
 
 
 class _Kept(dict[str, bytes]):
-    """Makes what it does not have, and keeps it if it is short."""
+    """A dictionary that makes what it does not have, and keeps it if it is short."""
 
     def __init__(self, make: Callable[[str], bytes]) -> None:
         super().__init__()
@@ -86,6 +88,6 @@ class _Kept(dict[str, bytes]):
         ids = self._make(text)
         if len(text) <= MAX_LENGTH:
             if len(self) >= MAX_KEPT:
-                self.clear()  # another thread that is reading makes again what it needs
+                self.clear()  # a thread that is reading makes what it needs again
             self[text] = ids
         return ids

@@ -61,7 +61,7 @@ def test_a_messages_column_is_named_and_what_is_beside_it_is_read(
     assert ["rewards" in item for item in read(output)] == [True, False]
     assert [item["reason"] for item in read(tmp_path / "out.jsonl.rejected.jsonl")] == [
         '"prompt" is NoneType, not a list',
-        '"prompt" is neither a list nor one in JSON',
+        '"prompt" is neither a list nor a list in JSON',
         '"prompt" is dict, not a list',
         'has no "reply"',
     ]
@@ -185,7 +185,7 @@ def test_conversations_that_are_fixed_are_scored_in_the_same_format(
     assert score(chats, data, output, *options) == 0
     write(data, lines)
     assert score(chats, data, output, "--rescore-rejected") == 1
-    assert "was made otherwise: chat_format was" in capsys.readouterr().err
+    assert "was made with other settings: chat_format was" in capsys.readouterr().err
     chats.requests.clear()
     assert score(chats, data, output, *options, "--rescore-rejected") == 0
     chai = FORMATS["chai"].context(SAID)

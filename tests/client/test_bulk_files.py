@@ -96,7 +96,7 @@ def test_an_id_that_cannot_be_copied_is_told_at_once(
 ) -> None:
     data = write(tmp_path / "in.jsonl", [{"text": "a", "id": {"a": 1}}])
     assert score(fake, data, tmp_path / "out.jsonl") == 1
-    assert '"id" is no string and no finite number' in capsys.readouterr().err
+    assert '"id" is neither a string nor a finite number' in capsys.readouterr().err
     assert not fake.headers
 
 
@@ -116,8 +116,8 @@ def test_csv_has_a_header_and_values_with_line_breaks(fake: FakeServer, tmp_path
     assert [item["line"] for item in items] == [1, 2, 3, 4]
     assert read(tmp_path / "out.jsonl.rejected.jsonl") == [
         {"line": 5, "reason": "blank"},
-        {"line": 6, "reason": "has 1 fields, and the header 3"},
-        {"line": 7, "reason": '"review" holds a lone surrogate, which is no Unicode text'},
+        {"line": 6, "reason": "has 1 fields, but the header has 3"},
+        {"line": 7, "reason": '"review" holds a lone surrogate, which is not Unicode text'},
     ]
     whole = output.read_bytes()
     output.write_bytes(whole[: whole.index(b"\n") + 9])
@@ -356,11 +356,11 @@ def test_a_pattern_and_several_names_are_files_of_one_directory(
     [
         (["nothing*.jsonl"], "out", "no file is named"),
         (["empty"], "out", "has no files named"),
-        (["data"], "data", "in one another"),
-        (["data"], "data/out", "in one another"),
-        (["data/a.jsonl", "data/d.txt"], "data", "in one another"),
-        (["data"], "-", "for one file"),
-        (["data/a.jsonl", "-"], "out", "for one file"),
+        (["data"], "data", "data overlap;"),
+        (["data"], "data/out", "data overlap;"),
+        (["data/a.jsonl", "data/d.txt"], "data", "a.jsonl overlap;"),
+        (["data"], "-", "for a single file"),
+        (["data/a.jsonl", "-"], "out", "for a single file"),
         (["data/a.jsonl", "missing.jsonl"], "out", "cannot read missing.jsonl"),
     ],
 )

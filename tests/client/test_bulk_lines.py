@@ -38,12 +38,12 @@ MALFORMED = [
     (b'{"context": "a", "candidates": ["b", 2]}\n', "candidate 1 is int, not a string"),
     (b'{"text": "\\ud800"}\n', '"text" holds a lone surrogate'),
     (b'{"text": "a", "id": "\\ud800"}\n', '"id" holds a lone surrogate'),
-    (b'{"text": "a", "id": {}}\n', '"id" is no string and no finite number'),
-    (b'{"text": "a", "id": 1e999}\n', '"id" is no string and no finite number'),
-    (b'{"text": "a", "id": true}\n', '"id" is no string and no finite number'),
-    (b'{"text": "a", "id": NaN}\n', "NaN is no JSON number"),
-    (b'{"text": ' + b"9" * 5000 + b"}\n", "no JSON we read: Exceeds the limit"),
-    (b"[" * 100_000 + b"\n", "no JSON we read"),
+    (b'{"text": "a", "id": {}}\n', '"id" is neither a string nor a finite number'),
+    (b'{"text": "a", "id": 1e999}\n', '"id" is neither a string nor a finite number'),
+    (b'{"text": "a", "id": true}\n', '"id" is neither a string nor a finite number'),
+    (b'{"text": "a", "id": NaN}\n', "NaN is not a JSON number"),
+    (b'{"text": ' + b"9" * 5000 + b"}\n", "unreadable JSON: Exceeds the limit"),
+    (b"[" * 100_000 + b"\n", "unreadable JSON"),
 ]
 
 

@@ -72,7 +72,7 @@ def outcome(errors: list[ServerError], seconds: float) -> tuple[object, list[str
 
 def test_what_passes_is_waited_for_and_said_once() -> None:
     errors = [UnavailableError("away", url="a:1"), DeadlineError("late", url="a:1")]
-    assert outcome(errors, 60) == ("answer", ["waiting, 60 s at most: away"])
+    assert outcome(errors, 60) == ("answer", ["waiting for the server, 60 s at most: away"])
 
 
 def test_what_waiting_does_not_mend_is_raised_at_once() -> None:

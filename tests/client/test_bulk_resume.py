@@ -134,7 +134,7 @@ def test_a_terminal_shows_rows_a_second_and_the_time_left(data: Path, tmp_path: 
     with open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123  # a descriptor
         shown = terminal.read(100_000).decode()
     assert re.search(
-        r"\d rows, [\d,]+ rows/s \|.*\| +\d+% \[\d\d:\d\d gone, \d\d:\d\d left\]", shown
+        r"\d rows, [\d,]+ rows/s \|.*\| +\d+% \[\d\d:\d\d elapsed, \d\d:\d\d left\]", shown
     )
 
 
@@ -157,7 +157,7 @@ def test_a_last_line_that_is_not_ours_is_refused(job: Job, content: bytes) -> No
     identity = Identity.of(job, "left")
     identity.write(job.meta)
     job.output.write_bytes(content)
-    with pytest.raises(OutputError, match="is not ours"):
+    with pytest.raises(OutputError, match="was not written by"):
         Output(job, identity)
     assert job.output.read_bytes() == content
 

@@ -60,7 +60,7 @@ def test_a_context_with_one_candidate_is_sent_as_the_group_that_it_is(
     [
         (b'[\n{"text": "a"}\n]', "is a JSON array"),
         ('{"text": "a"}\n'.encode("utf-16"), "is UTF-16"),
-        (gzip.compress(gzip.compress(b"a")), "packed twice"),
+        (gzip.compress(gzip.compress(b"a")), "compressed twice"),
         (b"PAR1....", "Parquet or compressed"),
     ],
 )
@@ -183,7 +183,7 @@ def test_versions_are_not_mixed(
     output.write_bytes(whole[: whole.index(b"\n") + 1])
     fake.version = 2
     assert score(fake, data, output) == 1
-    assert "continue with --model-version 1, or take another output" in capsys.readouterr().err
+    assert "continue with --model-version 1, or use another output" in capsys.readouterr().err
     assert len(read(output)) == 1
     fake.version = 1
     assert score(fake, data, output, "--model-version=1") == 0
@@ -203,7 +203,7 @@ def test_an_output_of_something_else_is_refused(
     assert "truncation was left, is shared_context" in capsys.readouterr().err
     (tmp_path / "out.jsonl.meta.json").unlink()
     assert score(fake, data, output) == 1
-    assert "take another output, or remove it" in capsys.readouterr().err
+    assert "use another output, or remove it" in capsys.readouterr().err
     assert score(fake, data, data) == 1
     assert output.read_bytes() == kept
     assert read(data) == LINES
@@ -230,7 +230,7 @@ def test_a_server_that_restarts_is_waited_for(
         assert eventually(lambda: output.exists() and output.stat().st_size > 0)
     said: list[str] = []
     # once the client's own retries are over
-    assert eventually(lambda: said.append(capsys.readouterr().err) or "waiting, " in "".join(said))
+    assert eventually(lambda: said.append(capsys.readouterr().err) or "waiting " in "".join(said))
     with FakeServer(lambda ids: ids[:, 0] / 100, port=int(server.url.rpartition(":")[2])):
         run.join()
     assert codes == [0]

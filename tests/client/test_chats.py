@@ -368,7 +368,7 @@ def test_an_output_remembers_the_format_that_was_asked_for(
     words = ["score", f"--input={data}", f"--output={out}", f"--url={chai.url}"]
     assert main([*words, "--chat-format=lines"]) == 0
     assert main(words) == 1
-    assert "was made otherwise: chat_format was" in capsys.readouterr().err
+    assert "was made with other settings: chat_format was" in capsys.readouterr().err
     assert main([*words, "--chat-format=lines"]) == 0
 
 

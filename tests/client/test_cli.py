@@ -90,7 +90,7 @@ def test_score_reads_jsonl_files(
             ["--format=jsonl"],
             'line 2: "text" holds a lone',
         ),
-        (b"[" * 100_000, ["--format=jsonl"], "line 1: no JSON we read"),
+        (b"[" * 100_000, ["--format=jsonl"], "line 1: unreadable JSON"),
         (
             b'{"text": "a"}\n' * 300 + b'{"text": "\\ud800"}',
             ["--format=jsonl"],

@@ -77,8 +77,8 @@ def test_system_messages_at_the_beginning_are_the_prompt() -> None:
     [
         ({"role": "tool", "content": "x"}, "message 1 has a role that is none of"),
         ({"role": "system", "content": "x"}, "message 1 is a system message after"),
-        ({"role": "user", "content": None}, "message 1 has a .content. that is no text"),
-        ({"role": "user", "content": [{"type": "image"}]}, "no text, nor a list of text parts"),
+        ({"role": "user", "content": None}, "message 1 has a .content. that is neither text"),
+        ({"role": "user", "content": [{"type": "image"}]}, "neither text nor a list of text parts"),
         ({"role": "user", "content": b"x"}, "bytes"),
         ({"role": "user", "content": "x", "name": 7}, "a name of type int"),
         ("secret", "message 1 is str, not a mapping"),

@@ -3,7 +3,7 @@
     input ──► source ──► lines ──► chunks ──► server, several at once ──► output, in order
 
 `gpt2-reward score --input FILE --output FILE` is the command; `score_files` is what it calls.
-docs/bulk.md tells what the files hold and what a run that is killed leaves behind.
+docs/bulk.md says what the files hold and what a run that is killed leaves behind.
 """
 
 from reward_client.bulk.columns import Columns

@@ -1,4 +1,4 @@
-"""What `gpt2-reward score` takes for data sets, and the jobs that it means."""
+"""The options of `gpt2-reward score` for data sets, and the jobs that they describe."""
 
 import argparse
 import math
@@ -14,22 +14,22 @@ Group = argparse._ArgumentGroup  # noqa: SLF001  # it has no public name
 
 
 def add_arguments(group: Group) -> None:
-    """Add the options of a data set."""
+    """Add the options for data sets."""
     group.add_argument(
         "--input",
         nargs="+",
         action="extend",
         metavar="FILE",
-        help="Score these files: JSONL, CSV with a header, or text, plain or packed (gzip, "
+        help="Score these files: JSONL, CSV with a header, or text, plain or compressed (gzip, "
         "Zstandard), or Parquet; also directories and patterns. - is standard input.",
     )
     group.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="Write the rewards into this file: JSONL, packed if it is named *.gz or *.zst, or "
-        "Parquet if it is named *.parquet; several inputs into this directory. - is standard "
-        "output.",
+        help="Write the rewards to this file: JSONL, compressed if it is named *.gz or *.zst, or "
+        "Parquet if it is named *.parquet. For several inputs, write to this directory. - is "
+        "standard output.",
     )
     _add_columns(group)
     _add_rules(group)
@@ -47,8 +47,8 @@ def _add_columns(group: Group) -> None:
     group.add_argument(
         "--messages-column",
         metavar="NAME",
-        help="Take conversations, each a list of messages or that as JSON, from this column in "
-        "place of contexts. Default: messages.",
+        help="Take conversations, each a list of messages or such a list as JSON, from this "
+        "column instead of contexts. Default: messages.",
     )
     group.add_argument(
         "--candidate-column",
@@ -62,14 +62,14 @@ def _add_columns(group: Group) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help="Copy these columns into the output, with their types; id is copied anyway.",
+        help="Copy these columns into the output, with their types; id is always copied.",
     )
     group.add_argument(
         "--shard",
         type=_shard,
         metavar="I/N",
-        help="Do the I-th of N parts of the work, from 1 on: of several files every N-th, of one "
-        "blocks of its lines, into an output with the number in its name.",
+        help="Do part I of N, counted from 1: every N-th of several files, or blocks of lines of "
+        "a single file, whose output then has the number in its name.",
     )
 
 
@@ -82,39 +82,39 @@ def _add_rules(group: Group) -> None:
         type=share_argument,
         default=0.01,
         metavar="SHARE",
-        help="End with exit code 65 if more than this share of the lines could not be scored.",
+        help="Exit with code 65 if more than this share of the lines could not be scored.",
     )
     group.add_argument(
         "--rescore-rejected",
         action="store_true",
-        help="Score the lines that were set aside and have been fixed in the input since.",
+        help="Score the lines that were set aside and have since been fixed in the input.",
     )
     group.add_argument(
         "--in-flight",
         type=_count,
         default=8,
         metavar="N",
-        help="Have at most N requests on their way at once.",
+        help="Keep at most N requests in flight.",
     )
     group.add_argument(
         "--patience",
         type=_seconds,
         default=600.0,
         metavar="SECONDS",
-        help="Give the server up after this many seconds without any answer.",
+        help="Give up after this many seconds without any answer from the server.",
     )
     group.add_argument(
         "--trust-input",
         action="store_true",
-        help="Continue although the input was changed after the lines that are scored.",
+        help="Continue even if the input has changed; the lines already scored must be the same.",
     )
 
 
 def jobs_asked_for(arguments: argparse.Namespace) -> list[Job]:
-    """The jobs, none of whose files has been opened.
+    """The jobs that the arguments describe, made without opening a file.
 
     Raises:
-        InvalidInputError: options that do not go together, or nothing is found.
+        InvalidInputError: options contradict each other, or no file is found.
     """
     job = Job(
         Path(arguments.input[0]),

@@ -1,4 +1,4 @@
-"""Lines in portions that make a request each."""
+"""Lines in chunks, each of which becomes one request."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,12 +14,13 @@ class Chunk:
     """Consecutive lines of the input.
 
     Attributes:
-        lines: to score.
-        rejections: lines among them that cannot be.
-        end: position in the source after the last one.
+        lines: the lines to score.
+        rejections: lines among them that cannot be scored.
+        end: position in the source after the last line.
         n_rows: texts to score, one for each candidate.
-        n_characters: of those texts.
-        before_run: those five, the lists by their lengths, before the last lines of one context.
+        n_characters: characters of those texts.
+        before_run: the five above, as they were before the last run of lines with one context;
+            the lists by their lengths.
     """
 
     lines: list[Line] = field(default_factory=list)
@@ -30,7 +31,7 @@ class Chunk:
     before_run: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
 
     def add(self, item: Item, end: int) -> None:
-        """Take another line, which ends at `end`."""
+        """Add a line that ends at `end`."""
         if isinstance(item, Rejection):
             self.end = end
             self.rejections.append(item)
@@ -46,7 +47,7 @@ class Chunk:
         self.n_characters += item.n_characters
 
     def is_full_for(self, item: Item, max_rows: int) -> bool:
-        """Whether that line belongs to the next chunk."""
+        """Whether the line has to go into the next chunk."""
         if isinstance(item, Rejection):
             return len(self.rejections) >= MAX_REJECTIONS
         return bool(self.lines) and (
@@ -55,7 +56,7 @@ class Chunk:
         )
 
     def has_context_of(self, item: Item) -> bool:
-        """Whether the line has the context of the last one here."""
+        """Whether the line has the context of the chunk's last one."""
         return (
             isinstance(item, Line)
             and item.context is not None
@@ -64,7 +65,7 @@ class Chunk:
         )
 
     def take_run(self) -> "Chunk":
-        """The last lines of one context, which are not here any more; none if that is all."""
+        """Remove and return the last run of lines with one context, unless it is all there is."""
         n_lines, n_rejections, end, n_rows, n_characters = self.before_run
         if not n_lines:
             return Chunk()
@@ -81,14 +82,14 @@ class Chunk:
 
 
 def chunks(items: Iterable[tuple[Item, int]], max_rows: int) -> Iterator[Chunk]:
-    """All items, in order.
+    """All items in chunks, in order.
 
-    Neighbours that have one context are in one chunk if they fit: the server computes what the
-    rows of a batch share once.
+    Neighbours with the same context are in one chunk if they fit: the server computes what the
+    rows of a batch share only once.
 
     Args:
         items: lines and the positions after them.
-        max_rows: texts of a chunk; a line with more candidates is a chunk by itself.
+        max_rows: maximum number of texts in a chunk, unless one line has more candidates.
     """
     chunk = Chunk()
     for item, end in items:

@@ -10,28 +10,29 @@ TEXT, CONTEXT, MESSAGES, ID = "text", "context", "messages", "id"
 CANDIDATE, CANDIDATES = "candidate", "candidates"
 
 OWN = ("line", "reward", "rewards", "model_version")
-"""What the output has by itself."""
+"""The output's own columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of columns, or of fields where lines are JSON.
+    """Names of columns, or of fields if lines are JSON.
 
-    Without any of the first four, each line says by its fields what it is: `text`, or `context`
+    If none of the first four is given, each line's fields say what it is: `text`, or `context`
     or `messages` with `candidate` or with a list `candidates`.
 
     Attributes:
-        text: of whole texts.
-        context: of contexts; `context` or `messages` if both are None and `candidate` is given.
-        messages: of conversations, which take the place of contexts: a list of messages, or that
-            as JSON. `bot_name`, `user_name`, `persona` and `prompt` are read beside it.
-        candidate: of candidates, a string or a list of strings; `candidate` or `candidates` if
-            None and `context` or `messages` is given.
-        keep: copied into the output with their types, as `id` always is.
+        text: column of whole texts.
+        context: column of contexts; `context` or `messages` if both are None and `candidate` is
+            given.
+        messages: column of conversations instead of contexts: lists of messages, or such lists
+            as JSON. `bot_name`, `user_name`, `persona` and `prompt` are read along with it.
+        candidate: column of candidates, strings or lists of strings; `candidate` or
+            `candidates` if None and `context` or `messages` is given.
+        keep: columns copied into the output with their types, as `id` always is.
 
     Raises:
-        InvalidInputError: both whole texts and anything else that is scored, both contexts and
-            messages, or a name in `keep` that the output needs itself.
+        InvalidInputError: a column of whole texts with any other that is scored, columns of both
+            contexts and messages, or a name in `keep` that the output uses itself.
     """
 
     text: str | None = None
@@ -43,17 +44,17 @@ class Columns:
     def __post_init__(self) -> None:
         if self.text and (self.context or self.messages or self.candidate):
             raise InvalidInputError(
-                "a text column is scored by itself; name either it, or those of context or "
-                "messages and candidate"
+                "a text column is scored by itself; name either it, or the columns of candidates "
+                "and of contexts or messages"
             )
         if self.context and self.messages:
             raise InvalidInputError(
-                "messages take the place of a context; name the column of one of them"
+                "messages take the place of a context; name only one of the two columns"
             )
         if taken := [name for name in self.keep if name in OWN]:
             raise InvalidInputError(
-                f"cannot keep {listed(taken)}: the output has columns of its own named so; "
-                "rename them in the input"
+                f"cannot keep {listed(taken)}: the output uses such names itself; rename the "
+                "columns in the input"
             )
 
     @property
@@ -63,11 +64,11 @@ class Columns:
 
     @property
     def copied(self) -> tuple[str, ...]:
-        """All that is copied, `id` first."""
+        """All columns that are copied, `id` first."""
         return (ID, *(name for name in self.keep if name != ID)) if self.keep else (ID,)
 
     def scored(self, found: Iterable[str]) -> tuple[str, ...]:
-        """Those of the names found that may be read for scoring."""
+        """The names in `found` that may be read for scoring."""
         found = set(found)
         names = dict.fromkeys(name for group in self._needed() for name in group)
         if not self.are_named:
@@ -77,7 +78,7 @@ class Columns:
         return tuple(name for name in names if name in found)
 
     def contexts(self) -> tuple[str, ...]:
-        """Those that contexts may be in."""
+        """The names of columns that may hold contexts."""
         named = self.context or self.messages
         return (named,) if named else (CONTEXT, MESSAGES)
 
@@ -86,15 +87,15 @@ class Columns:
         return name == (self.messages or MESSAGES) and name != self.context
 
     def names(self) -> tuple[str, ...]:
-        """Those that may say more of a conversation."""
+        """The names of columns that may say more about a conversation."""
         return tuple(name for name in NAMES if name not in {self.messages, self.candidate})
 
     def answers(self) -> tuple[str, ...]:
-        """Those that candidates may be in."""
+        """The names of columns that may hold candidates."""
         return (self.candidate,) if self.candidate else (CANDIDATE, CANDIDATES)
 
     def _needed(self) -> tuple[tuple[str, ...], ...]:
-        """Groups of names, one of each of which an input must have."""
+        """Groups of names; an input must have at least one name of each group."""
         if self.text:
             return ((self.text,),)
         if not self.are_named:
@@ -105,11 +106,11 @@ class Columns:
         """Refuse an input that lacks a column that is needed.
 
         Args:
-            found: the names that it has.
-            where: what to call it.
+            found: the names of the input's columns.
+            where: what to call the input.
 
         Raises:
-            InvalidInputError: it says what is missing and what is there.
+            InvalidInputError: a column is missing; the message says which, and what is there.
         """
         found = list(found)
         needed = [*((name,) for name in self.keep), *self._needed()]
@@ -118,11 +119,11 @@ class Columns:
             quoted = [" or ".join(f'"{name}"' for name in names) for names in missing]
             raise InvalidInputError(
                 f"{where} has no column {', '.join(quoted)}; it has {listed(found)}. Name others "
-                "with --text-column, or --context-column or --messages-column and "
-                "--candidate-column"
+                "with --text-column, or with --candidate-column and --context-column or "
+                "--messages-column"
             )
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for a message."""
+    """The names in quotes, for a message."""
     return ", ".join(f'"{name}"' for name in names) or "none"

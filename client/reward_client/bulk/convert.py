@@ -1,4 +1,4 @@
-"""The working file of a run as the output that was asked for, in place at once."""
+"""Converts a run's working file into the output that was asked for, atomically."""
 
 import bisect
 import gzip
@@ -22,14 +22,14 @@ _EXACT_IN_FLOAT64 = range(-(2**53), 2**53 + 1)
 
 
 def converter(job: Job) -> Callable[[], None] | None:
-    """What makes the output of the working file, and removes that; None if they are one.
+    """A function that turns the working file into the output; None if the two are the same file.
 
     Parquet has the columns `line` int64, what is copied, `reward` float32, `rewards` list of
-    float32, `model_version` int64; those of `reward` and `rewards` that do not apply are null.
+    float32, `model_version` int64; whichever of `reward` and `rewards` does not apply is null.
 
     Raises:
-        RewardError: the output needs an extra that is not installed. The function raises
-            OutputError if it cannot write.
+        RewardError: the output needs an extra that is not installed. The returned function
+            raises OutputError if it cannot write.
     """
     if not job.converts:
         return None
@@ -56,10 +56,10 @@ def converter(job: Job) -> Callable[[], None] | None:
 
 
 def n_lines_of(job: Job) -> int:
-    """Lines of an output that is made.
+    """Number of lines in an output that has been converted.
 
     Raises:
-        OutputError: it cannot be read.
+        OutputError: the output cannot be read.
     """
     try:
         if job.to_parquet:
@@ -76,7 +76,7 @@ def _write_gzip(job: Job, new: Path) -> None:
     with (
         job.working.open("rb") as working,
         new.open("wb") as raw,
-        # neither name nor time: the same rewards are the same bytes
+        # neither name nor time: the same rewards give the same bytes
         gzip.GzipFile("", "wb", GZIP_LEVEL, raw, mtime=0) as packed,
     ):
         shutil.copyfileobj(working, packed, _COPY_BYTES)
@@ -120,7 +120,7 @@ class InputColumns:
     """The columns that a Parquet output takes from its input, for ascending lines.
 
     Args:
-        job: whose input is read; it has none of them where the working file has all.
+        job: says which input; nothing is taken from it if the working file has everything.
 
     Attributes:
         fields: names and types of the columns.
@@ -149,7 +149,7 @@ class InputColumns:
             self._file.close()
 
     def take(self, lines: list[int]) -> list[Any]:
-        """The next lines, as one array for each field."""
+        """The values of the next lines, one array per field."""
         if not self.fields:
             return []
         pieces = []
@@ -172,7 +172,7 @@ def _records(working: Path) -> Iterator[dict[str, Any]]:
 
 
 def _copied_fields(job: Job) -> list[tuple[str, Any]]:
-    """Those that some line has: numbers, booleans and strings if all are; else strings of JSON."""
+    """Copied fields that some line has, with the type of all values, or as strings of JSON."""
     import pyarrow as pa  # noqa: PLC0415  # an extra
 
     kinds: dict[str, set[str]] = {}
@@ -189,7 +189,7 @@ def _copied_fields(job: Job) -> list[tuple[str, Any]]:
         frozenset({"str"}): pa.string(),
         frozenset({"bool"}): pa.bool_(),
     }
-    # large_string tells those of JSON from strings that are meant as they are
+    # large_string tells strings of JSON from plain strings
     return [
         (name, types.get(frozenset(kinds[name] - {"null"}), pa.large_string()))
         for name in job.columns.copied
@@ -206,7 +206,7 @@ def _kind(value: object) -> str:
 
 
 def _fit(record: dict[str, Any], schema: Any) -> dict[str, Any]:  # noqa: ANN401  # untyped
-    """Values of columns of JSON as such."""
+    """The record with the values of JSON columns written as JSON."""
     for field in schema:
         if str(field.type) == "large_string" and record.get(field.name) is not None:
             record[field.name] = json.dumps(record[field.name])

@@ -1,4 +1,4 @@
-"""CSV with a header: an item a record, every value a string."""
+"""CSV with a header: one item per record, every value a string."""
 
 import codecs
 import csv
@@ -12,13 +12,13 @@ from reward_client.errors import InvalidInputError
 
 
 class CsvSource:
-    """Records of a CSV file as RFC 4180 has it; a value may hold line breaks.
+    """Records of a CSV file that follows RFC 4180; a value may hold line breaks.
 
-    A line is a record, from 1 for the first after the header; positions are bytes.
+    A line is a record, and 1 is the first after the header; positions are bytes.
 
     Args:
         job: says which columns are read.
-        stream: to read, and to close in the end.
+        stream: what to read, and to close in the end.
 
     Raises:
         InvalidInputError: there is no header, or it lacks a column; while iterating, what
@@ -32,7 +32,7 @@ class CsvSource:
         self._line = 0
         self.total = stream.total
         self.head = stream.head
-        csv.field_size_limit(MAX_LINE_BYTES)  # of the module; the default is 128 KiB
+        csv.field_size_limit(MAX_LINE_BYTES)  # for the whole module; the default is 128 KiB
         self._records = csv.reader(self._texts(), strict=True)
         header = self._next()
         if not header:
@@ -47,7 +47,7 @@ class CsvSource:
         self._line = 0
 
     def skip(self, n_lines: int) -> int:
-        """As `Source.skip`."""
+        """Like `Source.skip`."""
         while self._line < n_lines:
             if self._next() is None:
                 raise too_short(self._path, n_lines, self._line)
@@ -65,20 +65,20 @@ class CsvSource:
         if not record:
             return Rejection(self._line, "blank")
         if len(record) != len(self._names):
-            reason = f"has {len(record)} fields, and the header {len(self._names)}"
+            reason = f"has {len(record)} fields, but the header has {len(self._names)}"
             return Rejection(self._line, reason)
         fields = {
             name: None if not value and name in self._optional else value  # CSV has no null
             for name, value in zip(self._names, record, strict=True)
         }
-        # a byte that is not UTF-8 has become a lone surrogate, which is refused there
+        # a byte that is not UTF-8 has become a lone surrogate, which from_fields refuses
         return from_fields(self._line, fields, self._columns)
 
     def _next(self) -> list[str] | None:
         """The next record; None at the end."""
         try:
             record = next(self._records, None)
-        except csv.Error as error:  # where the next record begins is not known then
+        except csv.Error as error:  # then it is unknown where the next record begins
             raise InvalidInputError(
                 f"{self._path} is not CSV up to line {self._records.line_num} of the file: {error}"
             ) from error

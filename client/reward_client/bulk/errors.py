@@ -4,7 +4,7 @@ from reward_client.errors import InvalidInputError, RewardError
 
 
 class OutputError(RewardError):
-    """The output cannot be written, or is not one that this run may go on with."""
+    """The output cannot be written, or is not one that this run may continue."""
 
 
 class MalformedLineError(InvalidInputError):

@@ -1,4 +1,4 @@
-"""Names on the command line as files, each with an output of its own."""
+"""From names on the command line to files, each with an output of its own."""
 
 import glob
 from collections import Counter
@@ -11,9 +11,9 @@ from reward_client.bulk.streams import STDIN
 from reward_client.errors import InvalidInputError
 
 ENDINGS = (".jsonl", ".parquet", ".csv", ".txt")
-"""Of the files that are taken from a directory, packed or not."""
+"""Name endings of the files that are taken from a directory, compressed or not."""
 
-SIDE = "_score"  # what begins with _ is no data to Arrow, Spark and Ray
+SIDE = "_score"  # Arrow, Spark and Ray ignore names that begin with _
 
 
 def jobs_of(inputs: Sequence[str], output: Path, job: Job) -> list[Job]:
@@ -26,17 +26,19 @@ def jobs_of(inputs: Sequence[str], output: Path, job: Job) -> list[Job]:
         inputs: files, directories and patterns such as `data/**/*.parquet`; `-` is standard
             input.
         output: a file or a directory; `-` is standard output.
-        job: everything else. Of several files, its shard is every so many; of one, blocks of
-            its lines.
+        job: everything else. Its shard takes every so many of several files, or blocks of lines
+            of a single one.
 
     Raises:
-        InvalidInputError: nothing is found, or two files would have one output.
+        InvalidInputError: no file is found, two files would have the same output, or the output
+            is not apart from the inputs.
     """
     if len(inputs) == 1 and not _is_many(inputs[0]):
         return [_one(Path(inputs[0]), output, job)]
     if output == STDIN or str(STDIN) in inputs:
         raise InvalidInputError(
-            "standard input and output are for one file; name a directory as --output"
+            "standard input and output are for a single file; name files as --input and a "
+            "directory as --output"
         )
     _check_apart(inputs, output)
     pairs = [pair for one in inputs for pair in _found(one, any_name=job.format is not None)]
@@ -76,14 +78,12 @@ def _into_directory(pairs: Sequence[tuple[Path, Path]], folder: Path, job: Job) 
 
 
 def _check_apart(inputs: Sequence[str], folder: Path) -> None:
-    """Outputs among the inputs would be scored themselves by the next run."""
+    """Refuse outputs among the inputs, which the next run would score."""
     whole = folder.resolve()
     for name in inputs:
         path = Path(name).resolve()
         if whole in {path, *path.parents} or (path.is_dir() and path in whole.parents):
-            raise InvalidInputError(
-                f"{folder} and {name} are in one another; write into a directory apart"
-            )
+            raise InvalidInputError(f"{folder} and {name} overlap; write into a separate directory")
 
 
 def _is_many(name: str) -> bool:
@@ -91,7 +91,7 @@ def _is_many(name: str) -> bool:
 
 
 def _found(name: str, *, any_name: bool) -> list[tuple[Path, Path]]:
-    """Files, and what to call them in the output's directory."""
+    """The files of that name, and what to call them in the output's directory."""
     path = Path(name)
     if path.is_dir():
         found = sorted(
@@ -125,7 +125,7 @@ def _is_data(path: Path, folder: Path, *, any_name: bool) -> bool:
 
 
 def _output_name(name: Path) -> Path:
-    """As the input's, if an output can be of that kind; else JSONL."""
+    """The input's name if an output can be of that kind, else that name with .jsonl."""
     plain = name.with_suffix("") if name.suffix in PACKED else name
     is_kept = name.suffix == ".parquet" or plain.suffix == ".jsonl"
     return name if is_kept else name.with_name(name.name + ".jsonl")

@@ -1,4 +1,4 @@
-"""Whether an output belongs to an input: a small file beside it says what it was made from."""
+"""Whether an output belongs to an input: a small file next to it says what it was made from."""
 
 import hashlib
 import json
@@ -18,20 +18,20 @@ HEAD_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What rewards of an output depend on, besides the model's version, which each line has.
+    """What an output's rewards depend on, besides the model's version, which each line has.
 
     Attributes:
-        size: of the input, bytes; 0 for standard input.
-        mtime_ns: when it was last written; 0 for standard input.
-        head_sha256: of its first MiB; of the first two lines of standard input.
-        format: how it was read.
-        columns: which were read and kept.
-        shard: which part; None for all.
-        lines_sha256: of the numbers of the only lines that were to be scored; None for all.
+        size: bytes of the input; 0 for standard input.
+        mtime_ns: when the input was last written; 0 for standard input.
+        head_sha256: digest of the input's first MiB, or first two lines for standard input.
+        format: how the input was read.
+        columns: which columns were read and kept.
+        shard: which part was scored; None for all.
+        lines_sha256: digest of the numbers of the lines to score; None for all.
         truncation: what long texts lose.
-        chat_format: in which conversations are rendered; None for the model's own.
-        model: `ModelInfo.identity` of the model that answered; None before the first answer, and
-            of servers that do not say.
+        chat_format: the format in which conversations are rendered; None for the model's own.
+        model: `ModelInfo.identity` of the model that answered; None before the first answer, or
+            if the server does not say.
     """
 
     size: int
@@ -56,10 +56,10 @@ class Identity:
         """The identity of what the job would write now.
 
         Args:
-            job: whose input is looked at.
-            truncation: of its client.
-            chat_format: of its client.
-            head: of standard input, all that is known of it.
+            job: says which input to look at.
+            truncation: the client's truncation.
+            chat_format: the client's format.
+            head: the first two lines of standard input; unused for files.
         """
         size = mtime_ns = 0
         if job.input != STDIN:
@@ -87,28 +87,29 @@ class Identity:
             The identity with the model of the output so far.
 
         Raises:
-            OutputError: it says what differs, and what to do.
+            OutputError: it was made from something else; the message says what differs and what
+                to do.
         """
         known = _read(job)
         if settings := self._differences(
             known, ("format", "truncation", "columns", "shard", "lines_sha256", "chat_format")
         ):
             raise OutputError(
-                f"{job.output} was made otherwise: {settings}; use what it was made with, or "
-                "another output"
+                f"{job.output} was made with other settings: {settings}; use those, or another "
+                "output"
             )
         inputs = self._differences(known, ("size", "mtime_ns", "head_sha256"))
         if inputs and not (job.trust_input or job.rescore_rejected):
             raise OutputError(
                 f"{job.output} was made from another input, or {job.input} was changed: {inputs}; "
-                "take another output, or continue with --trust-input if the lines that are scored "
-                "already are the same"
+                "use another output, or continue with --trust-input if the lines already scored "
+                "are the same"
             )
         model = known.get("model")
         return replace(self, model=model if isinstance(model, str) else None)
 
     def write(self, path: Path) -> None:
-        """Replace the file at once."""
+        """Replace the file atomically."""
         new = path.with_name(path.name + ".new")
         new.write_text(json.dumps(self._as_json(), indent=1) + "\n")
         new.replace(path)
@@ -135,11 +136,11 @@ def _read(job: Job) -> dict[str, object]:
         known = json.loads(job.meta.read_bytes())
     except FileNotFoundError as error:
         raise OutputError(
-            f"{job.output} is there, but not {job.meta}, which says what it was made from; take "
+            f"{job.output} exists, but {job.meta}, which says what it was made from, does not; use "
             "another output, or remove it"
         ) from error
     except (ValueError, OSError) as error:
         raise OutputError(f"cannot read {job.meta}: {error}") from error
     if not isinstance(known, dict):
-        raise OutputError(f"{job.meta} is not ours; take another output")
+        raise OutputError(f"{job.meta} was not written by gpt2-reward; use another output")
     return known

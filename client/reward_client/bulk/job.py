@@ -1,4 +1,4 @@
-"""What is to be scored, where to, and what came of it."""
+"""What is to be scored, where the rewards go, and what came of it."""
 
 import math
 from dataclasses import astuple, dataclass, field
@@ -15,7 +15,7 @@ Format: TypeAlias = Literal["jsonl", "text", "csv", "parquet"]
 PACKED = (".gz", ".zst")
 _FORMATS: dict[str, Format] = {".parquet": "parquet", ".txt": "text", ".csv": "csv"}
 
-LINES_A_BLOCK = 1024  # which stay together in a shard: neighbours often share a context
+LINES_A_BLOCK = 1024  # these stay together in a shard: neighbours often share a context
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Shard:
 
     Attributes:
         number: from 1 to `count`.
-        count: of the parts.
+        count: how many parts there are.
 
     Raises:
         ValueError: a number out of that range.
@@ -35,14 +35,16 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
-            raise ValueError(f"there is no shard {self.number} of {self.count}; they begin at 1")
+            raise ValueError(
+                f"there is no shard {self.number} of {self.count}; shards are numbered from 1"
+            )
 
     def has(self, line: int) -> bool:
-        """Whether that line of a file, from 1 on, is in this part: blocks are dealt out in turn."""
+        """Whether a line of a file, counted from 1, is in this part: blocks are dealt in turn."""
         return (line - 1) // LINES_A_BLOCK % self.count == self.number - 1
 
     def n_lines_up_to(self, line: int) -> int:
-        """How many of a file's first lines are in this part."""
+        """How many of a file's first `line` lines are in this part."""
         rounds, rest = divmod(line, LINES_A_BLOCK * self.count)
         own = min(max(rest - LINES_A_BLOCK * (self.number - 1), 0), LINES_A_BLOCK)
         return rounds * LINES_A_BLOCK + own
@@ -53,26 +55,27 @@ class Job:
     """One input, one output.
 
     Attributes:
-        input: a regular file, plain or packed with gzip or Zstandard; `-` is standard input.
-        output: JSONL, packed where the name ends in `.gz` or `.zst`, or Parquet where it ends in
+        input: a regular file, plain or compressed with gzip or Zstandard; `-` is standard input.
+        output: JSONL, compressed if the name ends in `.gz` or `.zst`, or Parquet if it ends in
             `.parquet`; `-` is standard output, for JSONL that is not resumed.
-        format: of the input; by the name's ending if None: `.parquet`, `.csv`, `.txt`, else
-            JSONL.
-        columns: which are scored and kept.
+        format: format of the input; by the name's ending if None: `.parquet`, `.csv`, `.txt`,
+            else JSONL.
+        columns: which columns are scored and kept.
         shard: the part of the lines to score; all if None.
         lines: numbers of the only lines to score; all if None.
-        side: folder of the files beside the output; the output's own if None.
+        side: folder of the files that accompany the output; the output's own if None.
         strict: whether a line that cannot be scored ends the run.
-        trust_input: whether to continue although the input was touched; the lines that are
-            scored already must be the same.
-        rescore_rejected: whether lines that were set aside, and have been fixed in the input
-            since, are scored too; all others must be the same.
-        in_flight: requests at most that are on their way together.
-        patience_s: seconds without any answer after which the server is given up.
+        trust_input: whether to continue even if the input has changed; the lines already scored
+            must be the same.
+        rescore_rejected: whether lines that were set aside, and have since been fixed in the
+            input, are scored too; all others must be the same.
+        in_flight: maximum number of requests in flight.
+        patience_s: seconds without any answer after which the run gives up.
 
     Raises:
         ValueError: `in_flight` below 1, or a `patience_s` that is negative or not finite.
-        InvalidInputError: columns of a text file, which has none.
+        InvalidInputError: columns of a text file, which has none, or `rescore_rejected` with
+            standard input or output.
     """
 
     input: Path
@@ -96,11 +99,11 @@ class Job:
         if self.input_format == "text" and self.columns != Columns():
             raise InvalidInputError(f"{self.input} is text, which has no columns to name or keep")
         if self.rescore_rejected and STDIN in {self.input, self.output}:
-            raise InvalidInputError("lines can be scored again from file to file only")
+            raise InvalidInputError("rejected lines can be rescored only from file to file")
 
     @property
     def input_format(self) -> Format:
-        """The one given, or what the name says."""
+        """The format given, or the one that the input's name says."""
         return self.format or format_of(self.input)
 
     @property
@@ -115,12 +118,12 @@ class Job:
 
     @property
     def converts(self) -> bool:
-        """Whether the output is made of the working file at the end."""
+        """Whether the output is made from the working file at the end of the run."""
         return self.to_parquet or self.output.suffix in PACKED
 
     @property
     def is_converted(self) -> bool:
-        """Whether a run has ended with such an output, and nothing is left to do."""
+        """Whether an earlier run has converted its working file, and nothing is left to do."""
         return self.converts and self.output.exists() and not self.working.exists()
 
     @property
@@ -135,37 +138,37 @@ class Job:
 
     @property
     def rejected(self) -> Path:
-        """Where the lines that cannot be scored are listed."""
+        """The file that lists the lines that cannot be scored."""
         return self.beside(".rejected.jsonl")
 
     @property
     def meta(self) -> Path:
-        """What tells a run whether the output is its own."""
+        """The file that tells a run whether the output is its own."""
         return self.beside(".meta.json")
 
     def n_lines_up_to(self, line: int) -> int:
-        """How many of the input's first lines are to be scored."""
+        """How many of the input's first `line` lines are to be scored."""
         if self.lines is not None:
             return sum(1 for one in self.lines if one <= line)
         return self.shard.n_lines_up_to(line) if self.shard else line
 
     def beside(self, ending: str) -> Path:
-        """A file beside the output, named after it."""
+        """A file that accompanies the output, named after it."""
         return (self.side or self.output.parent) / (self.output.name + ending)
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What one run has done; what earlier ones did is not counted again.
+    """What one run has done; the work of earlier runs counts only where noted.
 
     Attributes:
-        lines: input lines that are in the output now.
+        lines: input lines that this run has added to the output.
         rows: texts scored for them, one for each candidate.
         rejected: lines set aside.
-        resumed_at: lines that the output had accounted for before.
-        all_lines: lines of the input, those of earlier runs included.
-        all_rejected: lines set aside, those of earlier runs included.
-        seconds: from the first request on.
+        resumed_at: lines that earlier runs had accounted for.
+        all_lines: lines of the input, including those of earlier runs.
+        all_rejected: lines set aside, including those of earlier runs.
+        seconds: time since the first request.
     """
 
     lines: int
@@ -177,7 +180,7 @@ class Totals:
     seconds: float
 
     def is_success(self, max_rejected: float) -> bool:
-        """Whether enough was scored: not nothing of an input that has lines, nor too little.
+        """Whether enough was scored: something, if the input has lines, and not too little.
 
         Args:
             max_rejected: the largest share of the lines that may be set aside, from 0 to 1.
@@ -190,11 +193,11 @@ class Totals:
         )
 
     def __add__(self, other: "Totals") -> "Totals":
-        """Those of two files together."""
+        """The totals of two files together."""
         return Totals(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 def format_of(path: Path) -> Format:
-    """What the name of a file says, packed or not."""
+    """The format that a file's name says, compressed or not."""
     name = path.with_suffix("") if path.suffix in PACKED else path
     return _FORMATS.get(name.suffix, "jsonl")

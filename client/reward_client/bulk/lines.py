@@ -1,4 +1,4 @@
-"""A line of the input as something to score, or the reason why not."""
+"""A line of the input as something to score, or the reason why it cannot be scored."""
 
 import json
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from reward_client.bulk.columns import (
 from reward_client.errors import InvalidInputError
 from reward_text import FORMATS, Context, context_of
 
-BY_FORM = Columns()  # each line says by its fields what it is
+BY_FORM = Columns()  # each line's fields say what it is
 _EXPECTED = 'expected "text", or "context" or "messages" with either "candidate" or "candidates"'
-_NO_ID = '"{}" is no string and no finite number'
+_NO_ID = '"{}" is neither a string nor a finite number'
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class Line:
     """A line to score.
 
     Attributes:
-        number: from 1.
-        context: a text or a conversation; None where the line has one whole text.
-        candidates: at least one; the text itself where there is no context.
+        number: its number, from 1.
+        context: a text or a conversation; None if the line has one whole text.
+        candidates: at least one; the text itself if there is no context.
         is_group: whether the answer is a list.
-        copied: what goes into the output as it is: the id and what is kept.
+        copied: what goes into the output unchanged: the id and what is kept.
     """
 
     number: int
@@ -49,7 +49,7 @@ class Line:
 
     @property
     def n_characters(self) -> int:
-        """Of all its texts together."""
+        """Number of characters of all its texts together."""
         context = self.context or ""
         text = context if isinstance(context, str) else FORMATS["verbatim"].context(context)
         return len(text) + sum(map(len, self.candidates))
@@ -76,11 +76,11 @@ class MalformedError(ValueError):
 
 
 def from_text(line: int, data: bytes) -> Item:
-    """A line of a text file; blank ones are texts too.
+    """Read a line of a text file; blank lines are texts, too.
 
     Args:
         line: its number, from 1.
-        data: with or without its line break.
+        data: its bytes, with or without the line break.
     """
     try:
         text = _decoded(_without_line_break(data))
@@ -90,11 +90,11 @@ def from_text(line: int, data: bytes) -> Item:
 
 
 def from_json(line: int, data: bytes, columns: Columns = BY_FORM) -> Item:
-    """A line of a JSONL file.
+    """Read a line of a JSONL file.
 
     Args:
         line: its number, from 1.
-        data: with or without its line break.
+        data: its bytes, with or without the line break.
         columns: which fields are read.
     """
     try:
@@ -104,12 +104,12 @@ def from_json(line: int, data: bytes, columns: Columns = BY_FORM) -> Item:
 
 
 def from_fields(line: int, fields: Mapping[str, object], columns: Columns = BY_FORM) -> Item:
-    """A line whose fields are known.
+    """Make a line from its fields.
 
     Args:
         line: its number, from 1.
-        fields: by name; those that are not in `columns` are left alone.
-        columns: which are read.
+        fields: values by name; those that are not in `columns` are ignored.
+        columns: which fields are read.
     """
     try:
         copied = {name: _copied(name, fields[name]) for name in columns.copied if name in fields}
@@ -124,10 +124,10 @@ def from_fields(line: int, fields: Mapping[str, object], columns: Columns = BY_F
 
 
 def parsed(data: bytes) -> dict[str, object]:
-    """The object of a line.
+    """The JSON object of a line.
 
     Raises:
-        MalformedError: there is none.
+        MalformedError: the line is something else.
     """
     text = _decoded(data)
     if not text.strip():
@@ -138,7 +138,7 @@ def parsed(data: bytes) -> dict[str, object]:
         what = error.msg.removesuffix(" at")
         raise MalformedError(f"not JSON: {what} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:  # huge numbers, thousands of brackets
-        raise MalformedError(f"no JSON we read: {error}") from error
+        raise MalformedError(f"unreadable JSON: {error}") from error
     if not isinstance(fields, dict):
         raise MalformedError(f"a JSON {type(fields).__name__}, not an object")
     return fields
@@ -148,7 +148,7 @@ def check_id(fields: Mapping[str, object]) -> None:
     """Refuse an id that cannot be copied.
 
     Raises:
-        MalformedError: it says why.
+        MalformedError: the id cannot be copied; the message says why.
     """
     if ID in fields:
         _copied(ID, fields[ID])
@@ -166,7 +166,7 @@ def _form(fields: Mapping[str, object]) -> tuple[str | None, str]:
 
 
 def _named(fields: Mapping[str, object], columns: Columns) -> tuple[str | None, str]:
-    """As `_form`, by the names that are given."""
+    """Like `_form`, by the names that are given."""
     if columns.text:
         return None, _one_of((columns.text,), fields)
     return _one_of(columns.contexts(), fields), _one_of(columns.answers(), fields)
@@ -183,7 +183,7 @@ def _one_of(names: tuple[str, ...], fields: Mapping[str, object]) -> str:
 
 
 def _without_line_break(data: bytes) -> bytes:
-    """A CR belongs to the text unless a LF follows it."""
+    """The line's text: a CR belongs to it unless an LF follows."""
     return data.removesuffix(b"\r\n") if data.endswith(b"\r\n") else data.removesuffix(b"\n")
 
 
@@ -195,14 +195,14 @@ def _decoded(data: bytes) -> str:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 _JSON = json.JSONDecoder(parse_constant=_refuse)  # made once: json.loads makes one for each line
 
 
 def _copied(name: str, value: object) -> object:
-    """A value for the output; of ids only what tells lines apart."""
+    """A value for the output; an id has to be a string, a number or null."""
     if isinstance(value, str):
         return _unicode(value, f'"{name}"')
     is_nested = isinstance(value, list | dict)
@@ -231,12 +231,12 @@ def _context(fields: Mapping[str, object], name: str, columns: Columns) -> Conte
 
 
 def _messages(value: object, name: str) -> list[object]:
-    """A list, or one that is written as JSON, as CSV has to."""
+    """A list, or one that is written as JSON, as it has to be in CSV."""
     if isinstance(value, str):
         try:
             value = _JSON.decode(value)
         except (ValueError, RecursionError) as error:
-            raise MalformedError(f'"{name}" is neither a list nor one in JSON') from error
+            raise MalformedError(f'"{name}" is neither a list nor a list in JSON') from error
     if not isinstance(value, list):
         raise MalformedError(f'"{name}" is {type(value).__name__}, not a list')
     return value
@@ -257,7 +257,7 @@ def _unicode(value: object, what: str) -> str:
         if not value.isascii():
             value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise MalformedError(f"{what} holds a lone surrogate, which is no Unicode text") from error
+        raise MalformedError(f"{what} holds a lone surrogate, which is not Unicode text") from error
     return value
 
 

@@ -1,9 +1,9 @@
-"""Writing the output, and going on with one.
+"""Writing the output, and continuing one.
 
-The output is its own journal: its last complete line says which input lines are done. What
-was written of the next line before a kill is cut off. Rejections are written before the rewards
-of the lines around them, so that none is missing of the lines done; those of later lines are
-cut off too, and found again.
+The output is its own journal: its last complete line says which input lines are done. An
+incomplete line after it, left by a kill, is cut off. Rejections are written before the rewards
+of the lines around them, so none is missing among the lines done; those of later lines are cut
+off, too, and found again.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ from reward_client.results import ModelInfo
 
 _BLOCK = 1 << 16
 _BEGIN = b'{"line": '  # of a rejection
-_NOT_OURS = "{} has lines that no run of ours has written; move it away, or take another output"
+_NOT_OURS = "{} has lines that gpt2-reward did not write; move it away, or use another output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +36,20 @@ class Rewarded:
 
 
 class Output:
-    """The files of a job, open at the place where it goes on.
+    """The files of a job, open at the place where it continues.
 
     Args:
         job: says which files.
-        identity: of what would be written now.
+        identity: the identity of what would be written now.
 
     Attributes:
         n_done: input lines that are accounted for.
-        n_rejected: lines that are listed as rejected, those of earlier runs included.
-        model: that answered so far, as far as its output tells; None before the first.
+        n_rejected: lines that are listed as rejected, including those of earlier runs.
+        model: the model that answered so far, as the output tells it; None before any answer.
         identity: as given, with the model's identity once that is known.
 
     Raises:
-        OutputError: they cannot be written, belong to something else, or are in use.
+        OutputError: the files cannot be written, belong to something else, or are in use.
     """
 
     def __init__(self, job: Job, identity: Identity) -> None:
@@ -65,7 +65,7 @@ class Output:
 
     def _open(self, files: ExitStack, job: Job, identity: Identity) -> None:
         try:
-            if job.side:  # of a data set whose folders are ours to make
+            if job.side:  # the output is in a directory whose folders are made here
                 job.output.parent.mkdir(parents=True, exist_ok=True)
                 job.side.mkdir(parents=True, exist_ok=True)
             self._rewards = files.enter_context(_locked(job.working))
@@ -77,19 +77,19 @@ class Output:
             raise OutputError(f"cannot write {job.output}: {error.strerror or error}") from error
 
     def _check_rejected(self, job: Job) -> None:
-        """Only a run of ours leaves both the list of rejected lines and the file that says so."""
+        """Refuse a list of rejected lines without the other file that a run always leaves."""
         is_ours = job.meta.exists() or not job.rejected.exists() or not job.rejected.stat().st_size
         if not is_ours:
             raise OutputError(
-                f"{job.rejected} is there, but not {job.meta}, so that no run of ours has written "
-                "it; move it away, or take another output"
+                f"{job.rejected} exists, but {job.meta} does not, so gpt2-reward did not write it; "
+                "move it away, or use another output"
             )
 
     def _go_on(self, job: Job, identity: Identity) -> None:
         if self._rewards.seek(0, os.SEEK_END):
             self.identity = identity.check(job)
             self.n_done, version = _cut_to_whole_lines(self._rewards, job.working)
-            if version is None:  # a torn line alone: no model has answered yet
+            if version is None:  # only a torn line: no model has answered yet
                 self.identity = identity
             else:
                 self.model = ModelInfo(version, identity=self.identity.model)
@@ -100,15 +100,15 @@ class Output:
     def write(
         self, rewarded: Sequence[Rewarded], rejections: Sequence[Rejection], model: ModelInfo | None
     ) -> None:
-        """Add the next lines, which are on disk on return, as far as the system goes.
+        """Add the next lines, which the operating system has on return, if not yet the disk.
 
         Args:
-            rewarded: in the order of the input.
-            rejections: lines among or around them, in that order too.
-            model: that gave the rewards; None where `rewarded` is empty.
+            rewarded: lines in the order of the input.
+            rejections: lines among or around them, in that order, too.
+            model: the model that gave the rewards; None if `rewarded` is empty.
 
         Raises:
-            OutputError: the model was exchanged, or the files cannot be written.
+            OutputError: another model has answered, or the files cannot be written.
         """
         self.model = checked_model(self.model, model, self._path)
         try:
@@ -117,30 +117,30 @@ class Output:
             _write(self._rewards, [_reward_line(one, self.model) for one in rewarded])
         except OSError as error:
             raise OutputError(
-                f"cannot write {self._path}: {error.strerror or error}; run the same command to go "
-                "on once that is mended"
+                f"cannot write {self._path}: {error.strerror or error}; fix that, and run the same "
+                "command to continue"
             ) from error
         self.n_rejected += len(rejections)
         if rewarded:
             self.n_done = rewarded[-1].line.number
 
     def close(self) -> None:
-        """Let others go on."""
+        """Close the files, so that another process can continue."""
         self._files.close()
 
     def _note_model(self) -> None:
-        """Say beside the output whose rewards it has, before the first of them is there."""
+        """Note next to the output whose rewards it has, before the first of them is written."""
         if self.model and self.model.identity != self.identity.model:
             self.identity = replace(self.identity, model=self.model.identity)
             self.identity.write(self._meta)
 
 
 class Printed:
-    """Standard output in place of the files; nothing is resumed.
+    """Standard output instead of the files; nothing is resumed.
 
     Attributes:
-        n_done: 0, as there is nothing before.
-        n_rejected: lines that have been told on standard error.
+        n_done: lines that were done before: 0.
+        n_rejected: lines that have been reported on standard error.
         model: as `Output.model`.
     """
 
@@ -152,11 +152,11 @@ class Printed:
     def write(
         self, rewarded: Sequence[Rewarded], rejections: Sequence[Rejection], model: ModelInfo | None
     ) -> None:
-        """As `Output.write`; rejections go to standard error, a JSON object a line.
+        """Like `Output.write`; rejections go to standard error, one JSON object per line.
 
         Raises:
-            OutputError: the model was exchanged.
-            BrokenPipeError: nobody reads the output any more.
+            OutputError: another model has answered.
+            BrokenPipeError: no process reads the output any more.
         """
         self.model = checked_model(self.model, model, "standard output")
         sys.stderr.write(b"".join(map(_rejection_line, rejections)).decode())
@@ -165,16 +165,16 @@ class Printed:
         self.n_rejected += len(rejections)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: no file is open."""
 
 
 def checked_model(
     known: ModelInfo | None, model: ModelInfo | None, where: object
 ) -> ModelInfo | None:
-    """The model that an output has from now on.
+    """The model whose rewards an output has from now on.
 
     Raises:
-        OutputError: it would have two.
+        OutputError: it would have those of two.
     """
     if known is None or model is None:
         return known or model
@@ -182,13 +182,13 @@ def checked_model(
         raise OutputError(
             f"{where} has rewards of version {known.version} of the model, and now version "
             f"{model.version} answers; rewards of different versions are not comparable: continue "
-            f"with --model-version {known.version}, or take another output"
+            f"with --model-version {known.version}, or use another output"
         )
     if None not in {known.identity, model.identity} and known.identity != model.identity:
         raise OutputError(
             f"{where} has rewards of the model with sha256 {known.identity}, and now another model "
             f"answers as version {model.version}: {model.identity}; their rewards are not "
-            "comparable: ask the server of the first one, or take another output"
+            "comparable: ask a server that has the first one, or use another output"
         )
     return model if known.identity is None else known
 
@@ -207,7 +207,7 @@ def _locked(path: Path) -> io.FileIO:
 
 
 def _cut_to_whole_lines(file: io.FileIO, path: Path) -> tuple[int, int | None]:
-    """Take a torn last line off. -> number and version of the last whole one, (0, None) if none."""
+    """Cut off a torn last line. -> number and version of the last whole one, (0, None) if none."""
     end = _line_break_before(file, file.seek(0, os.SEEK_END)) + 1
     file.truncate(end)
     if not end:
@@ -217,14 +217,18 @@ def _cut_to_whole_lines(file: io.FileIO, path: Path) -> tuple[int, int | None]:
         item = json.loads(_read(file, start, end))
         line, version = item["line"], item["model_version"]
     except (ValueError, TypeError, KeyError) as error:
-        raise OutputError(f"the last line of {path} is not ours; take another output") from error
+        raise OutputError(
+            f"the last line of {path} was not written by gpt2-reward; use another output"
+        ) from error
     if type(line) is not int or type(version) is not int:
-        raise OutputError(f"the last line of {path} is not ours; take another output")
+        raise OutputError(
+            f"the last line of {path} was not written by gpt2-reward; use another output"
+        )
     return line, version
 
 
 def _line_break_before(file: io.FileIO, end: int) -> int:
-    """Where the last line break before `end` stands; -1 if there is none."""
+    """The position of the last line break before `end`; -1 if there is none."""
     while end > 0:
         start = max(0, end - _BLOCK)
         found = _read(file, start, end).rfind(b"\n")
@@ -244,7 +248,7 @@ def _read(file: io.FileIO, start: int, end: int) -> bytes:
 
 
 def _cut_after(file: io.FileIO, n_done: int, path: Path) -> int:
-    """Take off the rejections of lines that are not done yet, and a torn one. -> how many stay."""
+    """Cut off the rejections of lines that are not done yet, and a torn one. -> how many stay."""
     end = n_kept = 0
     is_kept = True
     with io.FileIO(os.dup(file.fileno())) as same, io.BufferedReader(same) as lines:
@@ -258,7 +262,7 @@ def _cut_after(file: io.FileIO, n_done: int, path: Path) -> int:
             if is_kept:
                 end += len(line)
                 n_kept += 1
-    file.truncate(end)  # only now that all of it is known to be ours
+    file.truncate(end)  # only now, when all of it is known to be ours
     return n_kept
 
 
@@ -298,7 +302,7 @@ def line_of(
     is_group: bool,
 ) -> bytes:
     """A line of the output."""
-    # nine digits bring every float32 back as it was; Python's floats are JSON's
+    # nine digits restore every float32 exactly; Python writes floats as JSON does
     numbers = ", ".join([repr(float(f"{reward:.9g}")) for reward in rewards])
     answer = f'"rewards": [{numbers}]' if is_group else f'"reward": {numbers}'
     own = f"{json.dumps(copied)[1:-1]}, " if copied else ""

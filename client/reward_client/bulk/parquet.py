@@ -1,4 +1,4 @@
-"""Reading Parquet: the extra `[parquet]`."""
+"""Reading Parquet, with the extra `[parquet]`."""
 
 import math
 from collections.abc import Iterator
@@ -20,14 +20,13 @@ ROWS_A_BATCH = 1024
 
 
 class ParquetSource:
-    """A Parquet file; a line is a row of it, and positions count them.
+    """A Parquet file; a line is a row of the file, and positions count rows.
 
     Args:
         job: says which file and columns.
 
     Raises:
-        InvalidInputError: it is not a Parquet file, or has columns that are missing or of
-            another type than they must have.
+        InvalidInputError: it is not a Parquet file, or a column is missing or of the wrong type.
         OSError: it cannot be opened.
     """
 
@@ -56,7 +55,7 @@ class ParquetSource:
         self.total = self._file.metadata.num_rows
 
     def skip(self, n_lines: int) -> int:
-        """As `Source.skip`; whole row groups are passed over unread."""
+        """Like `Source.skip`; whole row groups are skipped unread."""
         if n_lines > self.total:
             raise too_short(self._path, n_lines, self.total)
         self._line = n_lines
@@ -78,7 +77,7 @@ class ParquetSource:
         self._file.close()
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        """From the next line on."""
+        """Batches of rows from the next line on."""
         first, before = 0, self._line
         while before and before >= (n_rows := self._file.metadata.row_group(first).num_rows):
             first, before = first + 1, before - n_rows
@@ -93,7 +92,7 @@ class ParquetSource:
     def _items(self, batch: pa.RecordBatch, line: int) -> list[Item]:
         try:
             records = batch.to_pylist()
-        except UnicodeDecodeError:  # somewhere; each by itself then
+        except UnicodeDecodeError:  # in some row: convert each by itself
             return [self._item(batch.slice(i, 1), line + i) for i in range(batch.num_rows)]
         return [self._from_columns(fields, line + i) for i, fields in enumerate(records)]
 
@@ -105,7 +104,7 @@ class ParquetSource:
         return self._from_columns(fields, line)
 
     def _from_columns(self, fields: dict[str, object], line: int) -> Item:
-        """A column that is null is a field that is not there, unless it is only kept."""
+        """The line of a row; null means that the field is missing, unless it is only kept."""
         for name in self._copied - {ID}:
             fields[name] = json_value(fields[name])
         known = {
@@ -120,7 +119,7 @@ def check_columns(job: Job, schema: pa.Schema) -> None:
     """Refuse a file before its first row is read.
 
     Raises:
-        InvalidInputError: a column is missing, or has another type than it must have.
+        InvalidInputError: a column is missing, or of the wrong type.
     """
     columns = job.columns
     columns.check(schema.names, job.input)
@@ -144,7 +143,7 @@ def check_columns(job: Job, schema: pa.Schema) -> None:
 
 
 def json_value(value: object) -> object:
-    """A kept value as JSON has it: numbers that are not finite are null."""
+    """A kept value as JSON can hold it: numbers that are not finite become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

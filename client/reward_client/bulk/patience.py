@@ -21,19 +21,19 @@ from reward_client.errors import (
 T = TypeVar("T")
 
 PASSING = (UnavailableError, ModelNotReadyError, OverloadedError, DeadlineError, InternalError)
-"""What another time may go well: a server that is killed while it works answers all of these."""
+"""Errors that may pass: a server that is killed while it works may answer any of these."""
 
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 10.0
 
 
 class Patience:
-    """Asks again, after longer and longer pauses, as long as some call was answered lately.
+    """Asks again, after longer and longer pauses, as long as some call was answered recently.
 
     Args:
-        seconds: without any answer after which it gives up.
-        max_in_flight: calls at most that are on their way together.
-        say: told once, in a sentence, when it begins to wait.
+        seconds: how long to go without any answer before giving up.
+        max_in_flight: maximum number of calls in flight.
+        say: called once, with a sentence, when waiting begins.
     """
 
     def __init__(self, seconds: float, max_in_flight: int, say: Callable[[str], None]) -> None:
@@ -44,11 +44,11 @@ class Patience:
         self._is_waiting = False
 
     async def until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """What `ask` gives, in the end.
+        """Call `ask` until it answers, and return the answer.
 
         Raises:
             ServerError: there was no answer for too long.
-            RewardError: an error that waiting does not mend.
+            RewardError: an error that waiting does not fix.
         """
         for attempt in itertools.count(1):
             try:
@@ -71,7 +71,7 @@ class Patience:
         if isinstance(error, OverloadedError | DeadlineError):
             self._window.shrink()
         if not self._is_waiting:
-            self._say(f"waiting, {left_s:.0f} s at most: {error}")
+            self._say(f"waiting for the server, {left_s:.0f} s at most: {error}")
         self._is_waiting = True
         await asyncio.sleep(min(pause_s(attempt), left_s))
 
@@ -82,13 +82,13 @@ class Patience:
 
 
 class Window:
-    """How many calls may be on their way: half as many after too much, slowly more again.
+    """How many calls may be in flight: halved when they are too many, then slowly increased.
 
     Args:
-        most: the largest, and the first.
+        most: the largest size, and the first.
 
     Attributes:
-        size: calls that may be on their way now, from 1 to `most`.
+        size: how many calls may be in flight now, from 1 to `most`.
     """
 
     def __init__(self, most: int) -> None:
@@ -98,16 +98,16 @@ class Window:
         self._freed = asyncio.Condition()
 
     def grow(self) -> None:
-        """By one, once all places of now have gone well."""
+        """Grow by one per `size` answers."""
         self.size = min(self.size + 1 / self.size, self._most)
 
     def shrink(self) -> None:
-        """To half."""
+        """Shrink to half, but not below one."""
         self.size = max(self.size / 2, 1)
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """A place for one call, as soon as there is one; first come, first served."""
+        """Wait for a place for one call, and hold it; first come, first served."""
         async with self._freed:
             await self._freed.wait_for(lambda: self._n_taken < int(self.size))
             self._n_taken += 1
@@ -120,6 +120,6 @@ class Window:
 
 
 def pause_s(attempt: int) -> float:
-    """Seconds after attempt number `attempt` (from 1), half of them by chance."""
+    """Seconds to wait after an attempt (from 1): at random, half to all of a growing limit."""
     longest = min(FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 30), LONGEST_PAUSE_S)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311  # no secret hangs on it
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311  # no secret depends on it

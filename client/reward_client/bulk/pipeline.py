@@ -24,14 +24,14 @@ from reward_client.bulk.streams import STDIN
 from reward_client.errors import NonFiniteRewardError
 from reward_client.results import ModelInfo
 
-MAX_ROWS = 64  # of a request: the server joins requests; small ones spread and repeat better
+MAX_ROWS = 64  # of a request: the server joins requests; small ones spread and retry better
 
 _NOT_FINITE = "the model's reward is NaN or infinite"
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """A chunk with its answers; some more of its lines may be rejected now."""
+    """A chunk with its answers; more of its lines may be rejected now."""
 
     chunk: Chunk
     rewarded: list[Rewarded]
@@ -44,9 +44,10 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
 
     Args:
         job: input and output.
-        client: whom to ask; its priority should be `bulk`, and its `timeout_s` long: that is
-            for each 64 rows of a call. The output remembers its `truncation` and `chat_format`.
-        quiet: whether nothing is shown; else a bar on standard error where that is a terminal.
+        client: asks the server; its priority should be `bulk`, and its `timeout_s` long: that is
+            allowed for each 64 rows of a call. The output remembers its `truncation` and
+            `chat_format`.
+        quiet: whether to show nothing; else a bar on standard error if that is a terminal.
 
     Returns:
         What this run has done.
@@ -56,9 +57,9 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
         MalformedLineError: a line cannot be scored, and the job is strict. What comes before it
             is in the output.
         OutputError: the output cannot be written, belongs to another input, or has rewards of
-            another version of the model, or of another model of the same number.
-        ServerError: no answer came for `patience_s`, or one that waiting does not mend. The next
-            run goes on where this one ended, after this and any other end.
+            another version of the model, or of another model with the same version number.
+        ServerError: no answer came for `patience_s`, or an error that waiting does not fix.
+            After this and any other end, the next run continues where this one stopped.
     """
     return await score_files([job], client, quiet=quiet)
 
@@ -66,21 +67,21 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
 async def score_files(
     jobs: Sequence[Job], client: AsyncRewardClient, *, quiet: bool = True
 ) -> Totals:
-    """Score several files, one after the other, all of which are checked before the first.
+    """Score several files one after the other, once all of them have been checked.
 
     Args:
         jobs: the files, each with an output of its own.
-        client: as `score_file`'s, and so is `quiet`.
-        quiet: whether nothing is shown.
+        client: as for `score_file`.
+        quiet: as for `score_file`.
 
     Returns:
         What this run has done with all of them.
 
     Raises:
-        RewardError: as `score_file`.
+        RewardError: as for `score_file`.
     """
     for job in jobs:
-        converter(job)  # a missing extra is told before the work
+        converter(job)  # a missing extra is reported before the work
         if job.input != STDIN:
             open_source(job).close()
     sizes = [job.input.stat().st_size if job.input != STDIN else 0 for job in jobs]
@@ -118,7 +119,7 @@ async def _scored(
 async def _rescored(
     job: Job, client: AsyncRewardClient, totals: Totals, progress: Progress, identity: Identity
 ) -> Totals:
-    """Score the lines that were set aside by themselves, and put them where they belong."""
+    """Score only the lines that were set aside, and put them where they belong."""
     again = rescoring.job_of(job)
     own = Identity.of(again, client.truncation, client.chat_format)
     rescoring.discard_another(again, own)
@@ -144,7 +145,7 @@ async def _rescored(
 
 
 def _converted(job: Job) -> Totals:
-    """What earlier runs did, of which the last one made the output."""
+    """What earlier runs did, the last of which finished the output."""
     n_rejected = 0
     if job.rejected.exists():
         with job.rejected.open("rb") as file:
@@ -183,7 +184,7 @@ class _Run:
         )
 
     async def _in_order(self, portions: Iterator[Chunk]) -> None:
-        """Twice as many chunks are held as may be asked: one slow answer does not stop all."""
+        """Hold twice as many chunks as may be in flight: one slow answer does not stop all."""
         tasks: deque[asyncio.Task[_Scored]] = deque()
         try:
             for chunk in portions:
@@ -244,13 +245,13 @@ class _Run:
         self._output.write(before, [], scored.model if before else None)
         raise MalformedLineError(
             f"line {first.line} of {self._job.input}: {first.reason}; the lines before it are "
-            "scored. Fix it and continue with --trust-input, or leave --strict out",
+            "scored. Fix it and continue with --trust-input, or leave out --strict",
             line=first.line,
         )
 
 
 def _numbers_of(lines: Sequence[Line], candidates: Sequence[int]) -> set[int]:
-    """Numbers of the lines that the candidates, counted through all of them, belong to."""
+    """Numbers of the lines that the candidates belong to, which are counted across all lines."""
     numbers = [line.number for line in lines for _ in line.candidates]
     return {numbers[index] for index in candidates}
 

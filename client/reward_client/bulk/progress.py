@@ -1,4 +1,4 @@
-"""How far a run is, for people who watch it."""
+"""Shows how far a run has come."""
 
 import sys
 import time
@@ -6,15 +6,15 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-_LAYOUT = "{desc} |{bar}| {percentage:3.0f}% [{elapsed} gone, {remaining} left]"
+_LAYOUT = "{desc} |{bar}| {percentage:3.0f}% [{elapsed} elapsed, {remaining} left]"
 
 
 class Progress:
-    """A bar on standard error, if that is a terminal; messages go there in any case.
+    """A bar on standard error, if that is a terminal; messages go there even if it is not.
 
     Args:
         total: bytes of all files together.
-        quiet: whether nothing is shown.
+        quiet: whether to show neither.
     """
 
     def __init__(self, total: int, *, quiet: bool) -> None:
@@ -44,25 +44,25 @@ class Progress:
         self._bar.close()
 
     def begin(self, size: int, last: int, label: str) -> None:
-        """The next file.
+        """Begin the next file.
 
         Args:
-            size: its bytes.
-            last: the last of its positions; 0 if it is not known.
-            label: its number, where there are several.
+            size: the file's bytes.
+            last: the last of its positions; 0 if unknown.
+            label: its number, if there are several files.
         """
         self._before += self._size
         self._size, self._last, self._label = size, last, label
 
     def skip_to(self, position: int) -> None:
-        """What is before that position of the file was done by earlier runs."""
+        """Count what is before `position` of the file as done by earlier runs."""
         moved = self._moved_to(position)
-        if not self._bar.disable:  # or it has no such attribute
+        if not self._bar.disable:  # a disabled one has no such attribute
             self._bar.initial += moved
         self._bar.n += moved
 
     def at(self, position: int, n_rows: int) -> None:
-        """The run has come to `position` of the file, with `n_rows` more scored."""
+        """Show that the run has come to `position` of the file, with `n_rows` more scored."""
         self._n_rows += n_rows
         seconds = max(time.monotonic() - self._start, 1e-9)
         self._bar.set_description_str(
@@ -76,6 +76,6 @@ class Progress:
         return max(self._before + done - int(self._bar.n), 0)
 
     def say(self, message: str) -> None:
-        """A line above the bar."""
+        """Write a line above the bar."""
         if not self._quiet:
             tqdm.write(message, file=sys.stderr)

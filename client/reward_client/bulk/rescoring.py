@@ -1,8 +1,8 @@
 """Scoring lines that were set aside, once they are fixed, without starting over.
 
 They are scored into a file of their own, as any input is, and merged into the output by their
-numbers. What is replaced is replaced at once, first the output and then the list of rejected
-lines; a run that is killed in between finds its lines in both, and drops one.
+numbers. Each file is replaced atomically, first the output and then the list of rejected lines;
+after a kill in between, the next run has some lines twice, and drops one of each.
 """
 
 import heapq
@@ -22,7 +22,7 @@ _BEGIN = b'{"line": '
 
 
 def job_of(job: Job) -> Job:
-    """What scores the rejected lines alone.
+    """The job that scores only the rejected lines.
 
     Raises:
         OutputError: their list cannot be read.
@@ -39,7 +39,7 @@ def job_of(job: Job) -> Job:
 
 
 def discard_another(again: Job, identity: Identity) -> None:
-    """Remove what an earlier run has left that scored other lines, or an input changed since."""
+    """Remove what an earlier run left if it scored other lines, or the input has since changed."""
     if again.meta.exists():
         try:
             identity.check(again)
@@ -48,22 +48,22 @@ def discard_another(again: Job, identity: Identity) -> None:
 
 
 def discard(again: Job) -> None:
-    """Remove the files."""
+    """Remove the job's files."""
     for path in (again.working, again.rejected, again.meta):
         path.unlink(missing_ok=True)
 
 
 def version_of(job: Job) -> int | None:
-    """The version of the model that has scored the output; None if it has no line."""
+    """The version of the model that scored the output; None if the output has no line."""
     for line in _lines(job):
         return int(json.loads(line)["model_version"])
     return None
 
 
 def merge(job: Job, again: Job) -> None:
-    """Put the lines that are scored now where they belong, and keep the list of the others.
+    """Put the lines that are now scored where they belong, and list the others as rejected.
 
-    Where the output is converted, the merged lines are the working file again.
+    If the output is converted, the merged lines become the working file again.
 
     Raises:
         OutputError: a file cannot be read or written.
@@ -91,7 +91,7 @@ def _number(line: bytes) -> int:
 
 
 def _lines(job: Job) -> Iterator[bytes]:
-    """Those of the output as they were in the working file."""
+    """The lines of the output as they were in the working file."""
     if job.working.exists():
         return _own_lines(job.working)
     return _parquet_lines(job) if job.to_parquet else _own_lines(job.output)

@@ -23,31 +23,31 @@ class Source(Protocol):
     """An input. Positions are in a unit of its own, from 0 to `total`."""
 
     head: bytes
-    """As `Stream.head`."""
+    """The same as `Stream.head`."""
 
     @property
     def total(self) -> int:
-        """The last position; 0 if it is not known."""
+        """The last position; 0 if unknown."""
 
     def skip(self, n_lines: int) -> int:
-        """Start after the first `n_lines`. -> the position there.
+        """Start after the first `n_lines` lines. -> the position there.
 
         Raises:
             OutputError: the input has fewer.
         """
 
     def __iter__(self) -> Iterator[tuple[Item, int]]:
-        """Each line from there on, and the position after it."""
+        """Each line from the current position on, and the position after it."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 def open_source(job: Job) -> Source:
-    """The job's input, whose columns have been checked.
+    """Open the job's input and check its columns.
 
     Raises:
-        InvalidInputError: it cannot be read, is not what its format says, or lacks a column.
+        InvalidInputError: the input cannot be read, is not in its format, or lacks a column.
         RewardError: its format needs an extra that is not installed.
     """
     try:
@@ -87,15 +87,15 @@ def _opened(job: Job) -> Source:
 
 
 def _check_head(job: Job, head: bytes) -> None:
-    """Refuse at once what would otherwise set every line aside."""
+    """Refuse at once an input whose every line would otherwise be set aside."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InvalidInputError(
             f"{job.input} is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8"
         )
     if head.startswith((PARQUET, GZIP, ZSTD)):
         raise InvalidInputError(
-            f"{job.input} is Parquet or compressed, and not {job.input_format}; read Parquet with "
-            "--format parquet, and unpack what comes from standard input or is packed twice"
+            f"{job.input} is Parquet or compressed, not {job.input_format}; read Parquet with "
+            "--format parquet, and decompress standard input and what is compressed twice"
         )
     if job.input_format == "jsonl":
         head = head.removeprefix(BOM)
@@ -107,7 +107,7 @@ def _check_head(job: Job, head: bytes) -> None:
 
 
 def _check_first_object(job: Job, head: bytes) -> None:
-    """The fields that are named must be in the first line that is an object."""
+    """Refuse an input whose first object lacks a named field or has an id that cannot be used."""
     for data in head.splitlines(keepends=True):
         try:
             fields = lines.parsed(data)
@@ -125,7 +125,7 @@ def _check_first_object(job: Job, head: bytes) -> None:
 
 
 class _Chosen:
-    """Some lines of a source, whose numbers stay what they are."""
+    """Some lines of a source, which keep their numbers."""
 
     def __init__(self, source: Source, is_chosen: Callable[[int], bool]) -> None:
         self._source = source
@@ -143,12 +143,12 @@ class _Chosen:
 
 
 class LineSource:
-    """A stream with an item a line; positions are bytes.
+    """A stream with one item per line; positions are bytes.
 
     Args:
-        path: what to call it.
-        stream: to read, and to close in the end.
-        parse: a line's number and bytes to an item.
+        path: what to call the stream.
+        stream: what to read, and to close in the end.
+        parse: makes an item from a line's number and bytes.
     """
 
     def __init__(self, path: Path, stream: Stream, parse: Callable[[int, bytes], Item]) -> None:
@@ -160,7 +160,7 @@ class LineSource:
         self.head = stream.head
 
     def skip(self, n_lines: int) -> int:
-        """As `Source.skip`."""
+        """Like `Source.skip`."""
         while self._line < n_lines:
             if self._next() is None:
                 raise too_short(self._path, n_lines, self._line)
@@ -196,14 +196,14 @@ class LineSource:
 
 
 def too_short(path: Path, n_lines: int, n_found: int) -> OutputError:
-    """The output is of another input."""
+    """The error for an input that has fewer lines than its output."""
     return OutputError(
-        f"the output has line {n_lines} of {path}, which ends at {n_found}: "
+        f"the output has line {n_lines} of {path}, which ends at line {n_found}: "
         "it belongs to another input"
     )
 
 
 def unreadable(path: Path, line: int, error: Exception) -> InvalidInputError:
-    """The input ends in the middle."""
+    """The error for an input that cannot be read any further."""
     reason = getattr(error, "strerror", None) or error
     return InvalidInputError(f"cannot read {path} after line {line}: {reason}")

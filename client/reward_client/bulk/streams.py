@@ -1,4 +1,4 @@
-"""Files as streams of bytes, unpacked where they are compressed."""
+"""Files as streams of bytes, decompressed if necessary."""
 
 import gzip
 import io
@@ -15,7 +15,7 @@ STDIN = Path("-")
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 PARQUET = b"PAR1"
 UNREADABLE = (OSError, EOFError, zlib.error)
-"""What reading a stream raises: damaged or torn files, and disks."""
+"""What reading a stream raises if a file is damaged or cut short, or a disk fails."""
 
 HEAD_BYTES = 1 << 16  # of a line of standard input
 
@@ -27,9 +27,9 @@ class Stream:
     """An input to read line by line.
 
     Attributes:
-        file: what it holds, unpacked.
-        total: bytes of the file, packed as it is; 0 for standard input.
-        position: bytes of it that have been read.
+        file: what it holds, decompressed.
+        total: size of the file as stored, in bytes; 0 for standard input.
+        position: tells how many of these bytes have been read.
         head: the first two lines of standard input, which cannot be read twice; else empty.
     """
 
@@ -40,13 +40,13 @@ class Stream:
 
 
 def open_stream(path: Path) -> Stream:
-    """The file, unpacked if its first bytes say that it is gzip or Zstandard.
+    """Open a file, decompressed if its first bytes say that it is gzip or Zstandard.
 
     Args:
-        path: of a file; `-` is standard input, which is taken as it is.
+        path: the file; `-` is standard input, which is never decompressed.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
         RewardError: it is Zstandard, and the extra that reads it is not installed.
     """
     if path == STDIN:
@@ -71,18 +71,18 @@ def open_stream(path: Path) -> Stream:
 
 
 class _Again(io.RawIOBase):
-    """What was read of a stream, then the rest of it."""
+    """What was already read from a stream, then the rest of it."""
 
     def __init__(self, head: bytes, rest: BinaryIO) -> None:
         self._head = head
         self._rest = rest
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True: it can be read."""
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]  # any buffer
-        """As far as one read goes."""
+        """Read as much as one read of the stream gives."""
         if self._head:
             piece, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
         else:
@@ -92,7 +92,7 @@ class _Again(io.RawIOBase):
 
 
 class _Gzip(gzip.GzipFile):
-    """Closes the file below as well."""
+    """A gzip stream that also closes the file it reads."""
 
     def __init__(self, raw: io.FileIO) -> None:
         super().__init__(fileobj=raw, mode="rb")
@@ -113,13 +113,13 @@ def pyarrow_for(what: str) -> Any:  # noqa: ANN401  # untyped
     """The package `pyarrow`.
 
     Raises:
-        RewardError: the extra is not installed; it says what needs it.
+        RewardError: the package cannot be imported; the message says what needs it.
     """
     try:
         import pyarrow as pa  # noqa: PLC0415  # an extra
-    except ImportError as error:  # absent, or one that does not go with this NumPy and says so
+    except ImportError as error:  # missing, or incompatible with this NumPy, and says so
         raise RewardError(
             f"{what} needs the package 'pyarrow' ({error}); install it with "
-            "pip install 'gpt2-reward[parquet]', beside the extra serve with 'pyarrow<26'"
+            "pip install 'gpt2-reward[parquet]', and with the extra serve also 'pyarrow<26'"
         ) from error
     return pa
