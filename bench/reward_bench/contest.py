@@ -28,7 +28,7 @@ from reward_bench.engines import (
     start,
     write_requests,
 )
-from reward_bench.machine import wait_until_idle
+from reward_bench.machine import has_bfloat16, wait_until_idle
 from reward_bench.peak import matmul_peak_gflops
 from reward_bench.rivals import Rivals
 from reward_bench.suite import Report, Setting, say
@@ -39,6 +39,7 @@ from reward_text import pad_rows
 
 TAKES = frozenset({"shape", "device", "precision", "seed", "rounds", "threads", "vllm", "optimum"})
 OURS = ("fp32", "fp16")  # of the column "ours"; int8 has a column of its own
+NO_BFLOAT16 = "the processor has no instructions for bfloat16, and would emulate them"
 REDUCED = ("int8", "bfloat16", "float16")
 # requests in a row; of one request, a cache that is emptied before it knows nothing
 SERIES, WARM = ("turns",), "-warm"
@@ -101,7 +102,12 @@ def prepare(folder: Path, setting: Setting, rivals: Rivals) -> tuple[list[Engine
         },
     )
     specs = engine_specs(models, source, setting, rivals)
-    return start_all([spec for spec in specs if rivals.wants(spec.name)], file, setting.threads)
+    wanted = [spec for spec in specs if rivals.wants(spec.name)]
+    emulated = [spec.name for spec in wanted if "bfloat16" in spec.name and not has_bfloat16()]
+    started, missing = start_all(
+        [spec for spec in wanted if spec.name not in emulated], file, setting.threads
+    )
+    return started, {**missing, **dict.fromkeys(emulated, NO_BFLOAT16)}
 
 
 def save_graphs(folder: Path, source: Path, setting: Setting) -> dict[str, Path]:

@@ -8,6 +8,17 @@ from pathlib import Path
 from reward_bench.processes import TICKS_A_SECOND
 
 LIBRARIES = ("gpt2-reward", "onnxruntime", "onnxruntime-gpu", "torch", "transformers", "numpy")
+CPUINFO = Path("/proc/cpuinfo")
+BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
+# Linux's names of what decides the speed of matrix products -> everybody's
+INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx_vnni": "VNNI",
+    "avx512_vnni": "VNNI",
+    **dict.fromkeys(sorted(BFLOAT16), "bfloat16"),
+    "amx_int8": "AMX",
+}
 IDLE_PROCESSORS = 0.2  # that may be busy while the machine counts as idle
 
 
@@ -21,10 +32,25 @@ def describe(threads: int) -> dict[str, object]:
     }
 
 
-def cpu_model() -> str:
-    """As Linux names it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "?")
+def cpu_model(cpuinfo: Path = CPUINFO) -> str:
+    """As Linux names it, and what it has for matrix products: one name covers many processors."""
+    name, flags = _line("model name", cpuinfo) or "?", _flags(cpuinfo)
+    found = dict.fromkeys(said for flag, said in INSTRUCTIONS.items() if flag in flags)
+    return f"{name} ({', '.join(found)})" if found else name
+
+
+def has_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether the processor multiplies bfloat16 itself; emulated, it is slower than float32."""
+    return bool(BFLOAT16 & _flags(cpuinfo))
+
+
+def _flags(cpuinfo: Path) -> set[str]:
+    return set(_line("flags", cpuinfo).split())
+
+
+def _line(name: str, cpuinfo: Path) -> str:
+    lines = cpuinfo.read_text().splitlines()
+    return next((line.partition(": ")[2] for line in lines if line.startswith(name)), "")
 
 
 def _version(name: str) -> str | None:
