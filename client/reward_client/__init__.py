@@ -5,7 +5,7 @@
     with RewardClient("localhost:8001") as client:
         best, *others = client.rank(context, candidates)
 
-Importing it loads neither torch nor transformers.
+Importing this package loads neither torch nor transformers.
 """
 
 from reward_client.aio import AsyncRewardClient

@@ -1,9 +1,9 @@
-"""What may be given as a server's address, and what to write instead of what may not."""
+"""Which server addresses are accepted, and what to write instead of one that is not."""
 
 import re
 
 _WEB = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.IGNORECASE)
-_RESOLVED = ("dns:", "xds:")  # names that gRPC looks up, with any number of addresses each
+_RESOLVED = ("dns:", "xds:")  # names that gRPC looks up; each may have several addresses
 _LISTS = ("ipv4:", "ipv6:")
 _LOCAL = ("unix:", "unix-abstract:", "vsock:")
 _HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/,\[\]]+):(?P<port>[0-9]{1,5})")
@@ -11,17 +11,17 @@ _MAX_PORT = 65535
 
 
 def check_address(url: str) -> None:
-    """Refuse what gRPC would take for something else, or never reach.
+    """Refuse an address that gRPC would misread or could never reach.
 
     Args:
         url: `host:port`, `[ipv6]:port`, or with one of gRPC's schemes: `dns:///host:port`,
             `ipv4:host:port,host:port`, `unix:path`.
 
     Raises:
-        ValueError: it says what to write.
+        ValueError: the address is refused; the message says what to write instead.
     """
     if not isinstance(url, str):
-        raise ValueError(f"addresses are text such as 'localhost:8001', not {type(url).__name__}")  # noqa: TRY004  # as for all that an address may not be
+        raise ValueError(f"addresses are text such as 'localhost:8001', not {type(url).__name__}")  # noqa: TRY004  # ValueError, as for every other bad address
     if url.startswith(_LOCAL):
         return
     if url.startswith(_LISTS):
@@ -40,7 +40,7 @@ def check_address(url: str) -> None:
 
 
 def has_many_addresses(url: str) -> bool:
-    """Whether gRPC may spread the calls of this address over several servers."""
+    """Whether gRPC may spread the calls to this address over several servers."""
     return url.startswith(_RESOLVED) or (url.startswith(_LISTS) and "," in url)
 
 
@@ -48,7 +48,7 @@ def _refuse_web(url: str, scheme: str, rest: str) -> None:
     host_port = rest.partition("/")[0] or "localhost:8001"
     tls = " with Connection(tls=TLS())" if scheme in {"https", "grpcs"} else ""
     raise ValueError(
-        f"{url!r} is not a gRPC address: there is no {scheme}:// in it; write "
+        f"{url!r} is not a gRPC address, which has no {scheme}:// prefix; write "
         f"{host_port!r}{tls}, with Triton's gRPC port, 8001 unless changed"
     )
 
@@ -62,7 +62,7 @@ def _check_host_port(address: str, url: str) -> None:
     elif found is not None:
         remedy = f"ports are from 1 to {_MAX_PORT}, not {found['port']}"
     elif ":" not in address.rpartition("]")[2]:
-        remedy = f"the port is missing; write '{address or 'localhost'}:8001' if it is Triton's own"
+        remedy = f"the port is missing; write '{address or 'localhost'}:8001' for Triton's default"
     else:
         remedy = "write host:port, or [address]:port for IPv6"
     raise ValueError(f"{url!r} is not an address of a gRPC server: {remedy}")

@@ -1,4 +1,4 @@
-"""The client that awaits: one object an event loop, any number of tasks."""
+"""The asyncio client: one object per event loop, for any number of tasks."""
 
 import asyncio
 import time
@@ -33,8 +33,8 @@ OTHER_LOOP = "the client belongs to the event loop of its first call; make one i
 class AsyncRewardClient:
     r"""`RewardClient` for asyncio: same arguments, methods, results and errors, awaited.
 
-    It has `rank_each` besides. Any number of tasks of one event loop may use it. A call that
-    is cancelled cancels its requests, and the server drops those that are still in its queue.
+    It also has `rank_each`. Any number of tasks of one event loop may use it. Cancelling a call
+    cancels its requests, and the server drops those that are still in its queue.
 
     Example:
         >>> async def best_of(context, candidates):
@@ -90,23 +90,23 @@ class AsyncRewardClient:
         await self.close()
 
     async def close(self) -> None:
-        """As `RewardClient.close`."""
+        """See `RewardClient.close`."""
         for server in self._servers:
             await server.close()
 
     @property
     def timeout_s(self) -> float:
-        """Seconds of a call that does not say."""
+        """Timeout in seconds of the calls that do not set one."""
         return self._calls.options.timeout_s
 
     @property
     def truncation(self) -> Truncation:
-        """What the candidates of a group lose that are too long."""
+        """How the texts of a group are cut if too long, in calls that do not set it."""
         return self._calls.options.truncation
 
     @property
     def chat_format(self) -> Format | None:
-        """In which conversations are rendered in place of the model's own; None for that one."""
+        """Format in which conversations are rendered; None for the model's own."""
         return self._calls.options.chat_format
 
     @property
@@ -115,19 +115,19 @@ class AsyncRewardClient:
         return self._calls.counters.now
 
     async def connect(self) -> ServerInfo:
-        """As `RewardClient.connect`."""
+        """See `RewardClient.connect`."""
         return await self._run(self._calls.connect())
 
     async def server_info(self) -> ServerInfo:
-        """As `RewardClient.server_info`."""
+        """See `RewardClient.server_info`."""
         return await self._run(self._calls.connect())
 
     async def is_ready(self, *, timeout_s: float | None = None) -> bool:
-        """As `RewardClient.is_ready`."""
+        """See `RewardClient.is_ready`."""
         return await self._run(self._calls.is_ready(timeout_s))
 
     async def wait_until_ready(self, timeout_s: float) -> ServerInfo:
-        """As `RewardClient.wait_until_ready`."""
+        """See `RewardClient.wait_until_ready`."""
         return await self._run(self._calls.wait_until_ready(timeout_s))
 
     async def score(  # noqa: PLR0913  # by keyword, each with a default
@@ -140,7 +140,7 @@ class AsyncRewardClient:
         headers: Mapping[str, str] | None = None,
         on_error: OnError = "raise",
     ) -> Scores:
-        """As `RewardClient.score`."""
+        """See `RewardClient.score`."""
         wishes = Wishes(timeout_s, priority, None, model_version, headers, on_error)
         return await self._run(self._calls.score(texts, wishes))
 
@@ -157,7 +157,7 @@ class AsyncRewardClient:
         on_error: OnError = "raise",
         models: Mapping[str, float] | None = None,
     ) -> Ranking:
-        """As `RewardClient.rank`."""
+        """See `RewardClient.rank`."""
         wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
         return await self._run(self._calls.rank(context, candidates, wishes, models))
 
@@ -172,7 +172,7 @@ class AsyncRewardClient:
         headers: Mapping[str, str] | None = None,
         on_error: OnError = "raise",
     ) -> list[Ranking]:
-        """As `RewardClient.rank_many`."""
+        """See `RewardClient.rank_many`."""
         wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
         return await self._run(self._calls.rank_many(groups, wishes))
 
@@ -188,28 +188,29 @@ class AsyncRewardClient:
         headers: Mapping[str, str] | None = None,
         on_error: OnError = "raise",
     ) -> AsyncGenerator[tuple[int, Ranking], None]:
-        """The rankings of any number of groups, each as soon as it is there.
+        """The rankings of any number of groups, each as soon as it is ready.
 
-        Each group is a call of its own, so that an update of the model may come in between. If
-        the generator is closed or its task cancelled, so are the requests on their way.
+        Each group is a separate call, so the model may be updated between two of them. Closing
+        the generator or cancelling its task cancels the requests in flight.
 
         Args:
-            groups: pairs of a context and its candidates; of an iterator, no more are taken
-                than are in flight. Taking one must not block the event loop.
-            in_flight: groups at most that have been taken and whose ranking has not.
+            groups: pairs of a context and its candidates. An iterator is read only as far as
+                `in_flight` allows; reading it must not block the event loop.
+            in_flight: the most groups that are started and whose rankings are not taken yet.
             timeout_s: seconds for each group; the client's if None.
-            priority: as `rank_many`'s, and so are those below.
-            truncation: of this call; the client's if None.
-            model_version: to ask; the client's if None.
-            headers: of this call, besides the connection's.
-            on_error: as `rank_many`'s.
+            priority: priority of each call; the client's if None.
+            truncation: truncation of each call; the client's if None.
+            model_version: the version to ask; the client's if None.
+            headers: headers of each call, in addition to the connection's.
+            on_error: as in `rank_many`.
 
         Returns:
-            A generator of pairs: the group's place in `groups`, from 0 on, and its ranking.
+            A generator of pairs: the group's index in `groups`, from 0, and its ranking.
 
         Raises:
-            RewardError: as `rank_many`, of one group, while iterating; the others are cancelled.
-            ValueError: fewer than one in flight.
+            RewardError: as in `rank_many`, for one group, while iterating; the other groups are
+                cancelled.
+            ValueError: `in_flight` is less than 1.
         """
         if in_flight < 1:
             raise ValueError(f"in_flight must be at least 1, not {in_flight}")
@@ -218,14 +219,14 @@ class AsyncRewardClient:
         return as_completed((self._run(steps) for steps in calls), in_flight)
 
     async def _run(self, steps: Steps[T]) -> T:
-        """Do one step after the other, and tell the call what came of it."""
+        """Do the call's steps one after another, and send it the result of each."""
         go_on: Callable[[], Step] = partial(steps.send, None)
         try:
             while True:
                 step = go_on()
                 try:
                     go_on = partial(steps.send, await self._do(step))
-                except Exception as error:  # noqa: BLE001  # theirs to handle or to let through
+                except Exception as error:  # noqa: BLE001  # the call handles it or lets it through
                     go_on = partial(steps.throw, error)
         except StopIteration as stop:
             result: T = stop.value
@@ -273,7 +274,7 @@ class AsyncRewardClient:
 
 
 class _Server:
-    """Channels to one address; made by the first call, which is in the event loop."""
+    """Channels to one address, made by the first call, which runs in the event loop."""
 
     def __init__(self, url: str, connection: Connection) -> None:
         self._url = url
@@ -326,6 +327,6 @@ class _Server:
 
 
 def _is_cancelled() -> bool:
-    """Whether somebody asked for this task's end; Python 3.10 cannot tell, and takes it so."""
+    """Whether this task was asked to end; True on Python 3.10, which cannot tell."""
     cancelling: Callable[[], int] | None = getattr(asyncio.current_task(), "cancelling", None)
     return cancelling is None or cancelling() > 0

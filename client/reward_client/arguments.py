@@ -1,4 +1,4 @@
-"""What every command that talks to a server takes on the command line."""
+"""Command-line options of every command that talks to a server."""
 
 import argparse
 import math
@@ -20,16 +20,16 @@ Client = TypeVar("Client", RewardClient, AsyncRewardClient)
 
 @dataclass(frozen=True, slots=True)
 class ClientArguments:
-    """What a client is made with, from the command line.
+    """The arguments of a client, from the command line.
 
     Attributes:
         urls: one or several addresses.
         timeout_s: seconds for a call.
-        truncation: what a text loses that is too long.
-        priority: of all calls; the server's default if None.
+        truncation: how a text that is too long is cut.
+        priority: priority of all calls; the server's default if None.
         model_version: the version to ask; the server's choice if None.
         connection: certificates and headers.
-        chat_format: of conversations, in place of the model's own.
+        chat_format: format of conversations; the model's own if None.
         model: name of the model in the server's repository.
     """
 
@@ -43,10 +43,10 @@ class ClientArguments:
     model: str = MODEL_NAME
 
     def client(self, kind: type[Client]) -> Client:
-        """A client of this kind.
+        """A client of the class `kind`.
 
         Raises:
-            InvalidInputError: a file that cannot be read, or an address given twice.
+            InvalidInputError: a file cannot be read, or an address is invalid or given twice.
         """
         try:
             return kind(
@@ -74,18 +74,18 @@ def add_connection(
     """Add the options that say which server is asked, and how.
 
     Args:
-        parser: of the command.
-        groups: whether it scores candidates in groups, where truncation has a choice.
-        chats: whether it takes conversations; as `groups` if None.
-        priority: of its calls unless told; the server's default if None.
-        timeout: what the help says of its default.
+        parser: the command's.
+        groups: whether it scores candidates in groups, for which truncation can be chosen.
+        chats: whether it takes conversations; the same as `groups` if None.
+        priority: default priority of its calls; the server's default if None.
+        timeout: the default timeout, as the help shows it.
     """
     group = parser.add_argument_group("server")
     group.add_argument(
         "--url",
         action="append",
         metavar="HOST:PORT",
-        help="Ask the server at this gRPC address. Given several times, servers are asked in turn. "
+        help="Ask the server at this gRPC address; repeat the option to ask several in turn. "
         "Default: localhost:8001.",
     )
     group.add_argument(
@@ -105,15 +105,15 @@ def add_connection(
         choices=PRIORITY_LEVELS,
         default=priority,
         help="Have the server answer these calls before (interactive) or after (bulk) others."
-        + ("" if priority else " Default: what the server is configured to take."),
+        + ("" if priority else " Default: the priority that the server is configured with."),
     )
     if groups:
         group.add_argument(
             "--truncation",
             choices=get_args(Truncation),
             default="left",
-            help="Cut texts that are too long on the left each, or the context once for all "
-            "candidates (docs/truncation.md).",
+            help="Cut each text that is too long on the left (left), or the context once for all "
+            "candidates (shared_context): docs/truncation.md.",
         )
     else:
         parser.set_defaults(truncation="left")
@@ -125,7 +125,7 @@ def _add_model(group: "argparse._ArgumentGroup") -> None:
         "--model",
         default=MODEL_NAME,
         metavar="NAME",
-        help="Ask the model of this name in the server's repository.",
+        help="Ask the model with this name in the server's repository.",
     )
     group.add_argument(
         "--model-version",
@@ -147,13 +147,14 @@ def _add_chat_format(group: "argparse._ArgumentGroup") -> None:
 
 def _add_security(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
-        "--tls", action="store_true", help="Encrypt the connection. The files below imply it."
+        "--tls", action="store_true", help="Encrypt the connection. The --tls-* options imply it."
     )
     group.add_argument(
         "--tls-roots",
         type=Path,
         metavar="PEM",
-        help="Trust servers with a certificate of these authorities. Default: the public ones.",
+        help="Trust servers whose certificate these authorities signed. Default: the public "
+        "authorities.",
     )
     group.add_argument(
         "--tls-certificate",
@@ -162,24 +163,24 @@ def _add_security(group: "argparse._ArgumentGroup") -> None:
         help="Show this certificate to servers that ask for one.",
     )
     group.add_argument(
-        "--tls-key", type=Path, metavar="PEM", help="Use this private key of --tls-certificate."
+        "--tls-key", type=Path, metavar="PEM", help="Use this private key for --tls-certificate."
     )
     group.add_argument(
         "--header-env",
         action="append",
         default=[],
         metavar="NAME=VARIABLE",
-        help="Send the header NAME with the value of an environment variable, which process lists "
-        "do not show. Example: --header-env authorization=TOKEN.",
+        help="Send the header NAME with the value of the environment variable VARIABLE, which "
+        "process lists do not show. Example: --header-env authorization=TOKEN.",
     )
 
 
 def client_arguments(arguments: argparse.Namespace) -> ClientArguments:
-    """What the command line asks for.
+    """The arguments of the client that the command line asks for.
 
     Raises:
-        InvalidInputError: a file that cannot be read, a certificate without its key, or a
-            header that is none.
+        InvalidInputError: a certificate without its key, a header that gRPC refuses, or an
+            environment variable that does not exist.
     """
     try:
         return ClientArguments(
@@ -197,10 +198,10 @@ def client_arguments(arguments: argparse.Namespace) -> ClientArguments:
 
 
 def open_client(arguments: argparse.Namespace) -> RewardClient:
-    """The client that the arguments ask for.
+    """The client that the command line asks for.
 
     Raises:
-        InvalidInputError: as `client_arguments` and `ClientArguments.client`.
+        InvalidInputError: as in `client_arguments` and `ClientArguments.client`.
     """
     return client_arguments(arguments).client(RewardClient)
 
@@ -223,7 +224,11 @@ def _headers(pairs: list[str]) -> dict[str, str]:
 
 
 def format_argument(name: str) -> Format:
-    """A format of conversations, by name or file, for `argparse`."""
+    """Parse an option's value: a format of conversations, by name or file.
+
+    Raises:
+        ArgumentTypeError: there is no such format, or the file does not hold one.
+    """
     try:
         return format_named(name)
     except ValueError as error:
@@ -231,10 +236,10 @@ def format_argument(name: str) -> Format:
 
 
 def seconds_argument(text: str) -> float:
-    """Of an option: seconds above 0.
+    """Parse an option's value: seconds above 0.
 
     Raises:
-        ArgumentTypeError: they are not.
+        ArgumentTypeError: the value is not above 0 and finite.
     """
     value = float(text)
     if not (value > 0 and math.isfinite(value)):
@@ -243,10 +248,10 @@ def seconds_argument(text: str) -> float:
 
 
 def share_argument(text: str) -> float:
-    """Of an option: a share or a probability, from 0 to 1.
+    """Parse an option's value: a share or a probability, from 0 to 1.
 
     Raises:
-        ArgumentTypeError: it is not.
+        ArgumentTypeError: the value is not from 0 to 1.
     """
     value = float(text)
     if not 0 <= value <= 1:

@@ -1,4 +1,4 @@
-"""One RPC of a call: its headers, its time, what is counted, and who was heard."""
+"""One RPC of a call: its headers, its timeout, what is counted, and which server was heard."""
 
 import time
 
@@ -20,15 +20,15 @@ class Asking:
     """What all requests of a client have in common.
 
     Args:
-        options: of the client.
-        endpoints: its servers.
-        counters: what is counted in; its own if None.
+        options: the client's.
+        endpoints: the client's servers.
+        counters: counts what is done; new ones if None.
 
     Attributes:
-        options: of the client.
-        endpoints: its servers.
+        options: the client's.
+        endpoints: the client's servers.
         counters: what has been done so far.
-        budget: what second attempts are paid from.
+        budget: pays for second attempts.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Asking:
         """The response of one server.
 
         Raises:
-            ServerError: there was none.
+            ServerError: the RPC ended in an error.
         """
         trace = (span or terms.span).headers()
         headers = (*self.options.connection.headers(), *terms.headers, *trace)
@@ -58,7 +58,7 @@ class Asking:
         with timed(self.options.on_timing, "attempt", method, endpoint.url):
             try:
                 outcome = yield Ask(endpoint.index, method, request, timeout_s, headers)
-            except GeneratorExit:  # nobody waits any more: another server was faster, or all is off
+            except GeneratorExit:  # another server was faster, or the call was cancelled
                 self.endpoints.mark_given_up(endpoint, began)
                 raise
             if isinstance(outcome, grpc.RpcError):
@@ -71,6 +71,6 @@ class Asking:
         error = server_error(outcome, endpoint.url)
         if error.code == NO_ANSWER:
             self.endpoints.mark_given_up(endpoint, began)
-        elif error.code != "UNAVAILABLE":  # which gRPC says by itself as well
+        elif error.code != "UNAVAILABLE":  # gRPC also reports it on its own
             endpoint.silence.heard()
         return error

@@ -1,4 +1,4 @@
-"""Asking until a server answers: others at once, the same one later, within time and budget."""
+"""Retries until a server answers: others at once, the same one later, within time and budget."""
 
 import itertools
 import time
@@ -34,7 +34,7 @@ _PASSING = (UnavailableError, ModelNotReadyError)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The rewards [B] of one request, the model that gave them, and when it was heard."""
+    """The rewards [B] of one request, the model that gave them, and when they arrived."""
 
     rewards: Rewards
     model: ModelInfo
@@ -42,21 +42,21 @@ class Answer:
 
     @property
     def version(self) -> int:
-        """Of the model."""
+        """Version of the model."""
         return self.model.version
 
 
 class BatchTooLargeError(Exception):
-    """A server takes fewer rows than those known before; it is one of them now."""
+    """A request has more rows than the server takes; the server's limit is known now."""
 
 
 class Attempts:
-    """Requests that go around servers that are away.
+    """Requests that avoid servers that are down.
 
     Args:
-        asking: how one is asked.
-        introductions: who they are.
-        retry: how often; the client's if None.
+        asking: how a server is asked.
+        introductions: what is known of the servers.
+        retry: how often to ask; the client's if None.
     """
 
     def __init__(
@@ -74,19 +74,19 @@ class Attempts:
 
         Args:
             ids: the rows.
-            terms: of the call.
-            version: of the model; servers that have it are asked first.
+            terms: the call's.
+            version: version of the model; servers that have it are asked first.
 
         Raises:
-            BatchTooLargeError: they have to be cut anew.
-            RewardError: as `RewardClient.score`.
+            BatchTooLargeError: the rows have to be split again.
+            RewardError: as in `RewardClient.score`.
         """
         return self.until_served(terms, lambda one: self._infer(one, ids, terms), version)
 
     def until_served(
         self, terms: Terms, action: Callable[[Endpoint], Steps[T]], version: int | None = None
     ) -> Steps[T]:
-        """The action at a server in turn, and at others or later while none is there."""
+        """Do the action at the next server; while that is down, at others, or later."""
         before: ServerError | None = None
         for attempt in itertools.count(1):
             endpoint = self._endpoints.pick(version)
@@ -105,15 +105,15 @@ class Attempts:
         raise AssertionError("the loop above ends by itself")
 
     def _pause(self, attempt: int, error: ServerError, terms: Terms) -> Steps[None]:
-        """Wait for as long as the next attempt has to; raise the error if there is none."""
+        """Wait before the next attempt; raise the error if there is none."""
         retry, n_servers = self._retry, len(self._endpoints.all)
         is_patient = retry.attempts is None
-        attempts = "any" if retry.attempts is None else retry.attempts + n_servers - 1
+        attempts = "any number" if retry.attempts is None else retry.attempts + n_servers - 1
         if attempt == attempts or (isinstance(error, OverloadedError) and not is_patient):
             raise error
         is_paid = not was_reached(error) or self._asking.budget.take()
         if not (is_paid or is_patient):
-            LOG.info("%s; not asked again: too many answers were of that kind", error)
+            LOG.info("%s; not asked again: the retry budget is spent", error)
             raise error
         LOG.info("%s; attempt %d of %s", error, attempt, attempts)
         pause_s = 0.0
@@ -130,7 +130,7 @@ class Attempts:
     def _hedged(
         self, endpoint: Endpoint, action: Callable[[Endpoint], Steps[T]], terms: Terms
     ) -> Steps[T]:
-        """The action there, and at another server as well if that one is silent."""
+        """Do the action at a server, and at another one as well if that is silent."""
         first = self._noted(endpoint, action)
         if len(self._endpoints.all) == 1 and not endpoint.has_many:
             return (yield from first)
@@ -152,7 +152,7 @@ class Attempts:
         return self._noted(other, action)
 
     def _noted(self, endpoint: Endpoint, action: Callable[[Endpoint], Steps[T]]) -> Steps[T]:
-        """The action there; it counts as away when it is."""
+        """Do the action at a server; mark it as away if it is down or not ready."""
         try:
             return (yield from action(endpoint))
         except _PASSING:
@@ -193,7 +193,7 @@ class Attempts:
     def _check_size(
         self, endpoint: Endpoint, n_rows: int, terms: Terms, error: RejectedError
     ) -> Steps[None]:
-        """Whether it was refused because the server takes fewer rows than it did."""
+        """Raise `BatchTooLargeError` if the server now takes fewer rows than were sent."""
         if error.code != "INVALID_ARGUMENT" or n_rows == 1:
             return
         info = yield from self._introductions.anew(endpoint, terms)

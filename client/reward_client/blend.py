@@ -1,4 +1,4 @@
-"""Several models' rankings of the same candidates as one."""
+"""Several models' rankings of the same candidates, blended into one."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ Weights = dict[str, float]
 
 
 def checked_weights(models: Mapping[str, float]) -> Weights:
-    """Weights that add up to 1, in the order given.
+    """The weights scaled to add up to 1, in the order given.
 
     Raises:
         InvalidInputError: no model has a weight above 0, or a weight is negative or not finite.
@@ -28,13 +28,13 @@ def checked_weights(models: Mapping[str, float]) -> Weights:
         if not isinstance(weight, int | float) or not (weight >= 0 and math.isfinite(weight)):
             shown = weight if isinstance(weight, int | float) else type(weight).__name__
             raise InvalidInputError(
-                f"the weight of the model {name!r} is {shown}; weights are numbers of at least 0, "
-                "and finite"
+                f"the weight of the model {name!r} is {shown}; weights are finite numbers of at "
+                "least 0"
             )
     largest = max(models.values(), default=0.0)
     if not largest > 0:
         raise InvalidInputError(
-            f"none of {len(models)} models has a weight above 0, and a mean needs one"
+            f"none of {len(models)} models has a weight above 0; a mean needs at least one"
         )
     shares = {name: weight / largest for name, weight in models.items()}  # whose sum is finite
     total = sum(shares.values())
@@ -44,17 +44,17 @@ def checked_weights(models: Mapping[str, float]) -> Weights:
 def blended(weights: Weights, rankings: Mapping[str, Ranking]) -> Ranking:
     """One ranking by the weighted mean of the models' probabilities.
 
-    A probability means the same for every model, which a raw reward does not: the mean needs no
-    other candidates to compare with, and depends on none. `probability` of a candidate is that
-    mean, and `reward` its log odds, log(p / (1 - p)), so that rewards compare finely where
-    probabilities are close to 0 or 1. A single model keeps its order.
+    A probability, unlike a raw reward, means the same for every model, so the mean for a
+    candidate does not depend on the other candidates. A candidate's `probability` is that mean,
+    and its `reward` is the mean's log odds, log(p / (1 - p)), which tell candidates apart even if
+    their probabilities are close to 0 or 1. A single model keeps its order.
 
     Args:
-        weights: of `checked_weights`. A model of weight 0 counts for nothing.
-        rankings: of the same candidates, by the names of the models.
+        weights: from `checked_weights`. A model with weight 0 does not count.
+        rankings: rankings of the same candidates, by model name.
 
     Returns:
-        best first; equal ones in the order of the input, NaN last.
+        The ranking, best first; equal candidates in the order of the input, NaN last.
     """
     by_index = {
         name: sorted(one, key=lambda one: one.index)

@@ -1,7 +1,7 @@
 """Several generators of steps on the caller's own thread: `Together` and `Hedged` without asyncio.
 
-gRPC does the waiting; its threads only put what came into a queue. The caller's thread waits
-there, and nowhere else, so that Ctrl-C ends a call at once and leaves no thread behind.
+gRPC does the waiting; its threads only put outcomes into a queue. The caller's thread waits for
+that queue and nothing else, so Ctrl-C ends a call at once and leaves no thread running.
 """
 
 import heapq
@@ -14,27 +14,27 @@ from typing import Any, Protocol, TypeAlias
 
 from reward_client.steps import Ask, Hedged, Pause, Step, Steps, Together, Work
 
-IN_FLIGHT = 4  # requests of one large call that are on their way together
+IN_FLIGHT = 4  # requests of one large call that are in flight at once
 
 Done: TypeAlias = Callable[[Any, BaseException | None], None]
-"""Told the result, or the error, of what has ended."""
+"""Called with the result, or the error, of what has ended."""
 
 Stop: TypeAlias = Callable[[], object]
-"""Ends what is on its way; nothing is told of it any more."""
+"""Stops what is running; its outcome is then ignored."""
 
 
 class Server(Protocol):
-    """Where RPCs go."""
+    """A server that RPCs are sent to."""
 
     def start(self, step: Ask, answered: Callable[[Any], None]) -> Stop:
         """Begin an RPC; `answered` is called with its outcome, on any thread."""
 
 
 class Run:
-    """Does one step, with all the generators that are in it.
+    """Does one step, and runs all the generators in it.
 
     Args:
-        servers: by their index.
+        servers: the client's servers, indexed by `Ask.server`.
     """
 
     def __init__(self, servers: Sequence[Server]) -> None:
@@ -44,10 +44,10 @@ class Run:
         self._numbers = itertools.count()
 
     def do(self, step: Together | Hedged) -> Any:  # noqa: ANN401  # see Steps
-        """What came of it.
+        """Do the step and return its result.
 
         Raises:
-            Exception: what a part raised; KeyboardInterrupt as well, after all is stopped.
+            Exception: what a part raised, or KeyboardInterrupt, once everything is stopped.
         """
         ended: list[tuple[Any, BaseException | None]] = []
         stop = self._start(step, lambda result, error: ended.append((result, error)))
@@ -62,7 +62,7 @@ class Run:
         return result
 
     def _wait(self) -> None:
-        """For the next answer or alarm, and go on with whoever waits for it."""
+        """Wait for the next answer or alarm, and resume what waits for it."""
         left_s = max(self._alarms[0][0] - time.monotonic(), 0.0) if self._alarms else None
         try:
             go_on = self._answers.get(timeout=left_s)
@@ -79,7 +79,7 @@ class Run:
             self._answers.put(partial(done, step.action(), None))
             return _nothing
 
-        def later(result: object, error: BaseException | None) -> None:  # never while it begins
+        def later(result: object, error: BaseException | None) -> None:  # not while the step starts
             self._answers.put(partial(done, result, error))
 
         if isinstance(step, Together):
@@ -108,7 +108,7 @@ class Run:
 
 
 class _Task:
-    """A generator, step by step."""
+    """Runs a generator, step by step."""
 
     def __init__(self, steps: Steps[Any], start: Callable[[Step, Done], Stop], done: Done) -> None:
         self._steps = steps
@@ -119,7 +119,7 @@ class _Task:
         self._go_on(partial(steps.send, None))
 
     def stop(self) -> None:
-        """End it where it is."""
+        """Stop the generator where it is."""
         if not self._is_over:
             self._is_over = True
             self._stop_step()
@@ -137,7 +137,7 @@ class _Task:
                 step = resume()
             except StopIteration as stop:
                 return self._end(stop.value, None)
-            except Exception as error:  # noqa: BLE001  # whoever waits for this one gets it
+            except Exception as error:  # noqa: BLE001  # for what waits for this generator
                 return self._end(None, error)
             try:
                 self._stop_step = self._start(step, self._answer)
@@ -152,7 +152,7 @@ class _Task:
 
 
 class _All:
-    """The parts of a `Together`, a few at a time."""
+    """Runs the parts of a `Together`, a few at a time."""
 
     def __init__(
         self, step: Together, task: Callable[[Steps[Any], Done], Stop], done: Done
@@ -170,7 +170,7 @@ class _All:
             self._next()
 
     def stop(self) -> None:
-        """End what is on its way, and begin no more."""
+        """Stop the parts that are running, and begin no more."""
         self._is_over = True
         for stop in [*self._stops.values()]:
             stop()
@@ -201,7 +201,7 @@ class _All:
 
 
 class _Race:
-    """The two of a `Hedged`."""
+    """Runs the two generators of a `Hedged`."""
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ class _Race:
             self.stop()
 
     def stop(self) -> None:
-        """End both."""
+        """Stop both."""
         self._is_over = True
         for stop in self._stops:
             stop()
@@ -255,4 +255,4 @@ class _Race:
 
 
 def _nothing() -> None:
-    """There is nothing to stop."""
+    """Do nothing: there is nothing to stop."""

@@ -2,15 +2,15 @@
 
 import threading
 
-FIRST = 10.0  # attempts to spend before anything was answered
+FIRST = 10.0  # attempts to spend before any request was answered
 PER_ANSWER = 0.2  # added for each answer
-MOST = 1000.0  # saved up at most
+MOST = 1000.0  # the most that is saved up
 
 
 class RetryBudget:
     """Attempts that may be spent on servers that answer, but do not serve. Safe across threads.
 
-    Attempts at servers that could not be reached are not charged: they put no load on any.
+    Attempts at servers that could not be reached are not charged: they put no load on a server.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class RetryBudget:
         self._lock = threading.Lock()
 
     def answered(self) -> None:
-        """A request was served."""
+        """Count a request that was served."""
         if self._left < MOST:
             with self._lock:
                 self._left = min(self._left + PER_ANSWER, MOST)

@@ -2,8 +2,8 @@
 
     text ──► token ids ──► requests ──► servers in turn ──► checked rewards ──► results
 
-How text becomes ids depends on the model, and which model answers is known with its answer: if it
-is not the one that was expected, and reads differently, it is asked again.
+How text becomes ids depends on the model, and only the answer says which model gave it. If that
+is not the model that was expected, and it reads text differently, it is asked again.
 
 Methods are generators of `steps.Step`; see there.
 """
@@ -50,17 +50,17 @@ from reward_client.tracing import Span, span
 from reward_text import Context, Encoded, Usage, is_chat
 
 Encode: TypeAlias = Callable[[Usage], Steps[list[Part]]]
-"""Makes the rows of a call for a model that is to be asked so."""
+"""Makes the rows of a call for a model with this usage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What came of a call's rows.
+    """The outcome of a call's rows.
 
     Attributes:
         parts: the rows, as they were sent.
-        scores: of all rows together.
-        usage: how they were made.
+        scores: scores of all rows together.
+        usage: the usage that the rows were made for.
     """
 
     parts: list[Part]
@@ -74,7 +74,7 @@ class Calls:
     Args:
         urls: host and gRPC port, or several.
         options: what holds for all calls.
-        counters: what is counted in; its own if None.
+        counters: counts what is done; new ones if None.
 
     Attributes:
         endpoints: the servers.
@@ -94,7 +94,7 @@ class Calls:
         self._parts = Parts(self.endpoints, self._introductions, self._attempts)
 
     def connect(self) -> Steps[ServerInfo]:
-        """Hold the first server that answers to the contract."""
+        """Check the first server that answers against the contract."""
         with self._call("connect") as current:
             return (yield from self._introduced(Terms.of(self.options, current), self._attempts))
 
@@ -106,7 +106,7 @@ class Calls:
             return any((yield Together(asked)))
 
     def wait_until_ready(self, timeout_s: float) -> Steps[ServerInfo]:
-        """As `connect`, with all the patience that the time allows."""
+        """Do what `connect` does, but wait for a server for as long as the time allows."""
         with self._call("wait_until_ready") as current:
             terms = Terms.of(self.options, current, Wishes(timeout_s=timeout_s))
             retry = replace(self.options.connection.retry or Retry(), attempts=None)
@@ -154,15 +154,15 @@ class Calls:
     def _blended(
         self, context: Context, candidates: Sequence[str], terms: Terms, weights: Weights
     ) -> Steps[Ranking]:
-        """Each model's ranking, asked side by side, and theirs as one.
+        """The blend of several models' rankings, which are asked for concurrently.
 
         Raises:
-            ValueError: a version is pinned, which is a number of one model.
+            ValueError: a version is pinned, and version numbers belong to one model.
         """
         if terms.version:
             raise ValueError(
-                f"model_version {terms.version} is of one model, and {len(weights)} are asked; "
-                "leave it out, or ask that model alone"
+                f"model_version {terms.version} belongs to one model, but {len(weights)} are "
+                "asked; leave it out, or ask only that model"
             )
         asked = [self._named(name, context, candidates, terms) for name in weights]
         rankings: list[Ranking] = yield Together(asked)
@@ -171,16 +171,16 @@ class Calls:
     def _named(
         self, name: str, context: Context, candidates: Sequence[str], terms: Terms
     ) -> Steps[Ranking]:
-        """The ranking by one of several models; errors that are of the model say which."""
+        """The ranking by one of several models; errors that concern the model name it."""
         try:
-            return (yield from self._of(name)._ranked(context, candidates, terms))  # noqa: SLF001  # its like
+            return (yield from self._of(name)._ranked(context, candidates, terms))  # noqa: SLF001  # another Calls
         except NoFormatError as error:
             raise NoFormatError(f"model {name!r}: {error}", row=error.row) from error
         except NonFiniteRewardError as error:
             raise NonFiniteRewardError(f"model {name!r}: {error}", rows=error.rows) from error
 
     def _of(self, model: str) -> "Calls":
-        """The calls to another model of the same servers, which knows each of them by itself."""
+        """Calls to another model on the same servers, with separate knowledge of each server."""
         if model == self.options.model:
             return self
         if model not in self._of_others:
@@ -191,13 +191,13 @@ class Calls:
         return self._of_others[model]
 
     def rank_many(self, groups: Sequence[Group], wishes: Wishes) -> Steps[list[Ranking]]:
-        """Several groups at once."""
+        """The rankings of several groups, asked for together."""
         with self._call("rank_many") as current:
             terms = Terms.of(self.options, current, wishes)
             return (yield from self._rankings(groups, terms))
 
     def rank_each(self, index: int, group: Group, wishes: Wishes) -> Steps[tuple[int, Ranking]]:
-        """One of many groups that are asked one by one."""
+        """The index and the ranking of one of many groups, each a separate call."""
         with self._call("rank_each") as current:
             terms = Terms.of(self.options, current, wishes)
             (ranking,) = yield from self._rankings([group], terms, index)
@@ -225,15 +225,15 @@ class Calls:
         return rankings
 
     def _scored(self, encode: Encode, terms: Terms, *, is_chat: bool) -> Steps[Scored]:
-        """Ask for all rows, in as many requests as they need, as the model reads them.
+        """Score all rows, in as many requests as they need, as the answering model reads them.
 
         Args:
             encode: makes the rows.
-            terms: of the call.
-            is_chat: whether they need a format.
+            terms: the call's.
+            is_chat: whether the rows need a format of conversations.
 
         Raises:
-            ContractError: models that read differently answer in turn.
+            ContractError: models that read text differently answer in turn.
         """
         if is_chat and self.options.chat_format is None:
             model = yield from self._parts.model(terms)
@@ -258,7 +258,7 @@ class Calls:
         )
 
     def _usage(self, model: ModelInfo, *, is_chat: bool) -> Usage:
-        """What of a model's usage the rows of a call depend on."""
+        """The part of a model's usage that the rows of a call depend on."""
         usage = model.usage
         chat_format = (self.options.chat_format or usage.chat_format) if is_chat else None
         return Usage(chat_format, usage.max_tokens)

@@ -18,8 +18,8 @@ from reward_client.silence import MIN_SILENCE_S, Silence
 
 C = TypeVar("C")
 
-UNCONNECTED_S = 5.0  # of silence, where the connection may still be being made
-RENEWAL_PAUSE_S = 1.0  # between replacements where a channel stands for several servers
+UNCONNECTED_S = 5.0  # of silence, while the connection may not be established yet
+RENEWAL_PAUSE_S = 1.0  # between replacements of a channel to several servers
 
 _IN_VAIN = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
@@ -32,10 +32,10 @@ class Line(Generic[C]):
         channel: gRPC's.
         stub: Triton's service on it.
         silence: what was heard on it.
-        opened_at: `time.monotonic()`.
-        n_calls: calls on their way.
-        is_retired: no new call begins here; it is closed once those on their way have ended.
-        is_interrupted: a call was begun and not finished here; gRPC may wait for it forever.
+        opened_at: `time.monotonic()` when it was made.
+        n_calls: calls in flight.
+        is_retired: no new call begins here; it is closed once the calls in flight have ended.
+        is_interrupted: a call here was interrupted; gRPC may wait for it forever.
     """
 
     channel: C
@@ -53,8 +53,8 @@ class Channels(Generic[C]):
     Args:
         n_channels: how many are used in turn.
         open_channel: makes one.
-        has_many: whether each stands for several servers (a name with several addresses), so
-            that a word from one says nothing of the others.
+        has_many: whether each channel leads to several servers (a name with several addresses),
+            so that an answer from one says nothing about the others.
     """
 
     def __init__(self, n_channels: int, open_channel: Callable[[], C], *, has_many: bool) -> None:
@@ -67,29 +67,29 @@ class Channels(Generic[C]):
 
     @property
     def all(self) -> list[Line[C]]:
-        """Every one that is not closed yet."""
+        """Every line that is not closed yet."""
         with self._lock:
             return [*self._lines, *self._retired]
 
     def take(self) -> Line[C]:
-        """The next one, for a call."""
+        """The next line, for a call."""
         with self._lock:
             line = self._lines[next(self._turn)]
             line.n_calls += 1
             return line
 
     def interrupted(self, line: Line[C]) -> None:
-        """Ctrl-C fell where gRPC begins a call, so that later ones here might never be answered."""
+        """Replace a line on which Ctrl-C interrupted a call: gRPC may never answer later ones."""
         line.is_interrupted = True
         self._replace(line)
 
     def give_back(self, line: Line[C], began: float, outcome: object) -> Line[C] | None:
-        """A call has ended. -> one whose channel is to be closed, or None.
+        """Note that a call has ended. -> a line whose channel is to be closed, or None.
 
         Args:
-            line: that it was on.
+            line: the line that the call was on.
             began: `time.monotonic()` when it began.
-            outcome: the response, the `grpc.RpcError`, or None where nobody waited any more.
+            outcome: the response, the `grpc.RpcError`, or None if the call was abandoned.
         """
         if self._is_silent(line, began, outcome):
             self._replace(line)
@@ -103,7 +103,7 @@ class Channels(Generic[C]):
     def _is_silent(self, line: Line[C], began: float, outcome: object) -> bool:
         code = outcome.code() if isinstance(outcome, grpc.RpcError) else None
         if outcome is not None and code not in _IN_VAIN:
-            if code != grpc.StatusCode.UNAVAILABLE:  # which gRPC says by itself as well
+            if code != grpc.StatusCode.UNAVAILABLE:  # gRPC also reports it on its own
                 line.silence.heard()
             return False
         waited_s = line.silence.given_up(began)

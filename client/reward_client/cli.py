@@ -7,7 +7,7 @@ A subcommand is a module `commands/NAME.py` of one of this project's packages. I
     add_arguments    (parser) -> None
     run              (arguments) -> int, the exit code
 
-and can be imported in a bare install: what an extra brings, it imports when it runs.
+and can be imported in a bare install: it imports what an extra brings only when it runs.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code.
 
     Returns:
-        0 when it did what was asked; 1 after an error, which is told on standard error in
+        0 if it did what was asked; 1 after an error, which is written to standard error in
         one line; 2 for wrong usage; 130 after Ctrl-C. A subcommand may have others.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -48,13 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # whoever read our output has gone; keep Python from complaining at exit as well
+        # the reader of our output has gone; keep Python from complaining at exit as well
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def command_modules() -> dict[str, str]:
-    """The module of each subcommand by the subcommand's name, none of them imported."""
+    """The name of each subcommand's module, by subcommand; none of them is imported."""
     found = {}
     for package in PACKAGES:
         spec = find_spec(f"{package}.commands")
@@ -74,7 +74,7 @@ def command_parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Says the default of every option that has one, in one way."""
+    """Shows the default of every option that has one, in one way."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text, default = action.help or "", action.default
@@ -104,7 +104,7 @@ def _top_parser(modules: dict[str, str]) -> argparse.ArgumentParser:
         prog="gpt2-reward",
         usage="gpt2-reward COMMAND [options]",
         description="Score candidate replies with a GPT-2 reward model served by Triton.",
-        epilog="commands:\n" + "\n".join(lines) + "\n\ngpt2-reward COMMAND --help tells more.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\nRun gpt2-reward COMMAND --help for more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('gpt2-reward')}")

@@ -1,4 +1,4 @@
-"""The client that waits: one object, any number of threads."""
+"""The blocking client: one object for any number of threads."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,28 +25,29 @@ class RewardClient:
     r"""Scores texts with a reward model on Triton.
 
     It connects at the first call, or on entering a `with` block, and then compares the
-    server's contract with its own. One client a process is enough; it may be used by
-    several threads at once. Make it after forking, not before.
+    server's contract with its own. One client per process is enough; several threads may use
+    it at once. Make it after forking, not before.
 
     Args:
         url: host and gRPC port, such as `localhost:8001`; several in a list are used in turn,
-            and one that is away is gone around. `dns:///name:8001` uses every address of a name.
+            and servers that are down are skipped. `dns:///name:8001` uses every address of a name.
         timeout_s: seconds that one call may take as a whole, retries included. The server is
-            told, and drops what nobody waits for any more from its queue.
-        truncation: what a text loses that is longer than the model reads. `left` is the model
-            card's way; `shared_context` is another policy: docs/truncation.md.
+            told, and drops requests from its queue once their time is over.
+        truncation: how a text longer than the model's window is cut. `left` is the model card's
+            way; `shared_context` is another policy: docs/truncation.md.
         priority: `interactive` calls are served before `bulk` ones; the server's default if None.
         model: name of the model in the server's repository.
         model_version: the version to ask; the server's choice if None.
         connection: certificates, headers, channels and retries.
         on_timing: called with a `Timing` after each call and after each of its requests, on the
-            thread of the call, which waits for it. What it raises is logged, and fails no call.
-        chat_format: in which conversations are rendered, or the name of one of `FORMATS`; the one
-            that the model names if None, which is the right one unless you know better.
+            thread of the call, which waits for it. If it raises, the error is logged and the call
+            continues.
+        chat_format: the format in which conversations are rendered, or the name of one of
+            `FORMATS`; if None, the one that the model names, which is right unless you know better.
 
     Raises:
-        ValueError: an argument that means nothing, such as a `timeout_s` of 0.
-        OSError: a certificate's file cannot be read.
+        ValueError: an argument is invalid, such as a `timeout_s` of 0.
+        OSError: a certificate file cannot be read.
 
     Example:
         >>> with RewardClient("localhost:8001") as client:  # doctest: +SKIP
@@ -99,23 +100,23 @@ class RewardClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; calls on their way fail, and later ones with ValueError."""
+        """Close the connections; calls in flight fail, and later calls raise ValueError."""
         for server in self._servers:
             server.close()
 
     @property
     def timeout_s(self) -> float:
-        """Seconds of a call that does not say."""
+        """Timeout in seconds of the calls that do not set one."""
         return self._calls.options.timeout_s
 
     @property
     def truncation(self) -> Truncation:
-        """What the candidates of a group lose that are too long."""
+        """How the texts of a group are cut if too long, in calls that do not set it."""
         return self._calls.options.truncation
 
     @property
     def chat_format(self) -> Format | None:
-        """In which conversations are rendered in place of the model's own; None for that one."""
+        """Format in which conversations are rendered; None for the model's own."""
         return self._calls.options.chat_format
 
     @property
@@ -124,20 +125,20 @@ class RewardClient:
         return self._calls.counters.now
 
     def connect(self) -> ServerInfo:
-        """Ask a server who it is, and hold its model to the contract, whatever is known of it.
+        """Ask a server who it is, and check its model against the contract, even if already known.
 
         Raises:
-            ContractError: it serves a model that this client does not speak to.
-            ServerError: none could answer.
+            ContractError: the server's model does not keep this client's contract.
+            ServerError: no server could answer.
             ValueError: the client is closed.
         """
         return self._run(self._calls.connect())
 
     def server_info(self) -> ServerInfo:
-        """Ask a server who it is, as `connect`: its versions of the model and its largest batch.
+        """Ask a server for its versions of the model and its largest batch; same as `connect`.
 
         Raises:
-            RewardError: as `connect`.
+            RewardError: as in `connect`.
         """
         return self._run(self._calls.connect())
 
@@ -148,21 +149,21 @@ class RewardClient:
             timeout_s: seconds for all of them; the client's if None.
 
         Raises:
-            ContractError: a server has another model, which no waiting changes.
+            ContractError: a server's model does not keep the contract, and waiting will not help.
             ValueError: the client is closed.
         """
         return self._run(self._calls.is_ready(timeout_s))
 
     def wait_until_ready(self, timeout_s: float) -> ServerInfo:
-        """Wait for a server that starts or loads, and say who it is.
+        """Wait for a server that is starting or loading, and return what it says about itself.
 
         Args:
-            timeout_s: seconds at most.
+            timeout_s: the most seconds to wait.
 
         Raises:
-            ContractError: it serves a model that this client does not speak to.
-            ServerError: none has answered in that time; the last reason.
-            ValueError: `timeout_s` means nothing, or the client is closed.
+            ContractError: the server's model does not keep this client's contract.
+            ServerError: no server was ready in that time; this is the last error.
+            ValueError: `timeout_s` is invalid, or the client is closed.
         """
         return self._run(self._calls.wait_until_ready(timeout_s))
 
@@ -179,25 +180,26 @@ class RewardClient:
         """The reward of each text.
 
         Args:
-            texts: what to score, each a context with a candidate behind it. Of a text, the
-                last 256 tokens count, whatever `truncation` says of groups. More than the
-                server's largest batch are sent in several requests.
+            texts: what to score, each a context followed by a candidate. Only the last tokens of
+                a text count, 256 unless the model says otherwise, whatever `truncation` says of
+                groups. More texts than the server's largest batch go in several requests.
             timeout_s: seconds for this call; the client's if None.
-            priority: of this call; the client's if None.
-            model_version: to ask; the client's if None.
-            headers: of this call, besides the connection's.
+            priority: priority of this call; the client's if None.
+            model_version: the version to ask; the client's if None.
+            headers: headers of this call, in addition to the connection's.
             on_error: `nan` gives NaN to rows that cannot be scored, and all others their reward.
 
         Returns:
-            Rewards in the order of `texts`, and who gave them.
+            The rewards in the order of `texts`, and the model that gave them.
 
         Raises:
             InvalidInputError: a text cannot be scored; `row` says which.
-            ContractError: the server does not serve the model this client speaks to, or
-                exchanges its version all the time.
-            ServerError: it could not answer, in one of the ways of `reward_client.errors`.
-            NonFiniteRewardError: it answered NaN; `rows` says for which texts. Not with `nan`.
-            ValueError: `timeout_s` or `priority` means nothing, or the client is closed.
+            ContractError: the server's model does not keep this client's contract, or its
+                version keeps changing.
+            ServerError: no server could answer; `reward_client.errors` lists the reasons.
+            NonFiniteRewardError: the server answered NaN or infinity; `rows` says for which
+                texts. Not raised with `nan`.
+            ValueError: `timeout_s` or `priority` is invalid, or the client is closed.
         """
         wishes = Wishes(timeout_s, priority, None, model_version, headers, on_error)
         return self._run(self._calls.score(texts, wishes))
@@ -217,33 +219,34 @@ class RewardClient:
     ) -> Ranking:
         """The candidates with their rewards, best first; equal ones in the order given.
 
-        The text that is scored is `context + candidate`, without anything between. The
+        The text that is scored is `context + candidate`, with nothing in between. The
         context may be empty, and so may a candidate.
 
         Args:
-            context: the conversation so far: a text, to which candidates are appended as they
-                are; or messages (`{"role": ..., "content": ...}`) or a `Conversation`, which are
-                rendered in the model's format, the candidates as replies.
+            context: the conversation so far: a text, to which candidates are appended
+                unchanged; or messages (`{"role": ..., "content": ...}`) or a `Conversation`, which
+                are rendered in the model's format, with the candidates as replies.
             candidates: the replies.
-            timeout_s: as `score`'s, and so are those below that it has.
-            priority: of this call; the client's if None.
-            truncation: of this call; the client's if None.
-            model_version: to ask; the client's if None.
-            headers: of this call, besides the connection's.
+            timeout_s: seconds for this call; the client's if None.
+            priority: priority of this call; the client's if None.
+            truncation: truncation of this call; the client's if None.
+            model_version: the version to ask; the client's if None.
+            headers: headers of this call, in addition to the connection's.
             on_error: `nan` gives NaN to candidates that cannot be scored, and ranks them last.
             models: names of several models on the servers, and the weight of each, at least 0: each
                 is asked, in its own format and window, and candidates are ranked by the weighted
-                mean of the probabilities. `Ranking.of_model` has each model's own rewards. The
-                client's model alone if None.
+                mean of the probabilities. `Ranking.of_model` has each model's own rewards. If
+                None, only the client's model is asked.
 
         Raises:
-            InvalidInputError: the context or a candidate cannot be scored; `row` counts
-                candidates, and is None where the context is to blame. Or a weight is negative or
+            InvalidInputError: the context or a candidate cannot be scored; `row` is the index of
+                the candidate, or None if the context is at fault. Or a weight is negative or
                 not finite, or all are 0.
-            NoFormatError: messages, and the model does not say how it reads them.
+            NoFormatError: the context is messages, and the model does not say how it reads them.
             ModelNotFoundError: the server does not have one of `models`.
-            ValueError: `models`, and a version is pinned, which is a number of one model.
-            RewardError: as `score`.
+            ValueError: `models` is given and a version is pinned: version numbers belong to one
+                model.
+            RewardError: as in `score`.
         """
         wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
         return self._run(self._calls.rank(context, candidates, wishes, models))
@@ -263,34 +266,35 @@ class RewardClient:
 
         Args:
             groups: pairs of a context and its candidates.
-            timeout_s: seconds for all of them; the client's if None.
-            priority: of this call; the client's if None.
-            truncation: of this call; the client's if None.
-            model_version: to ask; the client's if None.
-            headers: of this call, besides the connection's.
-            on_error: as `rank`'s; `nan` also gives a group whose input cannot be scored a
+            timeout_s: seconds for all groups together; the client's if None.
+            priority: priority of this call; the client's if None.
+            truncation: truncation of this call; the client's if None.
+            model_version: the version to ask; the client's if None.
+            headers: headers of this call, in addition to the connection's.
+            on_error: as in `rank`; `nan` also gives a group whose input cannot be scored a
                 ranking of NaN, in the order given, with the reason in `Ranking.error`.
 
         Returns:
             A ranking for each group, in their order.
 
         Raises:
-            InvalidInputError: as `rank`; `group` says in which. Not with `nan`.
-            NonFiniteRewardError: `rows` counts the candidates of all groups from 0 on.
-            RewardError: as `score`.
+            InvalidInputError: as in `rank`; `group` says in which group. Not raised with `nan`.
+            NonFiniteRewardError: as in `score`; `rows` numbers the candidates of all groups,
+                from 0.
+            RewardError: as in `score`.
         """
         wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
         return self._run(self._calls.rank_many(groups, wishes))
 
     def _run(self, steps: Steps[T]) -> T:
-        """Do one step after the other, and tell the call what came of it."""
+        """Do the call's steps one after another, and send it the result of each."""
         go_on: Callable[[], Step] = partial(steps.send, None)
         try:
             while True:
                 step = go_on()
                 try:
                     go_on = partial(steps.send, self._do(step))
-                except Exception as error:  # noqa: BLE001  # theirs to handle or to let through
+                except Exception as error:  # noqa: BLE001  # the call handles it or lets it through
                     go_on = partial(steps.throw, error)
         except StopIteration as stop:
             result: T = stop.value

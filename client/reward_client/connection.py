@@ -1,4 +1,4 @@
-"""How a server is reached: addresses, certificates, headers, and what to do when it is away."""
+"""How servers are reached: certificates, headers, and what to do if one is unavailable."""
 
 import math
 import random
@@ -18,36 +18,36 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # far above a full request of 128 rows, 13
 _CHANNEL_OPTIONS: dict[str, str | int] = {
     "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
-    # a name with several addresses, as dns:///name:8001, is spread over all of them
+    # calls to a name with several addresses, such as dns:///name:8001, are spread over them all
     "grpc.lb_policy_name": "round_robin",
-    # a server that was restarted is found within our own retries
+    # a server that was restarted is found by our own retries
     "grpc.initial_reconnect_backoff_ms": 50,
-    "grpc.min_reconnect_backoff_ms": 2000,  # for a connection and its TLS to be made
+    "grpc.min_reconnect_backoff_ms": 2000,  # time for a connection and its TLS handshake
     "grpc.max_reconnect_backoff_ms": 1000,
-    # otherwise the channels of one server, and one's replacement, share a connection
+    # otherwise all channels to one server, replacements included, share a connection
     "grpc.use_local_subchannel_pool": 1,
     # Triton closes connections that ping more often than every 300 s (its
-    # --grpc-http2-min-recv-ping-interval-without-data) or without a call on its way
+    # --grpc-http2-min-recv-ping-interval-without-data) or while no call is in flight
     "grpc.keepalive_time_ms": 310_000,
     "grpc.keepalive_permit_without_calls": 0,
-    # with keepalive on, gRPC sets TCP_USER_TIMEOUT to this as well: a host that does not even
-    # acknowledge what was sent for so long has its connection closed by the kernel
+    # with keepalive on, gRPC sets TCP_USER_TIMEOUT to this as well: the kernel closes the
+    # connection to a host that does not even acknowledge what was sent for this long
     "grpc.keepalive_timeout_ms": 10_000,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """Certificates, PEM files each. The server's is always verified.
+    """Certificates for TLS, as PEM files. The server's certificate is always verified.
 
     Attributes:
-        root_certificates: whom to trust; the public authorities that gRPC ships if None.
+        root_certificates: authorities to trust; the public ones that gRPC ships if None.
         certificate_chain: the client's own, for servers that ask for one (mutual TLS).
-        private_key: of that certificate.
-        server_name: the name the server's certificate carries, where it is not the address's.
+        private_key: private key of that certificate.
+        server_name: the name in the server's certificate, if it is not the address's.
 
     Raises:
-        ValueError: one of certificate and key without the other.
+        ValueError: a certificate without its key, or a key without its certificate.
     """
 
     root_certificates: Path | str | None = None
@@ -60,7 +60,7 @@ class TLS:
             raise ValueError("certificate_chain and private_key go together")
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """The files' content as gRPC takes it.
+        """The files' contents as gRPC's credentials.
 
         Raises:
             OSError: a file cannot be read.
@@ -72,25 +72,25 @@ class TLS:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What happens when a server is not there: try again, each time after a longer pause.
+    """What to do if a server is unavailable: try again, each time after a longer pause.
 
     Scoring changes nothing on the server, so asking twice is harmless. Only a server that is
-    away or loading is asked again; one that is full, too late, or refuses is not. Attempts at
-    servers that answer without serving, and second requests, are paid from a budget: ten, and
-    one more for every five answers. Once it is spent, calls fail after their first attempt.
+    down or loading is asked again; one that is full, is too late or refuses is not. Attempts at
+    servers that answer without serving, and requests to a second server, are paid from a budget:
+    ten, plus one for every five answers. Once it is spent, calls fail after their first attempt.
 
     Attributes:
-        attempts: requests at most, the first included; other servers are tried at once, and
-            do not count until each has been tried. None waits for a server as long as the
-            call's `timeout_s` allows, with a full queue as well: for training and other work
-            that should come through a restart. The budget then only makes the pauses longer.
-        first_pause_s: seconds before the second attempt; doubled each time.
-        longest_pause_s: seconds that no pause exceeds.
-        hedge_after_s: seconds without a word from a server after which another one is asked as
+        attempts: the most attempts at a request, the first included; other servers are tried at
+            once, and do not count until each has been tried. None waits for a server as long as
+            the call's `timeout_s` allows, even if its queue is full: for training and other work
+            that should survive a restart. The budget then only makes the pauses longer.
+        first_pause_s: seconds before the second attempt; doubled for each later one.
+        longest_pause_s: the longest pause in seconds.
+        hedge_after_s: seconds of silence from a server after which another one is asked as
             well; half of the time left if that is less. The first answer counts.
 
     Raises:
-        ValueError: fewer attempts than one, or seconds below 0.
+        ValueError: fewer than one attempt, or seconds that are below 0 or not finite.
     """
 
     attempts: int | None = 5
@@ -106,10 +106,10 @@ class Retry:
                 raise ValueError(f"pauses must be at least 0 and finite, not {pause_s}")
 
     def pause_s(self, attempt: int) -> float:
-        """Seconds to wait after attempt number `attempt` (from 1), half of them by chance."""
+        """Seconds to wait after attempt number `attempt` (from 1), half of them random."""
         longest = min(self.first_pause_s * 2.0 ** min(attempt - 1, 60), self.longest_pause_s)
-        # clients that lost the same server must not come back in the same instant
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311  # no secret hangs on it
+        # clients that lost the same server must not come back at the same instant
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311  # no secret depends on it
 
 
 Headers: TypeAlias = Mapping[str, str]
@@ -120,17 +120,17 @@ class Connection:
     """How to reach the servers.
 
     Attributes:
-        tls: certificates; plain text if None.
+        tls: certificates; no encryption if None.
         metadata: headers of every call, names in lower case, such as
             `{"authorization": "Bearer ..."}` for a gateway; or a function that returns them,
             called for each request, for tokens that expire. Never logged or shown.
-        channels: HTTP/2 connections to each server; one carries some thousands of calls a second.
-        retry: what to do when a server is not there; `Retry()` if None, while the adapters for
-            training then wait for it, as with `Retry(attempts=None)`.
-        grpc_options: gRPC's channel arguments by name, in place of the client's own.
+        channels: HTTP/2 connections to each server; one carries thousands of calls per second.
+        retry: what to do if a server is unavailable. None means `Retry()`, except for the adapters
+            for training, which then wait for the server, as with `Retry(attempts=None)`.
+        grpc_options: gRPC's channel arguments by name; they override the client's own.
 
     Raises:
-        ValueError: fewer channels than one, a header that gRPC refuses, or an option that is
+        ValueError: fewer than one channel, a header that gRPC refuses, or an option that is
             not a gRPC one.
     """
 
@@ -148,12 +148,12 @@ class Connection:
         for name, value in self.grpc_options.items():
             if not name.startswith("grpc.") or not isinstance(value, str | int):
                 raise ValueError(
-                    "grpc_options are names such as 'grpc.keepalive_time_ms' with a number or a "
-                    f"text each, not {name!r}: {type(value).__name__}"
+                    "grpc_options maps names such as 'grpc.keepalive_time_ms' to a number or a "
+                    f"string, not {name!r} to {type(value).__name__}"
                 )
 
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """Those of the next request.
+        """The headers of the next request.
 
         Raises:
             ValueError: `metadata` is a function and returns a header that gRPC refuses.
@@ -171,7 +171,7 @@ class Connection:
 
 
 def patient(connection: Connection | None) -> Connection:
-    """For work that should come through a server's restart: it waits, unless told otherwise."""
+    """A connection for work that should survive a server's restart: it waits if `retry` is None."""
     connection = connection or Connection()
     return replace(connection, retry=connection.retry or Retry(attempts=None))
 
@@ -180,11 +180,11 @@ def checked_headers(headers: Headers) -> tuple[tuple[str, str], ...]:
     """Headers as gRPC takes them.
 
     Raises:
-        ValueError: one that gRPC refuses.
+        ValueError: a header that gRPC refuses.
     """
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise ValueError(f"header names are made of a-z, 0-9, _, - and ., not {name!r}")
-        if not _HEADER_VALUE.fullmatch(value):  # which stays unsaid: it may be a secret
+        if not _HEADER_VALUE.fullmatch(value):  # not shown: it may be a secret
             raise ValueError(f"the value of header {name!r} is not all printable ASCII")
     return tuple(headers.items())

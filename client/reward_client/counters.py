@@ -11,7 +11,7 @@ class Counts:
     """Totals since the client was made.
 
     Attributes:
-        candidates: rows whose reward was answered.
+        candidates: rows that were answered.
         tokens: their real tokens, padding not counted.
         truncated: rows among them that lost their beginning. How many tokens they lost is
             not known: what the model cannot see is not tokenised.
@@ -39,17 +39,17 @@ class Counters:
         return self._counts
 
     def scored(self, encoded: Encoded) -> None:
-        """Rows were answered."""
+        """Count rows that were answered."""
         self._add(
             candidates=len(encoded.ids), tokens=encoded.n_tokens, truncated=encoded.n_truncated
         )
 
     def failed(self) -> None:
-        """An RPC ended in an error."""
+        """Count an RPC that ended in an error."""
         self._add(failures=1)
 
     def retried(self) -> None:
-        """Another attempt is made."""
+        """Count another attempt."""
         self._add(retries=1)
 
     def _add(self, **more: int) -> None:

@@ -1,4 +1,4 @@
-"""Texts and groups as the rows of a model: its format, its window, and what cannot be scored."""
+"""Texts and groups as rows for a model, in its format and window; and what cannot be scored."""
 
 import math
 import time
@@ -12,9 +12,9 @@ from reward_client.results import RankedCandidate, Ranking
 from reward_client.steps import Pause, Steps, Work
 from reward_text import Context, Encoded, Tokenizer, Usage, check_texts, is_chat
 
-TURN_S = 0.001  # of tokenising at a stretch
+TURN_S = 0.001  # seconds of tokenising at a stretch
 ROWS_PER_LOOK = 8
-LONG_TEXT = 100_000  # characters; without any place to cut, a million take a second
+LONG_TEXT = 100_000  # characters; a million without any place to cut take a second
 GROUP_FIELDS = 2  # a context, and its candidates
 
 Group: TypeAlias = tuple[Context, Sequence[str]]
@@ -25,7 +25,7 @@ Part: TypeAlias = Encoded | InvalidInputError
 
 
 def encode_texts(texts: Sequence[str], usage: Usage) -> Steps[list[Part]]:
-    """Whole texts, a few at a time."""
+    """The rows of whole texts, encoded a few at a time."""
     check_texts(texts)
     tokenizer, turn, parts = Tokenizer(usage.max_tokens), Turn(), list[Part]()
     for start in range(0, len(texts), ROWS_PER_LOOK):
@@ -39,10 +39,10 @@ def encode_texts(texts: Sequence[str], usage: Usage) -> Steps[list[Part]]:
 def encode_group(
     context: Context, candidates: Sequence[str], terms: Terms, usage: Usage
 ) -> Steps[Encoded]:
-    """One group.
+    """The rows of one group.
 
     Raises:
-        InvalidInputError: as `Usage.texts` and `Tokenizer.encode_group`.
+        InvalidInputError: as in `Usage.texts` and `Tokenizer.encode_group`.
     """
     text, replies = usage.texts(context, candidates)
     tokenizer = Tokenizer(usage.max_tokens)
@@ -71,7 +71,7 @@ def encode_groups(
 
 
 def _worked(encode: Callable[[], Encoded], n_characters: int) -> Steps[Encoded]:
-    """The tokens; those of long texts are made where an event loop is not blocked."""
+    """The encoded rows; long texts are encoded where they do not block an event loop."""
     if n_characters < LONG_TEXT:
         return encode()
     encoded: Encoded = yield Work(encode)
@@ -79,7 +79,7 @@ def _worked(encode: Callable[[], Encoded], n_characters: int) -> Steps[Encoded]:
 
 
 def _n_characters(texts: object) -> int:
-    """Of the strings among them; what is no text is refused later."""
+    """Characters of the strings among the texts; what is not a string is refused later."""
     if not isinstance(texts, Sequence):
         return 0
     return sum(len(text) for text in texts if isinstance(text, str))
@@ -88,12 +88,12 @@ def _n_characters(texts: object) -> int:
 def has_chat(group: object) -> bool:
     """Whether a group may need the model's format."""
     if not isinstance(group, Sequence):
-        return True  # such as an iterator, which can be looked at once
+        return True  # such as an iterator, which can be read only once
     return len(group) == GROUP_FIELDS and is_chat(group[0])
 
 
 def unscored(group: object, error: InvalidInputError) -> Ranking:
-    """NaN for each candidate of a group that cannot be scored, as far as it has candidates."""
+    """A ranking of NaN for a group that cannot be scored; empty if it has no candidates."""
     candidates: object = ()
     if isinstance(group, Sequence) and not isinstance(group, str) and len(group) == GROUP_FIELDS:
         candidates = group[1]
@@ -113,13 +113,13 @@ def _refusal(index: int, error: Exception) -> InvalidInputError:
 
 
 class Turn:
-    """Lets others have a turn after some time of work: an event loop must not be blocked."""
+    """Lets other tasks run after some time of work: an event loop must not be blocked."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
 
     def over(self) -> Steps[None]:
-        """Pause if it has been long enough."""
+        """Pause if the work has taken long enough."""
         if time.perf_counter() - self._began > TURN_S:
             yield Pause(0.0)
             self._began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Several servers as one: in turn, and around those that are away."""
+"""Several servers used as one: in turn, skipping those that are down."""
 
 import threading
 import time
@@ -9,26 +9,26 @@ from reward_client.addresses import check_address, has_many_addresses
 from reward_client.results import ModelInfo, ServerInfo
 from reward_client.silence import MIN_SILENCE_S, Silence
 
-REST_S = 1.0  # a server that was away is left out for this long, while others answer
-REST_BY_SILENCE = 20.0  # one that was silent rests for so many times what was waited in vain
+REST_S = 1.0  # a server that was down is left out for this long, while others answer
+REST_BY_SILENCE = 20.0  # a silent server is left out for this many times the wait in vain
 LONGEST_REST_S = 10.0
 
-IDLE_S = 1.0  # a server may have been restarted, and with another model, since it was last heard
-HELD_S = 1.0  # and another one may answer at the same address, or its model was reloaded
+IDLE_S = 1.0  # a server not heard for this long may have been restarted, with another model
+HELD_S = 1.0  # even under traffic, another server may take the address, or reload its model
 
 
 @dataclass(slots=True)
 class Endpoint:
-    """One address, and what is known of who answers there.
+    """One address, and what is known of the server there.
 
     Attributes:
         index: its place in the client's list.
         url: host and gRPC port.
         has_many: whether several servers may answer there.
-        info: None until it has been held to the contract, and again after it was away.
-        versions: of the model that were held to the contract.
-        held_at: `time.monotonic()` of the last time.
-        version: of the model that answered last.
+        info: None until the server has been held to the contract, and again after it was down.
+        versions: versions of the model that were held to the contract.
+        held_at: `time.monotonic()` when that was last done.
+        version: version of the model that answered last.
         silence: what was heard from there.
         away_until: `time.monotonic()` until which others are preferred.
     """
@@ -44,10 +44,10 @@ class Endpoint:
     away_until: float = 0.0
 
     def known(self) -> ServerInfo | None:
-        """Who answers there, as long as that cannot have changed unnoticed.
+        """What is known of the server, unless it may have changed unnoticed.
 
-        None has the caller compare it again. Under traffic only the first call that finds this
-        due is told so, and those beside it continue.
+        None makes the caller check the server again. Under traffic, only the first call that finds
+        a check due gets None, and concurrent calls continue.
         """
         now = time.monotonic()
         if self.info is None or now - self.silence.heard_at >= IDLE_S:
@@ -61,9 +61,9 @@ class Endpoint:
         """What is known of the model that will probably answer there; None if nothing is.
 
         Args:
-            version: that is asked for; "" for the server's choice.
+            version: the version asked for; "" for the server's choice.
         """
-        info = self.info  # other threads forget it
+        info = self.info  # other threads may forget it
         if info is None:
             return None
         if version:
@@ -71,13 +71,13 @@ class Endpoint:
         return info.of_version(self.version or 0) or info.models[-1]
 
     def hold(self, info: ServerInfo, *versions: int) -> None:
-        """It has kept the contract, for these versions of the model."""
+        """Note that the server keeps the contract, for these versions of the model."""
         self.held_at = time.monotonic()
         self.versions.update(versions)
         self.info = info
 
     def forget(self) -> None:
-        """It may be another one next time."""
+        """Forget the server: another one may answer next time."""
         self.info = None
         self.versions.clear()
 
@@ -89,7 +89,7 @@ class Endpoints:
         urls: one address, or several.
 
     Raises:
-        ValueError: no address, or one that is empty, given twice, or no gRPC address.
+        ValueError: no address, or one that is empty, given twice, or not a gRPC address.
     """
 
     def __init__(self, urls: str | Sequence[str]) -> None:
@@ -105,10 +105,10 @@ class Endpoints:
         self._lock = threading.Lock()
 
     def pick(self, version: int | None = None) -> Endpoint:
-        """The next server that is not away; the next one where all are.
+        """The next server that is not away, or simply the next one if all are.
 
         Args:
-            version: of the model; servers that answered with it last are preferred.
+            version: version of the model; servers that answered with it last are preferred.
         """
         now = time.monotonic()
         with self._lock:
@@ -120,7 +120,7 @@ class Endpoints:
             return chosen
 
     def another(self, than: Endpoint) -> Endpoint | None:
-        """A server that may answer while that one does not."""
+        """A server that may answer while the given one does not."""
         if than.has_many:
             return than  # gRPC gives the next request to the next address
         now = time.monotonic()
@@ -128,12 +128,12 @@ class Endpoints:
         return min(present, key=lambda one: (one.index - than.index) % len(self.all), default=None)
 
     def mark_away(self, endpoint: Endpoint) -> None:
-        """Prefer others for a while; whoever answers there next is held to the contract anew."""
+        """Prefer others for a while; what answers there next is held to the contract again."""
         endpoint.away_until = time.monotonic() + REST_S
         endpoint.forget()
 
     def mark_given_up(self, endpoint: Endpoint, began: float) -> None:
-        """A request that began then is not waited for any more; prefer others if it is silent."""
+        """Note that a request was given up; prefer other servers if this one is silent."""
         waited_s = endpoint.silence.given_up(began)
         if waited_s >= MIN_SILENCE_S:
             rest_s = min(REST_BY_SILENCE * waited_s, LONGEST_REST_S)
@@ -148,11 +148,11 @@ class Endpoints:
         """What is known of the model that will probably answer; None before the first answer.
 
         Args:
-            version: that is asked for; "" for the server's choice.
+            version: the version asked for; "" for the server's choice.
         """
         return next(filter(None, (endpoint.model(version) for endpoint in self.all)), None)
 
     def max_batch_rows(self) -> int | None:
         """Rows that fit into a request to any server known so far; None before the first."""
-        known = [endpoint.info for endpoint in self.all]  # other threads forget what is away
+        known = [endpoint.info for endpoint in self.all]  # other threads may forget some
         return min((info.max_batch_rows for info in known if info), default=None)

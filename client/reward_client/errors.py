@@ -1,12 +1,12 @@
 """Everything that the client raises on purpose.
 
     RewardError
-    ├── InvalidInputError        a text or an argument that cannot be scored; the caller mends it
+    ├── InvalidInputError        a text or an argument that cannot be scored; the caller fixes it
     │   └── NoFormatError        messages for a model that names no format of conversations
-    ├── ContractError            client and server do not speak of the same model
+    ├── ContractError            client and server do not agree on the model
     ├── ServerError              the server could not answer
-    │   ├── UnavailableError     nobody there, or not ready yet; trying again may help
-    │   ├── ModelNotReadyError   the server is up, and loads the model or has unloaded the version
+    │   ├── UnavailableError     no server there, or not ready yet; trying again may help
+    │   ├── ModelNotReadyError   the server is up, but still loading, or has unloaded the version
     │   ├── ModelNotFoundError   the server is up, but does not have this model or version
     │   ├── OverloadedError      the queue is full; try again later, with fewer calls
     │   ├── DeadlineError        no answer within the time allowed
@@ -41,7 +41,7 @@ class ServerError(RewardError):
 
     Attributes:
         url: the server that was asked.
-        code: the gRPC status code's name, such as ``UNAVAILABLE``; None where no status came.
+        code: the gRPC status code's name, such as ``UNAVAILABLE``; None if there was no status.
         attempts: requests that were made before giving up.
     """
 
@@ -59,7 +59,7 @@ class UnavailableError(ServerError):
 
 
 class ModelNotReadyError(ServerError):
-    """The server is up, and is loading the model, or has taken the version out of service."""
+    """The server is up, but is loading the model or has taken the version out of service."""
 
 
 class ModelNotFoundError(ServerError):

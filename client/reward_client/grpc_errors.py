@@ -1,4 +1,4 @@
-"""gRPC's status codes, and Triton's words, as this package's errors: one table."""
+"""gRPC's status codes and Triton's messages, mapped to this package's errors in one table."""
 
 import re
 
@@ -15,7 +15,7 @@ from reward_client.errors import (
     UnavailableError,
 )
 
-NO_ANSWER = "DEADLINE_EXCEEDED"  # gRPC's own; Triton says UNAVAILABLE of its queue's time-outs
+NO_ANSWER = "DEADLINE_EXCEEDED"  # gRPC's own; Triton's queue reports its time-outs as UNAVAILABLE
 
 _BY_CODE: dict[str, type[ServerError]] = {
     "UNAVAILABLE": UnavailableError,
@@ -36,8 +36,8 @@ _BY_CODE: dict[str, type[ServerError]] = {
     "UNKNOWN": InternalError,
 }
 
-# Triton answers UNAVAILABLE for all of these, and NOT_FOUND for some where its model's metadata is
-# asked for; only its words tell them apart. They stand in its core's scheduler_utils.cc,
+# Triton answers UNAVAILABLE for all of these, and NOT_FOUND for some if a model's metadata is asked
+# for; only the messages tell them apart. They are in Triton core's scheduler_utils.cc,
 # dynamic_batch_scheduler.cc and model_repository_manager.cc.
 _BY_WORDS: dict[str, type[ServerError]] = {
     "exceeds maximum queue size": OverloadedError,
@@ -47,25 +47,26 @@ _BY_WORDS: dict[str, type[ServerError]] = {
     "request for unknown model": ModelNotFoundError,  # the two above may begin like this
 }
 
-# gRPC's own words for what is no gRPC server: `HTTP/1.1 400` read as an HTTP/2 frame has the type
-# 80, `P`, and a page without a header that begins with `<!DO` the type 79.
+# gRPC's own messages about a server that does not speak gRPC: `HTTP/1.1 400` read as an HTTP/2
+# frame has the type 80, `P`, and a page without a header that begins with `<!DO` has the type 79.
 _NOT_GRPC = re.compile(r"http1\.x server|settings frame as the first frame, got frame type (79|80)")
 
-# and for connections that could not be made, or broke: no server has worked on the request
+# gRPC's messages about connections that could not be made, or broke: no server has worked on the
+# request
 _TRANSPORT = re.compile(
     r"failed to connect|backends failing|connection (refused|reset|attempt|timed out)|"
     r"socket closed|broken pipe|stream removed|goaway|dns resolution|name resolution|keepalive|"
     r"transport closed|end of tcp stream|ping timeout|no route to host|network is unreachable"
 )
 
-# what Triton's HTTP server makes of gRPC: it accepts, and closes without a word; and what releases
-# of gRPC before 1.67 say of anything else that is not gRPC
+# gRPC's messages about Triton's HTTP server, which accepts a connection and closes it without an
+# answer; and, before gRPC 1.67, about anything else that is not gRPC
 _CLOSED_AT_ONCE = re.compile(
     r"(failed to connect|backends failing).*(socket closed|failed parsing http/2)", re.DOTALL
 )
 _OTHER_PORTS = (
-    "something listens there and closes the connection without a word of gRPC, as Triton's HTTP "
-    "and metrics ports (8000 and 8002 unless changed) do, and servers that want TLS; its gRPC "
+    "something listens there but closes the connection without speaking gRPC, as do Triton's HTTP "
+    "and metrics ports (8000 and 8002 unless changed) and servers that require TLS; Triton's gRPC "
     "port is 8001 unless changed"
 )
 
@@ -79,7 +80,7 @@ _REMEDIES: dict[type[ServerError], str] = {
 
 
 def server_error(error: grpc.RpcError, url: str) -> ServerError:
-    """The typed error for what a server, or the way to it, answered."""
+    """The typed error for an RPC that failed at a server, or on the way to it."""
     code, words = error.code().name, (error.details() or "").strip()
     kind = _BY_CODE.get(code, InternalError)
     if kind is UnavailableError and _NOT_GRPC.search(words.lower()):
@@ -98,5 +99,5 @@ def server_error(error: grpc.RpcError, url: str) -> ServerError:
 
 
 def was_reached(error: ServerError) -> bool:
-    """Whether a server has worked on the request, as far as gRPC's words tell."""
+    """Whether a server has worked on the request, as far as gRPC's message tells."""
     return not _TRANSPORT.search(str(error).lower())

@@ -1,4 +1,4 @@
-"""Who answers at an address, held to the contract: at first, and whenever it may have changed."""
+"""The server at an address, held to the contract at first and whenever it may have changed."""
 
 import math
 from dataclasses import replace
@@ -25,7 +25,7 @@ class Introductions:
         self._asking = asking
 
     def current(self, endpoint: Endpoint, terms: Terms) -> Steps[ServerInfo]:
-        """Who answers there; asked again if it may be another one by now."""
+        """What is known of the server there; it is asked again if it may have changed."""
         known = endpoint.known()
         if known is not None:
             return known
@@ -33,15 +33,15 @@ class Introductions:
             return (yield from self.anew(endpoint, terms))
         try:
             return (yield from self._held(endpoint, endpoint.info, terms, terms.version))
-        except BaseException:  # GeneratorExit as well: the next call has to do it
+        except BaseException:  # GeneratorExit as well: the next call has to check
             endpoint.held_at = -math.inf
             raise
 
     def anew(self, endpoint: Endpoint, terms: Terms) -> Steps[ServerInfo]:
-        """Who answers there now.
+        """What the server there says about itself now.
 
         Raises:
-            ContractError: its model is another one.
+            ContractError: its model does not keep the contract.
             ServerError: there was no answer.
         """
         name = self._asking.options.model
@@ -77,11 +77,11 @@ class Introductions:
         return known
 
     def hold_version(self, endpoint: Endpoint, version: int, terms: Terms) -> Steps[ServerInfo]:
-        """Hold a version to the contract that answered and was not known there.
+        """Hold a version that answered, and was not known there, to the contract.
 
         Raises:
-            ModelNotReadyError: it has been exchanged again.
-            ContractError: it is another model.
+            ModelNotReadyError: the version has been replaced again.
+            ContractError: it does not keep the contract.
         """
         info = endpoint.info or (yield from self.anew(endpoint, terms))
         if version in endpoint.versions and info.of_version(version):

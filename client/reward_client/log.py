@@ -1,4 +1,4 @@
-"""The package's logger. It never gets chat text, and never a header's value."""
+"""The package's logger. It never gets chat text or the value of a header."""
 
 import logging
 

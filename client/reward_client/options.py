@@ -1,4 +1,4 @@
-"""What holds for a client, and for one of its calls."""
+"""The options of a client, and of one of its calls."""
 
 import math
 import time
@@ -14,31 +14,31 @@ from reward_contract import MODEL_NAME, PRIORITY_LEVELS
 from reward_text import FORMATS, Format, Truncation
 
 Priority: TypeAlias = Literal["interactive", "bulk"]
-"""What a call is for: somebody waits for the answer, or nobody does."""
+"""Whether a user waits for the answer (`interactive`) or not (`bulk`)."""
 
 
 OnError: TypeAlias = Literal["raise", "nan"]
-"""What becomes of a call of which some rows have no finite reward: an error, or NaN for those.
+"""What a call does if some rows have no finite reward: raise an error, or give those rows NaN.
 
-In `rank_many` and `rank_each`, also of a call of which some groups cannot be scored."""
+In `rank_many` and `rank_each`, the same goes for groups that cannot be scored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a client is made with.
+    """The options that a client is made with.
 
     Attributes:
         timeout_s: seconds that one call may take as a whole.
-        truncation: what a text loses that is too long.
-        priority: of calls that do not say; the server's default if None.
+        truncation: how a text that is too long is cut.
+        priority: priority of calls that do not set one; the server's default if None.
         model: name of the model in the server's repository.
         model_version: the version to ask; the server's choice if None.
         connection: how servers are reached.
-        on_timing: told of each call and attempt.
-        chat_format: of conversations, in place of the model's own.
+        on_timing: called after each call and attempt.
+        chat_format: format of conversations; the model's own if None.
 
     Raises:
-        ValueError: a value that means nothing.
+        ValueError: a value is invalid.
     """
 
     timeout_s: float = 30.0
@@ -58,10 +58,10 @@ class Options:
 
 
 def format_of(chat_format: Format | str | None) -> Format | None:
-    """A format, or the one of that name.
+    """The format that is given, or named.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no format has that name.
     """
     if isinstance(chat_format, str):
         if chat_format not in FORMATS:
@@ -71,20 +71,20 @@ def format_of(chat_format: Format | str | None) -> Format | None:
 
 
 def check_timeout(timeout_s: float) -> None:
-    """Refuse what is no time to wait.
+    """Refuse an invalid timeout.
 
     Raises:
-        ValueError: not above 0 and finite.
+        ValueError: it is not above 0 and finite.
     """
     if not (timeout_s > 0 and math.isfinite(timeout_s)):
         raise ValueError(f"timeout_s must be above 0 and finite, not {timeout_s}")
 
 
 def check_on_timing(on_timing: OnTiming | None) -> None:
-    """Refuse what cannot be called, or would have to be awaited.
+    """Refuse a hook that cannot be called, or would have to be awaited.
 
     Raises:
-        ValueError: neither None nor a plain function.
+        ValueError: it is neither None nor a plain function.
     """
     if on_timing is not None and (not callable(on_timing) or iscoroutinefunction(on_timing)):
         raise ValueError(
@@ -94,20 +94,20 @@ def check_on_timing(on_timing: OnTiming | None) -> None:
 
 
 def check_truncation(truncation: Truncation) -> None:
-    """Refuse what is not a way to truncate.
+    """Refuse an unknown truncation.
 
     Raises:
-        ValueError: not one of `Truncation`.
+        ValueError: it is not one of `Truncation`.
     """
     if truncation not in get_args(Truncation):
         raise ValueError(f"truncation must be one of {get_args(Truncation)}, not {truncation!r}")
 
 
 def check_priority(priority: Priority | None) -> None:
-    """Refuse what is no priority.
+    """Refuse an unknown priority.
 
     Raises:
-        ValueError: neither None nor one of `PRIORITY_LEVELS`.
+        ValueError: it is neither None nor one of `PRIORITY_LEVELS`.
     """
     if priority is not None and priority not in PRIORITY_LEVELS:
         raise ValueError(f"priority must be one of {tuple(PRIORITY_LEVELS)}, not {priority!r}")
@@ -115,7 +115,7 @@ def check_priority(priority: Priority | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What one call wants otherwise than its client; None for the client's."""
+    """What one call overrides of its client's options; None for the client's own."""
 
     timeout_s: float | None = None
     priority: Priority | None = None
@@ -130,15 +130,15 @@ NO_WISHES = Wishes()
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for one call.
+    """The terms of one call.
 
     Attributes:
         deadline: `time.monotonic()` after which the answer is not wanted any more.
         priority_level: Triton's, or None for the server's default.
-        truncation: what the candidates of a group lose that are too long.
-        version: of the model, as the wire has it; "" for the server's choice.
-        headers: of this call's requests, besides the client's.
-        on_error: what rows without a finite reward do.
+        truncation: how the texts of a group are cut if too long.
+        version: version of the model, as it is sent; "" for the server's choice.
+        headers: headers of this call's requests, in addition to the client's.
+        on_error: what to do if rows have no finite reward.
         span: the call's own, parent of its attempts.
     """
 
@@ -152,10 +152,10 @@ class Terms:
 
     @classmethod
     def of(cls, options: Options, span: Span, wishes: Wishes = NO_WISHES) -> "Terms":
-        """The client's own, where the call does not say otherwise.
+        """The client's options, with what the call overrides.
 
         Raises:
-            ValueError: a wish that means nothing.
+            ValueError: a wish is invalid.
         """
         timeout_s = options.timeout_s if wishes.timeout_s is None else wishes.timeout_s
         priority = options.priority if wishes.priority is None else wishes.priority
@@ -187,6 +187,6 @@ class Terms:
         seconds = self.deadline - time.monotonic()
         if seconds <= 0:
             raise DeadlineError(
-                f"the call's time was over before {url} could be asked; allow more", url=url
+                f"the call timed out before {url} could be asked; allow more time", url=url
             )
         return seconds

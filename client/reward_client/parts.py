@@ -1,4 +1,4 @@
-"""Many rows as several requests, and their answers as those of one version of the model."""
+"""Many rows sent in several requests, with answers that all come from one model version."""
 
 import contextlib
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from reward_client.options import Terms
 from reward_client.results import ModelInfo
 from reward_client.steps import Steps, Together
 
-RESCORES = 16  # times that parts of a call are scored again because the model was exchanged
-FRUITLESS = 4  # of them without an answer of the version that is wanted: it is gone
+RESCORES = 16  # times that parts of a call are scored again because the model was replaced
+FRUITLESS = 4  # of them, in a row, without an answer from the wanted version: it is gone
 
 
 class Parts:
-    """Asks for any number of rows.
+    """Asks for the rewards of any number of rows.
 
     Args:
         endpoints: the servers.
-        introductions: who they are.
+        introductions: what is known of them.
         attempts: how they are asked.
     """
 
@@ -53,13 +53,13 @@ class Parts:
 
         Args:
             ids: the rows.
-            terms: of the call.
-            version: of the model; servers that have it are asked first.
+            terms: the call's.
+            version: version of the model; servers that have it are asked first.
         """
         answers = None
         while answers is None:
             max_rows = yield from self._max_batch_rows(terms)
-            with contextlib.suppress(BatchTooLargeError):  # for a server met only now
+            with contextlib.suppress(BatchTooLargeError):  # of a server that was not known before
                 batches = list(wire.batches(ids, max_rows))
                 answers = yield from self._of_batches(batches, terms, version)
         return answers
@@ -101,5 +101,5 @@ class Parts:
 
 
 def _latest(answers: Sequence[Answer]) -> int:
-    """The version that answered last: the one that stays when a server exchanges its model."""
+    """The version that answered last: the one that stays when a server replaces its model."""
     return max(answers, key=lambda one: one.heard_at).version

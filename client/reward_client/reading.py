@@ -1,4 +1,4 @@
-"""What to score from the lines of a file, and errors that name the line."""
+"""Lines of a file as what to score, and errors that name the line."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -10,12 +10,12 @@ from reward_client.wire import listed
 
 
 def read_lines(file: Iterable[bytes], *, jsonl: bool) -> Iterator[lines.Line]:
-    """A file's lines of one candidate each, as they come; read as `score --input` reads them.
+    """A file's lines, of one candidate each, as they come; read the way `score --input` does.
 
     Args:
         file: its lines, each with its line break.
-        jsonl: whether a line is a JSON object with "text", or "context" or "messages" and
-            "candidate".
+        jsonl: whether a line is a JSON object with "text", or with "candidate" and either
+            "context" or "messages".
 
     Raises:
         InvalidInputError: a line cannot be scored; the message has its number and the reason.
@@ -36,7 +36,7 @@ def read_lines(file: Iterable[bytes], *, jsonl: bool) -> Iterator[lines.Line]:
 
 @contextlib.contextmanager
 def line_numbers(first: int) -> Iterator[None]:
-    """Rows of a call are lines of a file, `first` the first."""
+    """Make errors name the line of a file instead of the row; row 0 is line `first`."""
     try:
         yield
     except InvalidInputError as error:

@@ -1,4 +1,4 @@
-"""What a call gives back: plain values."""
+"""What calls return: plain values."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -17,17 +17,18 @@ Rewards: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a server says of one version of its model.
+    """What a server says about one version of its model.
 
     Attributes:
         version: its number.
-        usage: how it wants to be asked. A server that does not say has a window of 256 tokens,
-            no format of conversations, and probabilities that are not calibrated.
+        usage: how it wants to be asked. If the server does not say: a window of 256 tokens, no
+            format of conversations, and probabilities that are not calibrated.
         identity: SHA-256 of graph and weights together; None if the server does not say. Equal
-            numbers mean equal models within one repository, equal identities everywhere.
+            version numbers mean equal models within one repository, equal identities everywhere.
         source: hub id or folder of the checkpoint; None if the server does not say.
-        revision: the hub's commit, or what tells a folder's weights apart; None likewise.
-        golden: rows with the rewards that PyTorch gave them; None likewise.
+        revision: the hub's commit, or what identifies a folder's weights; None if the server does
+            not say.
+        golden: rows with the rewards that PyTorch gave them; None if the server does not say.
     """
 
     version: int
@@ -40,16 +41,16 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """Who answers.
+    """What a server says about itself and its model.
 
     Attributes:
         url: the address that was asked.
         name: what the server calls itself.
-        version: of the server, such as `2.51.0`.
+        version: version of the server, such as `2.51.0`.
         model: name of the model.
-        model_versions: its versions that answer, ascending.
+        model_versions: versions of the model that answer, ascending.
         max_batch_rows: rows that fit into one request.
-        models: what it says of each of those versions, in their order.
+        models: what the server says about each of those versions, in the same order.
     """
 
     url: str
@@ -61,7 +62,7 @@ class ServerInfo:
     models: tuple[ModelInfo, ...] = ()
 
     def of_version(self, version: int) -> ModelInfo | None:
-        """What it says of a version; None if it does not have it."""
+        """What the server says about a version; None if it does not have that version."""
         return next((one for one in self.models if one.version == version), None)
 
 
@@ -71,14 +72,15 @@ class RankedCandidate:
 
     Attributes:
         text: the candidate, as given.
-        reward: the raw logit; higher is better. Of several models: `blend.blended` says what.
-        index: its place in the input.
-        n_tokens: tokens of the row that was scored, its context included; of several models, the
+        reward: the raw logit; higher is better. For several models, the log odds of `probability`.
+        index: its index in the input.
+        n_tokens: tokens of the row that was scored, its context included; for several models, the
             most that one of them read.
-        is_truncated: whether the row lost its beginning, being longer than the model reads; of
-            several models, whether one of theirs did.
-        probability: of acceptance, from 0 to 1: the sigmoid of the reward, calibrated if the
-            model is (`Calibration`); NaN if the reward is.
+        is_truncated: whether the row was longer than the model's window and lost its beginning;
+            for several models, whether any of their rows did.
+        probability: probability of acceptance, from 0 to 1: the sigmoid of the reward, calibrated
+            if the model is (`Calibration`); NaN if the reward is. For several models, the weighted
+            mean of their probabilities.
     """
 
     text: str
@@ -96,15 +98,15 @@ class Ranking:
     Iterating, `len` and indexing go over `candidates`.
 
     Attributes:
-        candidates: empty where there were none.
-        model_version: the version that answered; None if no server was asked, or several models.
+        candidates: empty if there were none.
+        model_version: the version that answered; None if no server, or several models, were asked.
         error: why the group's input could not be scored, if `on_error` is `nan`; all its
             rewards are NaN then. None otherwise.
-        model: what the server says of that version; None likewise.
-        chat_format: in which the context, a conversation, was rendered; None for a text, and of
-            several models.
-        of_model: each model's own ranking of the same candidates, by its name, if several were
-            asked: its rewards, probabilities, version and format. Empty otherwise.
+        model: what the server says about that version; None if `model_version` is.
+        chat_format: the format in which the context, a conversation, was rendered; None for a
+            text, and for several models.
+        of_model: if several models were asked, each one's own ranking of the same candidates, by
+            its name: its rewards, probabilities, version and format. Empty otherwise.
     """
 
     candidates: tuple[RankedCandidate, ...]
@@ -171,13 +173,13 @@ class Scores:
 
     Attributes:
         rewards: float32 [n], raw logits in the order of the texts; higher is better.
-        model_version: the version that answered; None where nobody was asked.
+        model_version: the version that answered; None if no server was asked.
         n_tokens: real tokens that were sent, of all rows together.
-        n_truncated: rows that lost their beginning, being longer than the model reads.
+        n_truncated: rows that were longer than the model's window and lost their beginning.
         lengths: int [n], real tokens of each row.
         is_truncated: bool [n], whether each row lost its beginning. How many tokens it lost is
-            not known: what the model cannot see is not tokenised. `Tokenizer.n_tokens` counts.
-        model: what the server says of that version; None where nobody was asked.
+            not known: what the model cannot see is not tokenised. `Tokenizer.n_tokens` counts all.
+        model: what the server says about that version; None if no server was asked.
     """
 
     rewards: Rewards
@@ -190,6 +192,6 @@ class Scores:
 
     @property
     def probabilities(self) -> Rewards:
-        """The probability of acceptance of each text, as `Ranking`'s. -> float32 [n]."""
+        """The probability of acceptance of each text, in their order. -> float32 [n]."""
         calibration = self.model.usage.calibration if self.model else Calibration()
         return calibration.probabilities(self.rewards)

@@ -35,29 +35,29 @@ NOT_FINITE = "the model's reward is NaN or infinite"
 
 
 class RewardScorer:
-    """Adds rewards, and what is known of them, to batches.
+    """Adds rewards, and columns that describe them, to batches.
 
-    It is pickled without its connection: every process makes one client at its first batch, which
-    all copies of the scorer use that it unpickles. Requests have the priority `bulk`. A text is
-    the column `text_column`, or the columns `context_column` and `candidate_column` joined as
-    they are.
+    It is pickled without its connection: every process makes one client at its first batch, and
+    all copies of the scorer that the process unpickles share it. Requests have the priority
+    `bulk`. The texts are the column `text_column`, or the columns `context_column` and
+    `candidate_column`, joined unchanged.
 
     Args:
-        url: as `RewardClient`'s.
-        text_column: of whole texts; None if there are contexts and candidates.
-        context_column: of contexts.
-        candidate_column: of candidates.
-        on_error: what a row does that cannot be scored: `raise` ends the batch; `null` gives it
-            null rewards, and adds a column `reward_error` with the reason, null for all others.
+        url: as in `RewardClient`.
+        text_column: column of whole texts; None if there are contexts and candidates.
+        context_column: column of contexts.
+        candidate_column: column of candidates.
+        on_error: what to do with a row that cannot be scored: `raise` ends the batch; `null` gives
+            it null rewards, and adds a column `reward_error` with the reason, null for all others.
         timeout_s: seconds for the request of one batch.
-        patience_s: seconds to wait for a server that is away, restarts or is full.
+        patience_s: seconds to wait for a server that is down, restarting or full.
         model: name of the model.
-        model_version: the version to ask; the server's choice if None. Pin it: versions may be
-            exchanged between two batches, and their rewards are not comparable.
-        connection: as `RewardClient`'s.
+        model_version: the version to ask; the server's choice if None. Pin it: the version may
+            change between two batches, and the rewards of two versions are not comparable.
+        connection: as in `RewardClient`.
 
     Raises:
-        ValueError: an `on_error` that is not known.
+        ValueError: `on_error` is neither `raise` nor `null`.
     """
 
     def __init__(  # noqa: PLR0913  # by keyword, each with a default
@@ -89,7 +89,7 @@ class RewardScorer:
         self._key = uuid.uuid4().hex  # of this scorer and its copies
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with the new columns, of the kind that it was.
+        """The batch with the new columns, of the same type as it was given.
 
         Args:
             batch: a dict of columns (lists or arrays), a `pyarrow.Table` or a
@@ -97,29 +97,29 @@ class RewardScorer:
 
         Returns:
             The same rows in the same order. `reward` is the raw logit, `probability` its
-            sigmoid, calibrated if the model is, both float32 in arrays and tables; `n_tokens` are
-            those that the model read, and `n_truncated` is 1 if the row was longer than that and
-            lost its beginning, else 0, so that sums count rows; `model` and `model_version` say
-            who answered.
+            sigmoid, calibrated if the model is, both float32 in arrays and tables; `n_tokens` is
+            the number of tokens that the model read, and `n_truncated` is 1 if the row was longer
+            than the model's window and lost its beginning, else 0, so its sum counts rows; `model`
+            and `model_version` say which model answered.
 
         Raises:
             InvalidInputError: a column is missing or would be replaced; or, with `raise`, a row
                 is not text.
-            NonFiniteRewardError: with `raise`, the model's reward of a row is NaN.
-            ServerError: no answer within `patience_s`.
+            NonFiniteRewardError: with `raise`, the model's reward for a row is NaN or infinite.
+            ServerError: there was no answer within `patience_s`, or waiting does not help.
         """
         columns = _column_names(batch)
         if missing := [name for name in self._columns if name not in columns]:
             raise InvalidInputError(f"the batch has no column {missing}; it has {columns}")
         added = (*ADDED, "reward_error") if self._on_error == "null" else ADDED
         if taken := [name for name in added if name in columns]:
-            raise InvalidInputError(f"the batch has columns {taken} already; rename them first")
+            raise InvalidInputError(f"the batch already has columns {taken}; rename them first")
         parts = [_values(batch, name) for name in self._columns]
         found: Batch = _with_columns(batch, self._score(list(zip(*parts, strict=True))))
         return found
 
     def _score(self, rows: Sequence[tuple[object, ...]]) -> Values:
-        """The new columns, null where a row has no reward."""
+        """The new columns, null in the rows that have no reward."""
         reasons: list[object] = [_unfit(row) for row in rows]
         if self._on_error == "raise" and (bad := [i for i, one in enumerate(reasons) if one]):
             raise InvalidInputError(f"row {bad[0]} of the batch {reasons[bad[0]]}", row=bad[0])
@@ -166,7 +166,7 @@ class RewardScorer:
 
     def _connected(self) -> RewardClient:
         """The client of this process: engines unpickle a scorer for each of their tasks."""
-        key = os.getpid(), self._key  # a fork leaves connections behind
+        key = os.getpid(), self._key  # a fork cannot use its parent's connections
         with _LOCK:
             if key not in _CLIENTS:
                 _CLIENTS[key] = RewardClient(self._url, priority="bulk", **self._options)
@@ -179,7 +179,7 @@ os.register_at_fork(after_in_child=lambda: globals().update(_LOCK=threading.Lock
 
 
 def _unfit(row: tuple[object, ...]) -> str | None:
-    """Why a row cannot be scored; never its text."""
+    """Why a row cannot be scored, without its text; None if it can be."""
     for part in row:
         if not isinstance(part, str):
             return f"is {type(part).__name__}, not a string"
@@ -222,7 +222,7 @@ def _with_columns(batch: Any, added: Values) -> Any:  # noqa: ANN401  # any of t
 
 
 def _arrays(added: Values) -> dict[str, object]:
-    """Rewards that are null are NaN in arrays, and numbers of tokens and versions 0."""
+    """The columns as arrays, in which null rewards are NaN, and null counts and versions 0."""
     return {
         name: np.array(values, object)
         if name in TEXTS

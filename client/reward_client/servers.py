@@ -1,4 +1,4 @@
-"""RPCs to one server from the client that blocks."""
+"""RPCs of the blocking client to one server."""
 
 import os
 import threading
@@ -34,7 +34,7 @@ class Server:
         self._is_closed = False
 
     def ask(self, step: Ask) -> Any:  # noqa: ANN401  # a message, or the error
-        """Wait for the outcome of an RPC."""
+        """Make an RPC, and wait for its outcome."""
         line, outcome, began = self._take(), None, time.monotonic()
         try:
             method: Callable[..., Any] = getattr(line.stub, step.method)
@@ -49,7 +49,7 @@ class Server:
         return outcome
 
     def start(self, step: Ask, answered: Callable[[Any], None]) -> Callable[[], object]:
-        """Begin an RPC, tell its outcome on a thread of gRPC's, and return what stops it."""
+        """Begin an RPC, report its outcome on a thread of gRPC's, and return what stops it."""
         line, began = self._take(), time.monotonic()
         method = getattr(line.stub, step.method).future
         try:
@@ -94,5 +94,5 @@ class Server:
 
 
 def _close_aside(line: Line[grpc.Channel]) -> None:
-    """On a thread of its own: gRPC's threads cannot close, and an interrupted one may never end."""
+    """Close a channel on a separate thread: gRPC's cannot, and an interrupted one may never end."""
     threading.Thread(target=line.channel.close, daemon=True).start()

@@ -1,9 +1,9 @@
-"""Telling a silent connection or server from a caller that does not wait."""
+"""Telling a silent connection or server from an impatient caller."""
 
 import time
 
 MIN_SILENCE_S = 0.25
-"""Seconds of waiting in vain that mean something; below, a healthy server may just be slower."""
+"""Seconds of waiting in vain that count as silence; in less, a healthy server may just be slow."""
 
 
 class Silence:
@@ -11,7 +11,7 @@ class Silence:
 
     Attributes:
         was_heard: whether anything has ever been heard.
-        heard_at: `time.monotonic()` of the last word; when this was made, before the first.
+        heard_at: `time.monotonic()` of the last answer; before the first, when this was made.
     """
 
     def __init__(self) -> None:
@@ -21,16 +21,16 @@ class Silence:
         self._counted_to = 0.0
 
     def heard(self) -> None:
-        """An answer came, of whatever kind."""
+        """Note that an answer came, of whatever kind."""
         self.was_heard = True
         self.heard_at = time.monotonic()
         self._waited_s = 0.0
 
     def given_up(self, began: float) -> float:
-        """A call that began then has stopped waiting. -> seconds waited in vain by all calls.
+        """Note that a call has stopped waiting. -> seconds waited in vain by all calls.
 
-        Impatient calls add up: ten that each wait a tenth of a second in vain have waited one.
-        What they waited at the same time counts once.
+        Impatient calls add up: ten that each wait a tenth of a second in vain have waited one
+        second. Time that several calls wait at once counts once.
         """
         now = time.monotonic()
         if self.heard_at > began:

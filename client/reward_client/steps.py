@@ -1,7 +1,7 @@
-"""What a call waits for, as values: logic yields them, and a client does them in its own way.
+"""What a call waits for, as values: the logic yields them, and each client does them in its way.
 
-A call is a generator of steps. The client that blocks and the one that awaits run the same
-generator, so that batching, checking, deadlines and retries are written once.
+A call is a generator of steps. The blocking client and the asyncio client run the same
+generator, so batching, checking, deadlines and retries are written only once.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -19,7 +19,7 @@ class Ask:
 
     Attributes:
         server: index of the server in the client's list.
-        method: of Triton's `GRPCInferenceService`, such as `ModelInfer`.
+        method: a method of Triton's `GRPCInferenceService`, such as `ModelInfer`.
         request: that method's message.
         timeout_s: seconds until it is given up.
         metadata: headers.
@@ -37,7 +37,7 @@ class Pause:
     """Wait; answered with None.
 
     Attributes:
-        seconds: for how long; 0 lets others have a turn.
+        seconds: for how long; 0 lets other tasks run.
     """
 
     seconds: float
@@ -45,10 +45,10 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Work that keeps the processor busy; answered with its result. Event loops are not blocked.
+    """Work that keeps the processor busy; answered with its result. It blocks no event loop.
 
     Attributes:
-        action: does it, on any thread.
+        action: does the work, on any thread.
     """
 
     action: Callable[[], Any]
@@ -56,7 +56,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Several at once; answered with the list of their results, or raises the first error.
+    """Several generators at once; answered with their results, or raises the first error.
 
     Attributes:
         parts: generators, none started.
@@ -67,15 +67,15 @@ class Together:
 
 @dataclass(frozen=True, slots=True)
 class Hedged:
-    """One, and a second beside it once the first takes long; the first result counts.
+    """A generator, and a second one if the first takes long; the earlier result counts.
 
-    An error before the second has begun is raised. Later, the other one is waited for, and if
-    both fail, the first one's error is raised. What is not needed any more is closed.
+    An error before the second has begun is raised. After that, the other one is waited for, and
+    if both fail, the error of `first` is raised. What is not needed any more is closed.
 
     Attributes:
         first: a generator, not started.
-        second: makes the other generator, or None for not now; then it is called again.
-        after_s: seconds to wait for the first alone, each time.
+        second: makes the other generator, or returns None for not yet; then it is called again.
+        after_s: seconds to wait for `first` before each call of `second`.
     """
 
     first: "Steps[Any]"
@@ -85,5 +85,5 @@ class Hedged:
 
 Step: TypeAlias = Ask | Pause | Work | Together | Hedged
 
-# What comes back into a generator differs by step, which the type system cannot say.
+# What a generator gets back depends on the step, which the type system cannot express.
 Steps: TypeAlias = Generator[Step, Any, T]

@@ -13,8 +13,8 @@ async def as_completed(
     """The results as they come, with at most `in_flight` begun and not yet taken.
 
     Raises:
-        Exception: the first error, of `work` as well. The rest is cancelled then, and if the
-            generator is closed.
+        Exception: the first error, including one of `work` itself. The other tasks are cancelled
+            then, and if the generator is closed.
     """
     finished: asyncio.Queue[asyncio.Task[T]] = asyncio.Queue()
     tasks: set[asyncio.Task[T]] = set()
@@ -34,7 +34,7 @@ async def as_completed(
 
 
 async def cancel(tasks: Sequence["asyncio.Future[Any]"]) -> None:
-    """End what is still running, and wait for it: nothing of a call outlives it."""
+    """Cancel what is still running, and wait for it: nothing of a call outlives it."""
     left = [task for task in tasks if not task.done()]
     for task in left:
         task.cancel()

@@ -1,10 +1,10 @@
-"""A server in this process that speaks the contract, for tests of whatever uses the client.
+"""A server in the test's process that keeps the contract, for tests of code that uses the client.
 
     with FakeServer(lambda ids: ids[:, 0] / 100) as server:
         with RewardClient(server.url) as client:
             client.score(["Hi"])
 
-It is no Triton: it batches nothing, and knows only the calls that the client makes.
+It is not Triton: it does not batch, and has only the methods that the client calls.
 """
 
 import json
@@ -31,23 +31,23 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     """Serves rewards that a function computes, or fails as told.
 
     Args:
-        rewards: float rewards [B] for int32 ids [B, S].
-        max_batch_rows: the largest request that it takes.
+        rewards: computes float rewards [B] for int32 ids [B, S].
+        max_batch_rows: the most rows that it takes in a request.
         keep_requests: whether `requests`, `parameters`, `versions` and `headers` are filled.
-        credentials: of a server with TLS; plain text if None.
-        port: to listen on; any free one if 0.
-        usage: how its version 1 wants to be asked; it says nothing of that if None.
+        credentials: credentials for TLS; no encryption if None.
+        port: the port to listen on; any free one if 0.
+        usage: how its version 1 wants to be asked; if None, it says nothing about that.
 
     Attributes:
         requests: the ids of every request, in the order they came.
         parameters: Triton's `priority` and `timeout` (microseconds) of every request.
-        versions: of the model that every request asked for; "" for the server's choice.
-        headers: of every call that came, of whatever method.
-        n_cancelled: requests whose caller went away before they were answered.
-        fail_with: code and message to answer every call with instead, or None.
+        versions: the model version that every request asked for; "" for the server's choice.
+        headers: headers of every call, whatever its method.
+        n_cancelled: requests whose caller gave up before they were answered.
+        fail_with: gRPC status code and message to answer every call with, or None to serve.
         delay_s: seconds to wait before rewards are answered.
-        version: the model version that says it answers.
-        config: the model configuration it tells; change it to break the contract.
+        version: the model version that it answers as.
+        config: the model configuration that it reports; change it to break the contract.
     """
 
     def __init__(  # noqa: PLR0913  # by keyword, each with a default
@@ -101,13 +101,13 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def show(  # what the exporter writes
         self, usage: Usage, version: int = 1, *, source: str = "fake", sha256: str = "00"
     ) -> None:
-        """Say of a version how it wants to be asked, and what it is.
+        """Set what the server says about a version: how it wants to be asked, and what it is.
 
         Args:
             usage: its format, window and calibration.
             version: its number.
-            source: of its checkpoint.
-            sha256: of its graph; another one is another model.
+            source: hub id or folder of its checkpoint.
+            sha256: SHA-256 of its graph; a different one means a different model.
         """
         facts = Facts(
             golden=None, sha256={"model.onnx": sha256}, usage=usage.as_json(), source=source
@@ -118,28 +118,28 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def ServerMetadata(  # noqa: N802  # the protocol's name
         self, _request: service_pb2.ServerMetadataRequest, context: grpc.ServicerContext
     ) -> service_pb2.ServerMetadataResponse:
-        """Who this is."""
+        """The server's name and version."""
         self._receive(context)
         return service_pb2.ServerMetadataResponse(name="fake", version="0")
 
     def ModelMetadata(  # noqa: N802
         self, request: service_pb2.ModelMetadataRequest, context: grpc.ServicerContext
     ) -> service_pb2.ModelMetadataResponse:
-        """`version` alone."""
+        """The model's metadata, with `version` as its only version."""
         self._receive(context)
         return service_pb2.ModelMetadataResponse(name=request.name, versions=[str(self.version)])
 
     def ModelConfig(  # noqa: N802
         self, _request: service_pb2.ModelConfigRequest, context: grpc.ServicerContext
     ) -> service_pb2.ModelConfigResponse:
-        """`config`."""
+        """The model's configuration, `config`."""
         self._receive(context)
         return service_pb2.ModelConfigResponse(config=self.config)
 
     def ModelInfer(  # noqa: N802
         self, request: service_pb2.ModelInferRequest, context: grpc.ServicerContext
     ) -> service_pb2.ModelInferResponse:
-        """The rewards of the request's ids, or the failure that was ordered."""
+        """The rewards of the request's ids, or the failure set in `fail_with`."""
         ids = np.frombuffer(request.raw_input_contents[0], np.int32)
         ids = ids.reshape(tuple(request.inputs[0].shape))
         if self._keep_requests:

@@ -17,7 +17,7 @@ class Timing:
 
     Attributes:
         kind: `call` for a method of the client, retries included, or `attempt` for one request.
-        method: of the client, such as `rank`, or of Triton's protocol, such as `ModelInfer`.
+        method: the client's, such as `rank`, or Triton's, such as `ModelInfer`.
         seconds: from beginning to end.
         url: the server that was asked; None for calls, which may ask several.
         error: the name of the error's class, `cancelled` if the answer was not wanted any more,
@@ -51,5 +51,5 @@ def timed(hook: OnTiming | None, kind: Kind, method: str, url: str | None = None
         timing = Timing(kind, method, time.perf_counter() - began, url, error)
         try:
             hook(timing)
-        except Exception:  # noqa: BLE001  # theirs, and no reason to lose a reward
+        except Exception:  # noqa: BLE001  # the hook's, and no reason to lose a reward
             LOG.exception("on_timing failed; the call continues")

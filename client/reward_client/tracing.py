@@ -1,6 +1,6 @@
-"""OpenTelemetry spans, where its API is installed (`gpt2-reward[otel]`); else nothing.
+"""OpenTelemetry spans, if its API is installed (`gpt2-reward[otel]`); otherwise nothing.
 
-A call is one span, named after its method; below it stand `tokenise` and one `attempt` for
+A call is one span, named after its method; its children are `tokenise` and one `attempt` for
 each request, whose context travels to Triton in the `traceparent` header.
 """
 
@@ -32,7 +32,7 @@ class Span:
             self.inner.set_attribute(name, value)
 
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """Headers that carry the trace on; none where there is no span."""
+        """Headers that propagate the trace; none if there is no span."""
         if self.inner is None:
             return ()
         from opentelemetry.propagate import inject  # noqa: PLC0415  # optional
@@ -50,7 +50,7 @@ NO_SPAN = Span()
 def span(name: str, parent: Span | None = None) -> Iterator[Span]:
     """A span for the duration of the block, below `parent` or the caller's current one.
 
-    It is never made current: steps of a call may run on other threads than its start.
+    It is never made current: a call may continue on other threads than it started on.
     """
     if not HAS_OPENTELEMETRY:
         yield NO_SPAN

@@ -12,7 +12,7 @@ from reward_contract import CONTRACT, INPUT_IDS, REWARD, TensorSpec
 from reward_contract.facts import Facts, parameter_of
 from reward_text import Usage
 
-MAX_LISTED = 10  # a message stays readable
+MAX_LISTED = 10  # so that messages stay readable
 
 
 def batches(ids: NDArray[np.int32], max_rows: int) -> Iterator[NDArray[np.int32]]:
@@ -29,7 +29,7 @@ def request_of(
     Args:
         ids: token ids, padded on the right.
         model: name of the model.
-        version: of the model; "" for the server's choice.
+        version: version of the model; "" for the server's choice.
         priority_level: Triton's, 1 first; the server's default if None.
     """
     request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
@@ -42,7 +42,7 @@ def request_of(
 
 
 def set_time_left(request: service_pb2.ModelInferRequest, seconds: float) -> None:
-    """Have the server drop the request from its queue once nobody waits for it any more."""
+    """Have the server drop the request from its queue once its caller has stopped waiting."""
     request.parameters["timeout"].int64_param = max(int(seconds * 1e6), 1)  # microseconds
 
 
@@ -50,7 +50,7 @@ def rewards_of(response: service_pb2.ModelInferResponse, n_rows: int) -> Rewards
     """The rewards of a response. -> float32 [B].
 
     Raises:
-        ContractError: not one float32 a row.
+        ContractError: the response is not one float32 per row.
     """
     found = [
         (output.name, output.datatype, list(output.shape), len(content))
@@ -78,23 +78,23 @@ def version_of(response: service_pb2.ModelInferResponse) -> int:
 
 
 def check_one_version(versions: Sequence[int]) -> None:
-    """Refuse rewards of one call that different versions gave: they do not compare.
+    """Refuse rewards of one call that different versions gave: they are not comparable.
 
     Raises:
-        ContractError: the model was exchanged between two requests of the call.
+        ContractError: the model was replaced between two requests of the call.
     """
     if len(set(versions)) > 1:
         raise ContractError(
             f"versions {listed(sorted(set(versions)))} of the model answered parts of one call: it "
-            "was exchanged meanwhile; call again, or pin one with model_version"
+            "was replaced meanwhile; call again, or pin one with model_version"
         )
 
 
 def check_finite(rewards: Rewards) -> None:
-    """Refuse rewards that are no numbers to compare.
+    """Refuse rewards that are NaN or infinite.
 
     Raises:
-        NonFiniteRewardError: it names the rows.
+        NonFiniteRewardError: some are; the error names the rows.
     """
     if not np.isfinite(rewards).all():
         rows = tuple(int(row) for row in np.flatnonzero(~np.isfinite(rewards)))
@@ -118,7 +118,7 @@ def ranked(candidates: Sequence[str], scores: Scores, rows: slice) -> tuple[Rank
 
     Args:
         candidates: as given.
-        scores: of all rows of a call.
+        scores: scores of all rows of a call.
         rows: which of them are these candidates'.
     """
     order = np.argsort(-scores.rewards[rows], kind="stable").tolist()
@@ -136,7 +136,7 @@ def check_config(config: model_config_pb2.ModelConfig, url: str) -> int:
     """Hold a server's model configuration to the contract, and return its largest batch.
 
     Raises:
-        ContractError: it lists every field that differs.
+        ContractError: they differ; the error lists every field that does.
     """
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     differences = [
@@ -148,7 +148,7 @@ def check_config(config: model_config_pb2.ModelConfig, url: str) -> int:
         differences.append("max_batch_size: server has 0, client needs at least 1")
     if differences:
         raise ContractError(
-            f"the model {config.name} at {url} is not the one this client speaks to:\n  "
+            f"the model {config.name} at {url} does not keep this client's contract:\n  "
             + "\n  ".join(differences),
             differences=tuple(differences),
         )
@@ -156,7 +156,7 @@ def check_config(config: model_config_pb2.ModelConfig, url: str) -> int:
 
 
 def model_info(config: model_config_pb2.ModelConfig, version: int, url: str) -> ModelInfo:
-    """What a server's model configuration says of a version; what it does not say is unknown.
+    """What a server's model configuration says about a version; the rest is unknown.
 
     Raises:
         ContractError: it says something that this client cannot read.
@@ -169,8 +169,8 @@ def model_info(config: model_config_pb2.ModelConfig, version: int, url: str) -> 
         usage = Usage.from_json(facts.usage)
     except ValueError as error:
         raise ContractError(
-            f"the server at {url} says of version {version} of {config.name} what this client "
-            f"cannot read: {error}; export the version again, or update gpt2-reward"
+            f"this client cannot read what the server at {url} says about version {version} of "
+            f"{config.name}: {error}; export the version again, or update gpt2-reward"
         ) from error
     return ModelInfo(version, usage, facts.identity, facts.source, facts.revision, facts.golden)
 

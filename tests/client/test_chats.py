@@ -227,7 +227,7 @@ def test_facts_that_cannot_be_read_are_no_reason_to_guess(
     shown = chai.config.parameters[parameter_of(1)]
     shown.string_value = shown.string_value.replace("{content}", "{secret}")
     client = connect(chai.url, timeout_s=HUNG_S)
-    with pytest.raises(ContractError, match=r"says of version 1 .* cannot read: .*names"):
+    with pytest.raises(ContractError, match=r"cannot read what .* about version 1 of .*names"):
         client.score(["Hi"])
     assert chai.requests == []
 

@@ -202,7 +202,7 @@ def test_verl_reaches_servers_with_tls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"time_out": 3}, "time_out, which is unknown; there are url, context_key, timeout_s"),
+        ({"time_out": 3}, "unknown names: time_out; known are url, context_key, timeout_s"),
         ({"truncation": "shared_context"}, "without its group"),
     ],
 )

@@ -203,7 +203,7 @@ def test_weights_that_make_no_mean_are_refused(rank: Blend, weights: object, mes
 def test_a_blend_names_the_model_that_is_not_there(rank: Blend) -> None:
     with pytest.raises(ModelNotFoundError, match="later"):
         rank(models={MODEL_NAME: 1, "later": 1})
-    with pytest.raises(ValueError, match="model_version 1 is of one model, and 2 are asked"):
+    with pytest.raises(ValueError, match="model_version 1 belongs to one model, but 2 are asked"):
         rank(models=WEIGHTS, model_version=1)
 
 

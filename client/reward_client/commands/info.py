@@ -1,6 +1,6 @@
 """Ask a server who it is and whether its model keeps the contract.
 
-The exit code is 1 if it does not, or is not ready.
+The exit code is 1 if the model does not, or if the server is not ready.
 """
 
 import argparse
@@ -15,13 +15,13 @@ EXTRA = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt2-reward info` takes."""
+    """Add the arguments of `gpt2-reward info`."""
     parser.add_argument("--json", action="store_true", help="Print a JSON object, for programs.")
     add_connection(parser, groups=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print who answers."""
+    """Print what the server says about itself and its model."""
     with open_client(arguments) as client:
         info = client.server_info()
     if arguments.json:

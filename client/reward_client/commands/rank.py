@@ -16,20 +16,20 @@ EXTRA = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt2-reward rank` takes."""
+    """Add the arguments of `gpt2-reward rank`."""
     context = parser.add_mutually_exclusive_group(required=True)
     context.add_argument("--context", help="The conversation so far, as text.")
     context.add_argument(
         "--messages",
         metavar="FILE",
-        help='The conversation so far, a JSON list of messages or an object with "messages", which '
-        "is rendered in the model's format; - for standard input.",
+        help='The conversation so far, as a JSON list of messages or an object with "messages". It '
+        "is rendered in the model's format. Use - for standard input.",
     )
     parser.add_argument(
         "candidates",
         nargs="+",
         metavar="CANDIDATE",
-        help="A reply to rank. It is joined to a --context as it is: begin it with a space or a "
+        help="A reply to rank. It is appended to a --context unchanged: begin it with a space or a "
         "line break if one belongs there.",
     )
     parser.add_argument("--json", action="store_true", help="Print a JSON list, for programs.")
@@ -60,11 +60,11 @@ def _context(arguments: argparse.Namespace) -> Context:
 
 
 def table(candidates: Iterable[RankedCandidate], *, width: int | None = None) -> str:
-    """Ranked candidates for reading, the best one marked with `*`.
+    """Ranked candidates as lines to read, the best one marked with `*`.
 
     Args:
         candidates: best first.
-        width: characters of a candidate that are shown; all if None.
+        width: how many characters of a candidate are shown; all if None.
     """
     return "\n".join(
         f"{'*' if rank == 1 else ' '} {rank:>2}  {candidate.reward:>+9.4f}  "

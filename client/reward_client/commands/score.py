@@ -1,10 +1,11 @@
 """Score texts, one reward per line in the order of the input, or whole data sets.
 
-A line of a text file is a text, blank lines included. A line of a JSONL file is an object
-with "text", or "context" or "messages" and "candidate"; use it for texts that hold line breaks.
+Each line of a text file is a text, blank lines included. Each line of a JSONL file is an object
+with "text", or with "candidate" and either "context" or "messages"; use JSONL for texts that
+contain line breaks.
 
-Rewards are all that is printed. With --input and --output, whole data sets are scored from file
-to file: docs/bulk.md.
+Only the rewards are printed. With --input and --output, whole data sets are scored from file to
+file: docs/bulk.md.
 """
 
 import argparse
@@ -35,24 +36,24 @@ INTERACTIVE_TIMEOUT_S = 60.0
 BULK_TIMEOUT_S = 600.0  # a request of 64 long texts takes minutes on a small CPU
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 TOO_FEW = 65  # EX_DATAERR of sysexits.h
-ROWS_A_CALL = 256  # enough to fill a server's batch, little enough to stream
+ROWS_A_CALL = 256  # enough to fill a server's batch, few enough to stream
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt2-reward score` takes."""
+    """Add the arguments of `gpt2-reward score`."""
     parser.add_argument(
         "file", nargs="?", metavar="FILE", help="The file to score. Default: -, standard input."
     )
     parser.add_argument(
         "--format",
         choices=get_args(Format),
-        help="Read the file as this. Default: by its name; if that does not tell, text, or jsonl "
-        "with --input.",
+        help="Read the file in this format. Default: by its name; if that does not tell, text, or "
+        "jsonl with --input.",
     )
     add_bulk_arguments(
         parser.add_argument_group(
             "data sets",
-            "Score files into files. After any end, the same command continues.",
+            "Score files into files. However a run ends, the same command continues it.",
         )
     )
     add_connection(parser, timeout="60, or 600 with --input")
@@ -60,13 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print one reward a line, or score a file into a file."""
+    """Print one reward per line, or score a file into a file."""
     if arguments.input or arguments.output:
         _check_bulk(arguments)
         arguments.timeout = arguments.timeout or BULK_TIMEOUT_S
         return _score_file(arguments)
     if arguments.format in {"parquet", "csv"}:
-        raise InvalidInputError(f"{arguments.format} is read with --input, and needs --output")
+        raise InvalidInputError(
+            f"--format {arguments.format} needs --output, and --input instead of FILE"
+        )
     if arguments.truncation != "left":
         raise InvalidInputError(
             f"--truncation {arguments.truncation} is for groups, and FILE has whole texts; "
@@ -81,7 +84,7 @@ def _check_bulk(arguments: argparse.Namespace) -> None:
     if not (arguments.input and arguments.output):
         raise InvalidInputError("--input and --output go together; without them, name a FILE")
     if arguments.file is not None:
-        raise InvalidInputError("either FILE, or --input and --output")
+        raise InvalidInputError("give either FILE, or --input and --output")
 
 
 def _print_rewards(arguments: argparse.Namespace) -> int:
@@ -92,7 +95,7 @@ def _print_rewards(arguments: argparse.Namespace) -> int:
         while chunk := list(islice(lines, ROWS_A_CALL)):
             with line_numbers(first):
                 rewards = _rewards(client, chunk)
-            # nine digits bring every float32 back as it was
+            # nine digits restore every float32 exactly
             print("\n".join(f"{reward:.9g}" for reward in rewards), flush=True)
             first += len(chunk)
     return 0
@@ -120,7 +123,7 @@ def _open(name: str) -> Iterator[BinaryIO]:
 
 
 def _score_file(arguments: argparse.Namespace) -> int:
-    """0 when all is done, 65 when too few lines could be scored, 75 when no server answered."""
+    """The exit code: 0 if all is done, 65 if too few lines were scored, 75 without an answer."""
     jobs = jobs_asked_for(arguments)
     if not jobs:
         print("this shard has no file; there are fewer files than shards", file=sys.stderr)
@@ -154,7 +157,7 @@ async def _score(jobs: list[Job], given: ClientArguments) -> Totals:
 
 def _try_later(error: ServerError) -> int:
     print(
-        f"gpt2-reward score: given up waiting: {error}\nthe same command continues from here",
+        f"gpt2-reward score: gave up waiting: {error}\nthe same command continues from here",
         file=sys.stderr,
     )
     return TRY_LATER

@@ -1,1 +1,1 @@
-"""The reward model as the reward of RL trainers; docs/rl.md."""
+"""The reward model as the reward function of RL trainers: docs/rl.md."""

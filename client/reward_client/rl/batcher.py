@@ -1,4 +1,4 @@
-"""Many small calls as few large ones: what waits while requests are on their way goes together."""
+"""Many small calls as few large ones: what waits while requests are in flight is sent together."""
 
 import asyncio
 from collections import deque
@@ -18,10 +18,10 @@ from reward_client.results import Ranking
 from reward_client.wire import listed
 from reward_text import Context, check_texts
 
-MAX_ROWS = 128  # of one call
-MAX_CALLS = 4  # on their way together
-MAX_WAITING = 10_000  # items; beyond, more waiting would only end in deadlines
-WHERE = "this process"  # where such an item got stuck
+MAX_ROWS = 128  # per call
+MAX_CALLS = 4  # in flight at once
+MAX_WAITING = 10_000  # items; if more waited, they would only time out
+WHERE = "this process"  # the `url` of errors that are raised here
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,12 +50,12 @@ class _Item:
 class Batcher:
     """Scores candidates of many tasks of one event loop through one client.
 
-    Nobody waits for company: with a call to spare, an item goes at once. An item that cannot
-    be scored fails by itself.
+    No item waits for others: if a call is free, an item is sent at once. An item that cannot be
+    scored fails without the others of its call.
 
     Args:
-        client: an open client; it stays the caller's to close.
-        timeout_s: seconds that an item may take, waiting for a call to spare included.
+        client: an open client, which the caller closes.
+        timeout_s: seconds that an item may take, waiting for a free call included.
     """
 
     def __init__(self, client: AsyncRewardClient, *, timeout_s: float = 60.0) -> None:
@@ -73,14 +73,14 @@ class Batcher:
 
         Raises:
             InvalidInputError: a candidate cannot be scored, and `row` says which; or the context.
-            OverloadedError: too many items wait already.
+            OverloadedError: too many items are waiting already.
             DeadlineError: it took too long.
-            RewardError: as `RewardClient.score`.
+            RewardError: as in `RewardClient.score`.
         """
         check_texts(candidates)
         if len(self._waiting) >= MAX_WAITING:
             raise OverloadedError(
-                f"{MAX_WAITING} items wait already; send fewer at a time, or try again later",
+                f"{MAX_WAITING} items are waiting already; send fewer at once, or try again later",
                 url=WHERE,
             )
         answer: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
@@ -90,7 +90,8 @@ class Batcher:
             return await asyncio.wait_for(answer, self._timeout_s)
         except asyncio.TimeoutError as error:  # the name that Python 3.10 has as well
             raise DeadlineError(
-                f"no reward within {self._timeout_s:g} s, waiting for others included", url=WHERE
+                f"no reward within {self._timeout_s:g} s, waiting for other calls included",
+                url=WHERE,
             ) from error
 
     def _start(self) -> None:
@@ -104,14 +105,14 @@ class Batcher:
         self._start()
 
     def _take(self) -> list[_Item]:
-        """The next items, as many as fit into a call; at least one."""
+        """The next items, as many as fit into a call; the first always fits."""
         items: list[_Item] = []
         n_rows = 0
         while self._waiting and (
             not items or n_rows + len(self._waiting[0].candidates) <= MAX_ROWS
         ):
             item = self._waiting.popleft()
-            if not item.answer.cancelled():  # else its caller waits no longer
+            if not item.answer.cancelled():  # else its caller no longer waits
                 items.append(item)
                 n_rows += len(item.candidates)
         return items

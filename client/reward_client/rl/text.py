@@ -1,4 +1,4 @@
-"""Messages and pairs of trainers as the groups that the client scores."""
+"""Trainers' messages and pairs as the groups that the client scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -9,14 +9,14 @@ from reward_client.results import Ranking
 from reward_text import FORMATS, Context
 
 Messages: TypeAlias = Sequence[Mapping[str, object]]
-"""A conversation as chat templates take it: `{"role": ..., "content": ...}` each."""
+"""A conversation as chat templates take it: a sequence of `{"role": ..., "content": ...}`."""
 
 
 def completion_text(rendered: str) -> str:
     r"""A rendered completion as a candidate: without the line break after its last message.
 
     Training rows end with the last word of the reply, and the reward is read at the last
-    token: a line break there is another token, and another reward.
+    token: a line break there would be another token, with another reward.
 
     Example:
         >>> completion_text("Fine.\n")
@@ -26,21 +26,21 @@ def completion_text(rendered: str) -> str:
 
 
 def reply_of(completion: Messages) -> str:
-    """The reply that a conversational completion is: the text of its one message.
+    """The reply in a conversational completion: the text of its only message.
 
     Raises:
-        InvalidInputError: it has several messages, such as calls of tools, or no text.
+        InvalidInputError: it has several messages, such as tool calls, or no text.
     """
     if len(completion) != 1:
         raise InvalidInputError(
-            f"a completion has {len(completion)} messages, and a reply is one; give a `render` "
-            "function that makes one text of a list of messages"
+            f"a completion has {len(completion)} messages, but a reply is one; pass a `render` "
+            "function that turns a list of messages into one text"
         )
     return FORMATS["verbatim"].context(completion)
 
 
 def in_groups(contexts: Sequence[Context], candidates: Sequence[str]) -> list[Group]:
-    """Pairs as groups, those of the same context that stand next to each other together.
+    """Pairs as groups: adjacent pairs with the same context share one.
 
     Trainers repeat a prompt for each of its completions; a group tokenises it once.
 
@@ -60,7 +60,7 @@ def in_groups(contexts: Sequence[Context], candidates: Sequence[str]) -> list[Gr
 
 
 def in_input_order(rankings: Sequence[Ranking]) -> list[float]:
-    """The rewards of `in_groups`' pairs, pair by pair."""
+    """The rewards of the pairs that `in_groups` was given, in their order."""
     return [
         candidate.reward
         for ranking in rankings

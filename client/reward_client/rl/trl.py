@@ -1,8 +1,8 @@
 """Reward functions for TRL's trainers: `GRPOTrainer(reward_funcs=TrlReward("host:8001"), ...)`.
 
 TRL 1.x calls a reward function with `prompts`, `completions` and the data set's other columns
-by name, each a list with one item for each completion, and takes a list of floats. An object
-whose `__call__` is a coroutine runs next to other asynchronous ones.
+by name, each a list with one item for each completion, and expects a list of floats. An object
+whose `__call__` is a coroutine function runs concurrently with other asynchronous ones.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ Texts: TypeAlias = Sequence[str] | Sequence[Messages]
 
 
 class _Settings:
-    """What both are made with. It is pickled; connections are not, and are made where needed."""
+    """The arguments of both classes. They are pickled; connections are made where needed."""
 
     def __init__(  # noqa: PLR0913  # by keyword, each with a default
         self,
@@ -88,18 +88,18 @@ class TrlReward(_Settings):
 
     Args:
         url: the server's host and gRPC port, or several.
-        name: under which TRL logs it.
-        render: makes the text of conversational data, if the formats do not suffice. Prompt
-            and completion are rendered by themselves and joined, without the line break at the
+        name: the name under which TRL logs it.
+        render: turns conversational data into text, if the formats do not suffice. Prompt and
+            completion are rendered separately and joined, without the line break at the
             completion's end. If None, prompts are rendered in the model's format, and completions
-            are replies, as by `RewardClient.rank`.
+            are replies, as in `RewardClient.rank`.
         timeout_s: seconds for one batch of completions, a restart of the server included.
-        truncation: as `RewardClient`'s.
-        connection: as `RewardClient`'s; a server that is away is waited for as long as
-            `timeout_s` allows, unless its `retry` says otherwise.
-        model: as `RewardClient`'s, and so are those below.
+        truncation: as in `RewardClient`.
+        connection: as in `RewardClient`; if a server is down, calls wait for it as long as
+            `timeout_s` allows, unless `retry` says otherwise.
+        model: as in `RewardClient`, like the two below.
         model_version: the version to ask; the server's choice if None.
-        chat_format: in which conversations are rendered; the model's own if None.
+        chat_format: the format for conversations; the model's own if None.
 
     Example:
         >>> GRPOTrainer(model, reward_funcs=TrlReward("reward:8001"), ...)  # doctest: +SKIP
@@ -109,23 +109,23 @@ class TrlReward(_Settings):
         """Rewards, one for each completion, in their order.
 
         Raises:
-            RewardError: as `RewardClient.rank_many`.
+            RewardError: as in `RewardClient.rank_many`.
         """
         client: RewardClient = self._connected()
         return in_input_order(client.rank_many(self._groups(prompts, completions)))
 
     def _connected(self) -> RewardClient:
-        if self._owner != os.getpid():  # a fork does not take connections along
+        if self._owner != os.getpid():  # a fork cannot use its parent's connections
             self._client, self._owner = RewardClient(self._url, **self._options()), os.getpid()
         client: RewardClient = self._client
         return client
 
 
 class AsyncTrlReward(_Settings):
-    """`TrlReward` for TRL's asynchronous reward functions; same arguments."""
+    """`TrlReward` as an asynchronous reward function of TRL; same arguments."""
 
     async def __call__(self, prompts: Texts, completions: Texts, **_columns: object) -> list[float]:
-        """As `TrlReward.__call__`."""
+        """See `TrlReward.__call__`."""
         client: AsyncRewardClient = self._connected()
         return in_input_order(await client.rank_many(self._groups(prompts, completions)))
 

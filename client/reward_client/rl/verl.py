@@ -5,8 +5,8 @@
     +reward.custom_reward_function.reward_kwargs.url=host:8001
 
 verl calls it once for each response, many at a time in one event loop, and passes the data
-set's `extra_info`, not the prompt: put the context there, as messages or as the text that was
-trained on.
+set's `extra_info`, not the prompt: put the context there, as messages or as the text that the model
+was trained on.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ __all__ = ["compute_score"]
 
 _BATCHERS: dict[asyncio.AbstractEventLoop, dict["_Settings", Batcher]] = {}
 
-_VERLS_OWN = frozenset({"reward_router_address", "reward_model_tokenizer"})  # passed in 0.9
+_VERLS_OWN = frozenset({"reward_router_address", "reward_model_tokenizer"})  # passed by verl 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """What `reward_kwargs` may say, plain values as they stand in verl's configuration."""
+    """What `reward_kwargs` may hold: plain values, as in verl's configuration."""
 
     url: str | tuple[str, ...] = "localhost:8001"
     context_key: str = "context"
@@ -49,26 +49,26 @@ class _Settings:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "_Settings":
-        """Checked, and in a form that can be told apart."""
+        """The settings that are given, checked and hashable."""
         unknown = sorted(given.keys() - {one.name for one in fields(cls)} - _VERLS_OWN)
         if unknown:
             known = ", ".join(one.name for one in fields(cls))
             raise InvalidInputError(
-                f"reward_kwargs has {', '.join(unknown)}, which is unknown; there are {known}"
+                f"reward_kwargs has unknown names: {', '.join(unknown)}; known are {known}"
             )
         known_ones = {name: value for name, value in given.items() if name not in _VERLS_OWN}
         url, headers = given.get("url", cls().url), given.get("headers") or {}
         if given.get("truncation", "left") != "left":
             raise InvalidInputError(
                 f"truncation is {given['truncation']!r}; verl passes one response at a time, "
-                "without its group, and only 'left' cuts each by itself"
+                "without its group, and only 'left' cuts each one separately"
             )
         known_ones["url"] = url if isinstance(url, str) else tuple(url)
         known_ones["headers"] = tuple(dict(headers).items())
         return cls(**known_ones)
 
     def client(self) -> AsyncRewardClient:
-        """A client for these."""
+        """A client with these settings."""
         files = (self.tls_roots, self.tls_certificate, self.tls_key)
         return AsyncRewardClient(
             self.url,
@@ -95,21 +95,23 @@ async def compute_score(
     """The reward of one response.
 
     Args:
-        data_source: not looked at; verl's.
+        data_source: passed by verl; ignored.
         solution_str: the response.
-        ground_truth: not looked at; verl's.
+        ground_truth: passed by verl; ignored.
         extra_info: holds the context: a string, to which the response is joined unchanged, or
-            messages, which are rendered in the model's format, the response as their reply.
-        reward_kwargs: `url` of the server or several, `context_key` (where in `extra_info` the
-            context is), `timeout_s` until the reward has to be there, a restart of the server
-            included, `attempts` (as `Retry`'s; None waits), `model`, `model_version`,
+            messages, which are rendered in the model's format, with the response as their reply.
+        reward_kwargs: `url` of one or several servers, `context_key` (the key of the context in
+            `extra_info`), `timeout_s` (seconds until the reward has to be there, a restart of the
+            server included), `attempts` (as in `Retry`; None waits), `model`, `model_version`,
             `chat_format` (a format's name; the model's own if left out), `truncation` (`left`),
-            `tls`, `tls_roots`, `tls_certificate`, `tls_key`, `headers`; and what verl adds to them.
+            `tls`, `tls_roots`, `tls_certificate`, `tls_key`, `headers`; and what verl adds to them,
+            which is ignored.
 
     Raises:
-        InvalidInputError: there is no context, or `reward_kwargs` has a name that is unknown.
+        InvalidInputError: there is no context, or `reward_kwargs` has an unknown name or a
+            `truncation` other than `left`.
         NoFormatError: the context has messages, and the model names no format.
-        RewardError: as `RewardClient.score`.
+        RewardError: as in `RewardClient.score`.
     """
     settings = _Settings.of(reward_kwargs)
     context = (extra_info or {}).get(settings.context_key)
@@ -125,7 +127,7 @@ async def compute_score(
 
 
 def _batcher(settings: _Settings) -> Batcher:
-    """One for each event loop and way of asking."""
+    """The batcher of this event loop with these settings, made if there is none."""
     loop = asyncio.get_running_loop()
     if loop not in _BATCHERS:
         for ended in [one for one in _BATCHERS if one.is_closed()]:
