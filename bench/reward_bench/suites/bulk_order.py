@@ -1,7 +1,7 @@
-"""What the order of a file is worth: candidates beside those of their context, and shuffled.
+"""What the order of a file is worth: candidates next to others of their context, or shuffled.
 
 Each candidate is a line of its own. The command scores both files on one server in turn, and the
-rewards of each pair are compared: only the order may differ.
+two rewards of each candidate are compared: only the order may differ.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The graph in process against a plain export, PyTorch and, where there are any, rivals.
+"""The graph in process against a plain export, PyTorch and, if interpreters are given, rivals.
 
 python -m reward_bench graph --shape small --rounds 6 --vllm /path/to/python-with-vllm
 """
@@ -20,7 +20,7 @@ class Options:
 
 
 def run(setting: Setting, own: Options) -> Report:
-    """Our engines and those rivals whose interpreters were given."""
+    """Measure our engines and those rivals whose interpreters were given."""
     given = {"vllm": setting.vllm, "optimum": setting.optimum}
     pythons = {name: python for name, python in given.items() if python}
     return contest(setting, Rivals(pythons, own.engines))
