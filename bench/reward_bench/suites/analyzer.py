@@ -120,7 +120,7 @@ def perf_analyzer() -> Path:
     """The binary, which is fetched the first time."""
     binary = FOLDER / "bin" / "perf_analyzer"
     if not binary.exists():
-        say(f"perf_analyzer goes to {FOLDER}")
+        say(f"installing perf_analyzer into {FOLDER}")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         subprocess.run([*pip, "--target", str(FOLDER), *WHEELS], check=True)
         binary.chmod(0o755)

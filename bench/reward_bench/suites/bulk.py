@@ -88,7 +88,7 @@ def score(url: str, source: Path, n_rows: int) -> dict[str, float]:
             time.sleep(LOOK_EVERY_S)
     seconds = time.perf_counter() - start
     if process.returncode or _n_scored(output) != n_rows:
-        raise SystemExit(f"{output} has not the {n_rows} rows that were scored")
+        raise SystemExit(f"{output} does not have the {n_rows} rows that were scored")
     # the largest size seen, and the largest in the first quarter of the time
     return {
         "rss_mb": sizes[-1],

@@ -95,7 +95,7 @@ def score(url: str, lines: Lines, folder: Path) -> tuple[float, Rewards]:
 
 SUITE = Suite(
     name="bulk_order",
-    about="bulk scoring of a file in order and shuffled: what neighbours of one context share",
+    about="bulk scoring of a file with candidates of one context in a row, and of it shuffled",
     file="bulk_order-{shape}.json",
     measures=(*CLIENT, *SERVED),
     takes=frozenset({"shape", "device", "checkpoint", "precision", "seed", "rounds"}),

@@ -41,7 +41,7 @@ def run(_setting: Setting, own: Options) -> Report:
         rates = channels(url, own.calls)
         sizes = memory(url, own.memory_calls)
         ends = {name: [mb[0], mb[len(mb) // 2], mb[-1]] for name, mb in sizes.items()}
-        say(f"calls a second by channels: {rates}\nresident MB: {ends}")
+        say(f"calls per second by channels: {rates}\nresident MB: {ends}")
     return {
         "calls": own.calls,
         "best_of_8_ms": times,
@@ -209,7 +209,7 @@ def _after(call: Callable[[], object]) -> float:
 
 SUITE = Suite(
     name="client",
-    about="the client's own costs: time outside of waiting, tokens, memory",
+    about="the client's own costs: time without waiting, tokenising, memory",
     file="client.json",
     measures=CLIENT,
     takes=frozenset(),

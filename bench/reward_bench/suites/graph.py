@@ -15,7 +15,7 @@ class Options:
     """Which engines."""
 
     engines: tuple[str, ...] = option(
-        (), "names of the engines to run, plain always among them; all but vLLM without its cache"
+        (), "engines to run, besides plain; all but vLLM without its cache unless given"
     )
 
 
@@ -28,7 +28,7 @@ def run(setting: Setting, own: Options) -> Report:
 
 SUITE = Suite(
     name="graph",
-    about="in process, against other engines",
+    about="in process: the graph against other engines",
     file="graph-{shape}.json",
     measures=GRAPH,
     takes=TAKES,

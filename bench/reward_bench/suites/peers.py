@@ -61,7 +61,7 @@ def make_environment(name: str) -> None:
 
 SUITE = Suite(
     name="peers",
-    about="the same against rivals in environments of their own",
+    about="in process: the graph against rivals in environments of their own",
     file="peers-{shape}.json",
     measures=GRAPH,
     takes=TAKES,

@@ -128,7 +128,7 @@ def ask(
 
 SUITE = Suite(
     name="queue_delay",
-    about="served: how long the batcher should wait for company",
+    about="served: how long the batcher should wait for more calls",
     file="queue_delay.json",
     measures=SERVED,
     takes=frozenset({"shape", "device", "checkpoint", "precision", "seed", "seconds", "rounds"}),

@@ -67,7 +67,7 @@ ByCount = dict[str, dict[str, Spread]]  # by calls in flight: ours, plain, and t
 class Options:
     """How many calls."""
 
-    calls: int = option(500, "calls of each number of candidates and load", quick=20, kind=int)
+    calls: int = option(500, "calls for each number of candidates and load", quick=20, kind=int)
 
 
 def run(setting: Setting, own: Options) -> Report:

@@ -29,7 +29,7 @@ POLICIES: tuple[Truncation, ...] = ("left", "shared_context")
 class Options:
     """How many conversations."""
 
-    groups: int = option(40, "conversations beyond 256 tokens", quick=4, kind=int)
+    groups: int = option(40, "conversations of more than 256 tokens", quick=4, kind=int)
 
 
 def run(setting: Setting, own: Options) -> Report:
