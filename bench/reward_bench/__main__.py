@@ -3,8 +3,8 @@
     python -m reward_bench server overload --quick
     python -m reward_bench graph server overload peers --shape small --output bench/results
 
-Every suite has a process of its own. `--quick` takes tiny random weights and short measurements: it
-proves the path, and its figures say little.
+Every suite has a process of its own. `--quick` uses tiny random weights and short measurements: it
+shows that the suites run, but its figures say little.
 """
 
 import signal

@@ -1,10 +1,10 @@
 """The graph against a plain export, PyTorch and other engines: same ids, same threads, same run.
 
-Each engine has a process of its own and is called in turn, when the machine is idle:
-threads that spin on after a call slow the next engine down, some of vLLM's for a second. A
-turn is a call to fill the caches again, and one that is timed. The figure of a
-workload is the minimum over the rounds; ratios are taken of those. Every answer of every
-call is compared with the plain export's.
+Each engine has a process of its own and is called in turn, once the machine is idle:
+threads that keep spinning after a call, some of vLLM's for a second, slow the next engine
+down. A turn is one call that refills the caches and one that is timed. The figure of a
+workload is the minimum over the rounds; ratios are taken of these minima. Every timed
+answer is compared with the plain export's.
 """
 
 import sys
@@ -38,10 +38,10 @@ from reward_export.precision import PRECISIONS
 from reward_text import pad_rows
 
 TAKES = frozenset({"shape", "device", "precision", "seed", "rounds", "threads", "vllm", "optimum"})
-OURS = ("fp32", "fp16")  # of the column "ours"; int8 has a column of its own
+OURS = ("fp32", "fp16")  # precisions of the column "ours"; int8 has a column of its own
 NO_BFLOAT16 = "the processor has no instructions for bfloat16, and would emulate them"
 REDUCED = ("int8", "bfloat16", "float16")
-# requests in a row; of one request, a cache that is emptied before it knows nothing
+# workloads of several requests: with one, a cache emptied before it has nothing to reuse
 SERIES, WARM = ("turns",), "-warm"
 
 Found = dict[str, float]  # of one engine on one workload
@@ -57,8 +57,8 @@ def contest(setting: Setting, rivals: Rivals) -> Report:
     """
     if setting.precision not in OURS:
         raise ValueError(
-            f"precision {setting.precision} is none of {', '.join(OURS)}; "
-            f"on a CPU the engine ours-int8 runs beside them"
+            f"precision {setting.precision} is not one of {', '.join(OURS)}; "
+            f"on a CPU, int8 runs as the engine ours-int8"
         )
     rival_versions = rivals.versions(setting.device)
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +88,7 @@ def contest(setting: Setting, rivals: Rivals) -> Report:
 
 
 def prepare(folder: Path, setting: Setting, rivals: Rivals) -> tuple[list[Engine], dict[str, str]]:
-    """Checkpoint, graphs, workers of the engines asked for, and why some are missing."""
+    """Write checkpoint and graphs, and start the engines asked for. -> as `start_all`."""
     source = folder / "checkpoint"
     checkpoint_of(setting, source)
     save_tokenizer(source)
@@ -111,7 +111,7 @@ def prepare(folder: Path, setting: Setting, rivals: Rivals) -> tuple[list[Engine
 
 
 def save_graphs(folder: Path, source: Path, setting: Setting) -> dict[str, Path]:
-    """The plain export and ours, by the engines' names."""
+    """Write the plain export and our graphs. -> files by the engines' names."""
     checkpoint = load(str(source))
     names = ("plain", "ours", "ours-int8") if setting.device == "cpu" else ("plain", "ours")
     models = {name: folder / name / "model.onnx" for name in names}
@@ -145,7 +145,7 @@ def engine_specs(
 def start_all(
     specs: Sequence[Spec], file: Path, threads: int
 ) -> tuple[list[Engine], dict[str, str]]:
-    """Engines that have loaded, and for each rival that cannot, its last words."""
+    """Start engines. -> those that have loaded; by name, the last line of rivals that could not."""
     engines, missing = [], {}
     for spec in specs:
         engine = start(spec, file, threads)
@@ -160,7 +160,7 @@ def start_all(
 
 
 def left_out(error: EngineEndedError) -> str:
-    """A rival that has ended does not end the run. -> its last words."""
+    """Leave out a rival that has ended, but raise for plain and ours. -> the rival's last line."""
     engine = error.engine
     if engine.name in ("plain", "ours"):
         raise error
@@ -171,7 +171,7 @@ def left_out(error: EngineEndedError) -> str:
 
 
 def save_tokenizer(folder: Path) -> None:
-    """VLLM insists on one, though it is given ids."""
+    """Save a tokenizer: vLLM insists on one, though it is given ids."""
     data = resources.files("reward_text") / "data"
     vocab, merges = str(data / "encoder.json"), str(data / "vocab.bpe")
     tokenizer = GPT2Tokenizer(vocab=vocab, merges=merges)
@@ -182,7 +182,7 @@ def save_tokenizer(folder: Path) -> None:
 def measure_all(
     engines: Sequence[Engine], setting: Setting, missing: dict[str, str]
 ) -> dict[str, ByEngine]:
-    """What `measure` finds by workload, of the engines that lasted; the others go to `missing`."""
+    """Figures of `measure` by workload, for engines that lasted; others are added to `missing`."""
     results: dict[str, ByEngine] = {}
     for name in DESCRIPTIONS:
         while name not in results:
@@ -215,14 +215,14 @@ def measure(engines: Sequence[Engine], workload: str, rounds: int, precision: st
             wanted = answer.rewards if wanted is None else wanted
             difference = float(np.abs(answer.rewards - wanted).max())
             if not difference <= allowed_difference(engine.name, precision):  # NaN fails as well
-                raise RuntimeError(f"{engine.name} answers wrongly on {workload}: {difference}")
+                raise RuntimeError(f"{engine.name} answers {workload} wrongly: off by {difference}")
             worst[engine.name] = max(worst[engine.name], difference)
             answers[engine.name].append(answer)
     return {name: {**figures(own), "max_difference": worst[name]} for name, own in answers.items()}
 
 
 def figures(answers: Sequence[Answer]) -> Found:
-    """Milliseconds over the rounds, and processors kept busy: their seconds per second of time."""
+    """Milliseconds over the rounds, and processors kept busy: processor seconds per second."""
     seconds = [answer.seconds for answer in answers]
     return {
         "ms_min": 1e3 * min(seconds),
@@ -233,13 +233,13 @@ def figures(answers: Sequence[Answer]) -> Found:
 
 
 def allowed_difference(engine: str, precision: str) -> float:
-    """How far an engine's logits may be from the plain export's; random ones have a std near 1."""
+    """How far an engine's logits may be from the plain export's, whose std is near 1."""
     reduced = precision != "fp32" or any(part in engine for part in REDUCED)
     return 0.3 if reduced else 1e-4
 
 
 def table_row(workload: str, by_engine: ByEngine) -> str:
-    """Minimum milliseconds, times faster than the plain export, and processors kept busy."""
+    """Minimum milliseconds, speed relative to the plain export, and processors kept busy."""
     base = by_engine["plain"]["ms_min"]
     cells = [
         f"{engine} {by['ms_min']:.0f} ({base / by['ms_min']:.2f}, {by['processors']:.2f} busy)"

@@ -1,4 +1,4 @@
-"""Engines, each in a process of its own that is asked by the name of a workload."""
+"""Engines, each in a process of its own that runs workloads by name."""
 
 import contextlib
 import json
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from reward_bench.rivals import vllm_environment
 
-# a folder of its own: an interpreter has the folder that it runs on its path, and a rival's would
-# find this package's modules there under the names of its own
+# in a folder of its own: an interpreter puts a script's folder on its path, and a rival's would
+# import this package's modules from there if the names are the same
 WORKER = Path(__file__).parent / "worker" / "__main__.py"
 
 Rewards = NDArray[np.float64]  # [B]
@@ -41,8 +41,8 @@ class Engine:
     log: Path
 
     def ask(self, workload: str) -> Answer:
-        """One run of a workload."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended, as reading will tell
+        """Run a workload once."""
+        with contextlib.suppress(BrokenPipeError):  # the worker has ended; reading reports it
             stdin = cast("IO[str]", self.process.stdin)
             stdin.write(f"{workload}\n")
             stdin.flush()
@@ -64,17 +64,17 @@ class Engine:
         return answer
 
     def kill(self) -> None:
-        """With the processes that it has started."""
+        """Kill the worker and the processes that it has started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(BrokenPipeError):  # a question that it did not live to read
+            with contextlib.suppress(BrokenPipeError):  # it ended before it read the last request
                 cast("IO[str]", stream).close()
 
 
 class EngineEndedError(RuntimeError):
-    """A worker is gone; the message has its last words."""
+    """A worker has ended; the message has the end of its log."""
 
     def __init__(self, message: str, engine: Engine) -> None:
         super().__init__(message)
@@ -82,7 +82,7 @@ class EngineEndedError(RuntimeError):
 
 
 def write_requests(file: Path, workloads: Mapping[str, Sequence[Request]]) -> None:
-    """Write what engines are asked: the requests of each workload, in the worker's numbering."""
+    """Write the requests of each workload, numbered as the worker reads them."""
     arrays: dict[str, NDArray[Any]] = {}
     for name, requests in workloads.items():
         for i, (ids, lengths) in enumerate(requests):
@@ -117,6 +117,6 @@ def start(spec: Spec, file: Path, threads: int) -> Engine:
             stderr=errors,
             text=True,
             env=environment,
-            start_new_session=True,  # vLLM has processes of its own, which would go on spinning
+            start_new_session=True,  # vLLM has processes of its own, which would keep spinning
         )
     return Engine(spec.name, process, log)

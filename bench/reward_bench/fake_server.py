@@ -1,6 +1,6 @@
 """A `FakeServer` in a process of its own, so that clients do not share its interpreter.
 
-python -m reward_bench.fake_server        says its address, and serves until its input ends
+python -m reward_bench.fake_server        prints its address, and serves until its input ends
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""A number that says which code a result is of, so that an old result is known to be old."""
+"""A fingerprint of the code that a result was measured with, which shows when it is old."""
 
 import ast
 import hashlib
@@ -7,17 +7,17 @@ from pathlib import Path
 
 from reward_bench.suite import ROOT
 
-DATA = (".pbtxt", ".json", ".bpe")  # beside Python, what code of ours behaves by
+DATA = (".pbtxt", ".json", ".bpe")  # files besides Python that determine what our code does
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def fingerprint(measured: Sequence[str]) -> str:
-    """Of the files and folders named, relative to the checkout.
+    """The fingerprint of files and folders, named relative to the checkout.
 
     Comments, docstrings and layout do not count: no measurement depends on them.
 
     Raises:
-        FileNotFoundError: one of them is not there.
+        FileNotFoundError: one of them does not exist.
     """
     digest = hashlib.sha256()
     for file in sorted({file for name in measured for file in files(ROOT / name)}):
@@ -34,7 +34,7 @@ def files(path: Path) -> Iterator[Path]:
     elif path.exists():
         yield path
     else:
-        raise FileNotFoundError(f"{path} is not there: name what the suite measures now")
+        raise FileNotFoundError(f"{path} does not exist: name what the suite measures now")
 
 
 def meaning(file: Path) -> bytes:
@@ -49,7 +49,7 @@ def meaning(file: Path) -> bytes:
 
 
 def plain(node: object) -> object:
-    """A syntax tree as tuples, the same on every Python: `ast.dump` has changed its text."""
+    """A syntax tree as tuples, equal on all versions of Python, unlike the text of `ast.dump`."""
     if isinstance(node, ast.AST):
         fields = [(name, plain(value)) for name, value in ast.iter_fields(node)]
         return (type(node).__name__, *(pair for pair in fields if pair[1] not in (None, [])))

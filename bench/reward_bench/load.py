@@ -1,8 +1,8 @@
 """A load generator: closed loops and Poisson arrivals over gRPC, every answer checked.
 
-Requests are token ids made beforehand, with the rewards that they have to be answered with, so
-that the generator does little besides sending. Latency counts from the time at which a request
-was *meant* to be sent: a generator that falls behind shows it, instead of hiding it.
+Requests are token ids made beforehand, with their expected rewards, so that the generator does
+little besides sending. Latency counts from the time at which a request was *meant* to be sent: if
+the generator falls behind, the figures show it.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from reward_contract import INPUT_IDS, MODEL_NAME, REWARD
 Outcome = Literal["ok", "overloaded", "expired", "failed"]
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 MIN_CALLS = 3  # of each caller: the first fills the queue and is not counted
-# Triton answers UNAVAILABLE to both; its words tell them apart
+# Triton answers both with UNAVAILABLE; only its message tells them apart
 REFUSALS: dict[str, Outcome] = {
     "exceeds maximum queue size": "overloaded",
     "timeout expired": "expired",
@@ -32,7 +32,7 @@ REFUSALS: dict[str, Outcome] = {
 
 
 class WrongAnswerError(RuntimeError):
-    """The server answered with other rewards than those computed beforehand."""
+    """Rewards differ from those computed beforehand."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent, and where to.
+    """What is sent, and to which model.
 
     Attributes:
-        pool: requests, sent in turn, again from the first after the last.
+        pool: requests, sent in turn and again from the first after the last.
         model: its name in the server.
         priority: 0 leaves it to the server.
         tolerance: how far a reward may be from the one computed beforehand.
@@ -62,7 +62,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Call:
-    """One request's fate; times in seconds since the loop began."""
+    """A request and its outcome; times in seconds since the loop began."""
 
     intended_s: float
     sent_s: float
@@ -72,7 +72,7 @@ class Call:
 
     @property
     def latency_s(self) -> float:
-        """From when it was meant to be sent."""
+        """Seconds from when it was meant to be sent."""
         return self.done_s - self.intended_s
 
 
@@ -92,10 +92,10 @@ class Sender:
         return time.perf_counter() - self._start
 
     async def send(self, number: int, intended_s: float) -> Call:
-        """Send the request of this number, and wait for the answer.
+        """Send the request with this number, and wait for the answer.
 
         Raises:
-            WrongAnswerError: it was answered wrongly.
+            WrongAnswerError: the rewards are wrong.
         """
         index = number % len(self._load.pool)
         request, sent_s = self._load.pool[index], self.now()
@@ -111,7 +111,7 @@ class Sender:
 
 
 def closed_loop(in_flight: int, seconds: float) -> Loop:
-    """`in_flight` callers, each of whom asks again as soon as it is answered, thrice at least."""
+    """`in_flight` callers, each of which calls again once it is answered, at least three times."""
 
     async def loop(sender: Sender) -> list[Call]:
         calls: list[Call] = []
@@ -154,7 +154,7 @@ def drive(url: str, *driven: tuple[Load, Loop]) -> list[list[Call]]:
     """Run loops at the same time, each over a connection of its own. -> calls of each."""
 
     async def one(load: Load, loop: Loop) -> list[Call]:
-        # an option of its own makes a channel of its own: gRPC shares those that are alike
+        # otherwise gRPC shares one connection between channels with the same options
         options = [("grpc.use_local_subchannel_pool", 1)]
         async with InferenceServerClient(url, channel_args=options) as client:
             await client.is_model_ready(load.model)  # connects
@@ -167,7 +167,7 @@ def drive(url: str, *driven: tuple[Load, Loop]) -> list[list[Call]]:
 
 
 def outcome_of(error: InferenceServerException) -> Outcome:
-    """What a refusal says."""
+    """The outcome that a refusal's message names."""
     words = str(error.message()).lower()
     return next((outcome for part, outcome in REFUSALS.items() if part in words), "failed")
 
@@ -180,29 +180,29 @@ def check(rewards: NDArray[np.float32], wanted: NDArray[np.float32], tolerance: 
     """
     difference = float(np.abs(rewards - wanted).max()) if len(rewards) == len(wanted) else np.nan
     if not difference <= tolerance:  # NaN fails as well
-        raise WrongAnswerError(f"a reward is {difference} from its value, beyond {tolerance}")
+        raise WrongAnswerError(f"a reward is off by {difference}; at most {tolerance} is allowed")
 
 
 def steady_rows_a_second(calls: Sequence[Call], in_flight: int, seconds: float) -> float:
-    """Rows a second of a closed loop, without its first and last round.
+    """Rows per second of a closed loop, without its first and last round.
 
     Counted from the moment at which as many calls as are in flight have ended, to the last end
-    within the time, so that neither filling nor emptying the queue counts. Where calls take so
-    long that hardly one a caller ends within the time, those that end later count too.
+    within the time, so that neither filling nor emptying the queue counts. If calls take so long
+    that no more than two per caller end within the time, those that end later count too.
 
     Raises:
-        ValueError: too few calls have ended to say.
+        ValueError: too few calls have ended to tell.
     """
     ended = sorted((call for call in calls if call.outcome == "ok"), key=lambda call: call.done_s)
     in_time = [call for call in ended if call.done_s <= seconds]
     counted = (in_time if len(in_time) > 2 * in_flight else ended)[in_flight:]
     if not counted:
-        raise ValueError(f"{len(ended)} calls are too few to say, with {in_flight} in flight")
+        raise ValueError(f"{len(ended)} calls are too few to tell, with {in_flight} in flight")
     return sum(call.n_rows for call in counted) / (counted[-1].done_s - ended[in_flight - 1].done_s)
 
 
 def summary(calls: Sequence[Call]) -> dict[str, object]:
-    """Counts by outcome, and milliseconds of latency of what was answered and of what was not."""
+    """Counts by outcome; milliseconds to answers and refusals, and of the generator's delay."""
     answered = [call.latency_s for call in calls if call.outcome == "ok"]
     overloaded = [call.latency_s for call in calls if call.outcome == "overloaded"]
     behind = [call.sent_s - call.intended_s for call in calls]
@@ -216,12 +216,11 @@ def summary(calls: Sequence[Call]) -> dict[str, object]:
 
 
 def unanswered_s(calls: Sequence[Call]) -> list[float]:
-    """For how long calls waited before each answer, and none was answered.
+    """For how long before each answer calls waited and none was answered.
 
-    Seconds from the answer before, or from when the first of the calls that wait was sent if none
-    waited at that answer, one for each answer in the order of the answers. A server that works
-    while a call waits needs no longer for any of them than for its executions; what it oversleeps
-    is added.
+    One value for each answer, in their order: seconds from the previous answer or, if no call was
+    waiting then, from when the first of those that now wait was sent. If the server works whenever
+    a call waits, no value is longer than its executions; what it oversleeps is added.
     """
     found, last_s = [], float("-inf")
     ended = sorted((call for call in calls if call.outcome == "ok"), key=lambda call: call.done_s)
@@ -233,7 +232,7 @@ def unanswered_s(calls: Sequence[Call]) -> list[float]:
 
 
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
-    """Milliseconds at each of `QUANTILES`, and the largest; nothing for nothing."""
+    """Milliseconds at each of `QUANTILES`, and the largest; empty if `seconds` is."""
     if not seconds:
         return {}
     found = {f"p{100 * q:.0f}": 1e3 * float(np.quantile(seconds, q)) for q in QUANTILES}

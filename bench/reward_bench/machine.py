@@ -1,4 +1,4 @@
-"""Where it was measured, for result files, and whether anything else runs there."""
+"""Describes the machine for result files, and tells whether it is idle."""
 
 import platform
 import time
@@ -33,7 +33,7 @@ def describe(threads: int) -> dict[str, object]:
 
 
 def cpu_model(cpuinfo: Path = CPUINFO) -> str:
-    """As Linux names it, and what it has for matrix products: one name covers many processors."""
+    """The processor's name, as Linux gives it, and its instructions for matrix products."""
     name, flags = _line("model name", cpuinfo) or "?", _flags(cpuinfo)
     found = dict.fromkeys(said for flag, said in INSTRUCTIONS.items() if flag in flags)
     return f"{name} ({', '.join(found)})" if found else name
@@ -61,7 +61,7 @@ def _version(name: str) -> str | None:
 
 
 def wait_until_idle(at_most_s: float = 2.0, step_s: float = 0.1) -> None:
-    """Return when hardly a processor works: what ran before has stopped spinning."""
+    """Wait until hardly any processor is busy, so that what ran before has stopped spinning."""
     end = time.monotonic() + at_most_s
     while time.monotonic() < end:
         before = _busy_s()
@@ -71,6 +71,6 @@ def wait_until_idle(at_most_s: float = 2.0, step_s: float = 0.1) -> None:
 
 
 def _busy_s() -> float:
-    """Processor seconds since the machine's start: /proc/stat's but for idling and waiting."""
+    """Processor seconds since the machine's start: /proc/stat's, without idling and waiting."""
     counts = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return (sum(counts) - counts[3] - counts[4]) / TICKS_A_SECOND

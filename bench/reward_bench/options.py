@@ -1,4 +1,4 @@
-"""The command line of all suites: options in common, then those of each suite."""
+"""The command line of all suites: common options, then those of each suite."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -11,22 +11,28 @@ from reward_export.precision import PRECISIONS
 
 AnySuite = Suite[Any]
 COMMON: dict[str, dict[str, Any]] = {
-    "shape": {"choices": SHAPES, "help": "of random weights; small, or tiny with --quick"},
-    "device": {"choices": ("cpu", "cuda"), "help": "cpu unless given"},
-    "precision": {"choices": PRECISIONS, "help": "fp32 on a CPU, fp16 on a GPU unless given"},
-    "seed": {"type": int, "help": "of weights, texts and arrivals; 0 unless given"},
-    "seconds": {"type": float, "help": "of one measurement; 0.5 with --quick"},
+    "shape": {"choices": SHAPES, "help": "size of the model; small, or tiny with --quick"},
+    "device": {"choices": ("cpu", "cuda"), "help": "where models run; cpu unless given"},
+    "precision": {
+        "choices": PRECISIONS,
+        "help": "precision of our model; unless given, fp32 on a CPU and fp16 on a GPU",
+    },
+    "seed": {"type": int, "help": "seed of weights, texts and arrivals; 0 unless given"},
+    "seconds": {"type": float, "help": "seconds per measurement; 0.5 with --quick"},
     "rounds": {"type": int, "help": "interleaved measurements of each kind; 2 with --quick"},
-    "threads": {"type": int, "help": "of engines in process; all processors unless given"},
+    "threads": {
+        "type": int,
+        "help": "threads of engines in process; one for each processor unless given",
+    },
     "checkpoint": {"metavar": "ID", "help": "hub id or folder; random weights unless given"},
     "vllm": {"metavar": "PYTHON", "help": "interpreter of an environment that has vLLM"},
-    "optimum": {"metavar": "PYTHON", "help": "interpreter of one that has optimum-onnx"},
+    "optimum": {"metavar": "PYTHON", "help": "interpreter of an environment with optimum-onnx"},
 }
 QUICK = {"shape": "tiny", "seconds": 0.5, "rounds": 2}
 
 
 def parser(suites: Sequence[AnySuite], about: str | None) -> argparse.ArgumentParser:
-    """Of the command line."""
+    """The parser of the command line."""
     listed = "\n".join(f"  {suite.name:12} {suite.about}" for suite in suites)
     parser = argparse.ArgumentParser(
         prog="python -m reward_bench",
@@ -35,13 +41,15 @@ def parser(suites: Sequence[AnySuite], about: str | None) -> argparse.ArgumentPa
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [suite.name for suite in suites]
-    parser.add_argument("suites", nargs="+", choices=names, metavar="SUITE", help="see above")
+    parser.add_argument(
+        "suites", nargs="+", choices=names, metavar="SUITE", help="suites to run, from the list"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny model, short measurements")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", default=ROOT / ".bench",
         help="where the result files go; .bench in the checkout unless given",
     )  # fmt: skip
-    common = parser.add_argument_group("options in common")
+    common = parser.add_argument_group("common options")
     for name, about_it in COMMON.items():
         taken = ", ".join(suite.name for suite in suites if name in suite.takes)
         common.add_argument(f"--{name}", **{**about_it, "help": f"{about_it['help']} [{taken}]"})
@@ -77,7 +85,7 @@ def _shown(default: object) -> str:
 
 
 def unused(given: argparse.Namespace, suites: Sequence[AnySuite]) -> Iterator[str]:
-    """Options that were given and that none of the suites asked for would heed."""
+    """Options that were given, but that none of the suites asked for uses."""
     asked = [suite for suite in suites if suite.name in given.suites]
     for name in COMMON:
         if getattr(given, name) is not None and not any(name in suite.takes for suite in asked):
@@ -89,7 +97,7 @@ def unused(given: argparse.Namespace, suites: Sequence[AnySuite]) -> Iterator[st
 
 
 def setting_of(suite: AnySuite, given: argparse.Namespace) -> Setting:
-    """What the options in common say, and what follows from others where they do not."""
+    """The setting from the common options and, for those not given, the suite and `--quick`."""
     found: dict[str, Any] = {"seconds": suite.seconds, "rounds": suite.rounds}
     if given.quick:
         found |= QUICK
@@ -99,7 +107,7 @@ def setting_of(suite: AnySuite, given: argparse.Namespace) -> Setting:
 
 
 def own_of(suite: Suite[Own], given: argparse.Namespace) -> Own:
-    """What the suite's own options say."""
+    """The suite's own options, as given or by default."""
     found = {}
     for own in fields(suite.options):  # type: ignore[arg-type]  # each is a dataclass
         value = _given(given, suite, own)

@@ -1,4 +1,4 @@
-"""What the machine's matrix multiplication reaches in ONNX Runtime, to judge others by."""
+"""The speed of a matrix product in ONNX Runtime on this machine, to judge engines by."""
 
 import time
 from typing import Any
@@ -16,7 +16,7 @@ M, K, N = 2048, 1024, 4096
 def matmul_peak_gflops(
     threads: int, device: str = "cpu", precision: str = "fp32", rounds: int = 12
 ) -> float:
-    """Largest GFLOP/s over some rounds of one [M, 1024] x [1024, 4096].
+    """Largest GFLOP/s over some rounds of one product, [M, 1024] x [1024, 4096].
 
     On a GPU the operands stay there, and M is large enough to fill it.
     """
@@ -36,7 +36,7 @@ def matmul_peak_gflops(
 def least_seconds(
     session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding, rounds: int
 ) -> float:
-    """Of a run with what is bound, over some rounds."""
+    """Least seconds of a run with the bound inputs and outputs, over some rounds."""
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -49,7 +49,7 @@ def least_seconds(
 def matmul_session(
     weight: NDArray[np.floating[Any]], threads: int, device: str
 ) -> onnxruntime.InferenceSession:
-    """One matrix product, of the weight's type."""
+    """A session of one matrix product, of the weight's type."""
     op = Ops()
     kind = ir.DataType.from_numpy(weight.dtype)
     x = tensor_input("x", kind, ("m", K))

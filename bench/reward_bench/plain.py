@@ -1,4 +1,4 @@
-"""The export that everybody makes: the padded model, traced by torch.onnx.export."""
+"""The usual export: the padded model, traced by torch.onnx.export."""
 
 from pathlib import Path
 

@@ -11,9 +11,9 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
 DESCRIPTIONS = {
-    "short": "best-of-8 behind six turns of a real chat; rows padded to 256 as the client does",
-    "long": "best-of-8 behind a real chat beyond 256 tokens, cut on the left: nothing shared",
-    "bulk": "16 real texts a request, unlike each other",
+    "short": "best-of-8 after six turns of a real chat; rows padded to 256, as the client does",
+    "long": "best-of-8 after a real chat of more than 256 tokens, cut on the left: nothing shared",
+    "bulk": "16 real texts per request, unlike each other",
 }
 
 
@@ -29,14 +29,14 @@ def chat_pools(n_requests: int, seed: int) -> dict[str, list[Ids]]:
 
 
 def best_of_pool(n_candidates: int, n_requests: int, seed: int) -> list[Ids]:
-    """As "short", for the best of so many."""
+    """Requests as in "short", with `n_candidates` each."""
     tokenizer = Tokenizer()
     groups = short_groups(n_requests, seed, n_candidates)
     return [tokenizer.encode_group(*group).ids for group in groups]
 
 
 def sharing_pool(share: float, n_requests: int, seed: int) -> list[Ids]:
-    """Groups of full rows whose first tokens, this share of them, are the group's own prefix."""
+    """Groups of full rows that begin with a prefix of the group's, this share of their tokens."""
     rng = np.random.default_rng(seed)
     n_shared = round(share * CONTRACT.max_tokens)
     requests = []

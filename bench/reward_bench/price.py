@@ -1,8 +1,8 @@
 """What one call for the best of N costs: here, with the plain export, and with vLLM.
 
 The price of a call is the machine's time: rows per second at the number of calls in flight that
-suits an engine best, turned into milliseconds per call. vLLM is asked in process, which spares it
-its server, with one call or several joined into one batch, and its prefix cache is cold each time.
+suits an engine best, turned into milliseconds per call. vLLM runs in process, which spares it a
+server, with one call or several joined into one batch, and its prefix cache is cold each time.
 """
 
 import tempfile
@@ -33,17 +33,17 @@ from reward_bench.suite import Report, Setting, say
 from reward_contract import CONTRACT, MODEL_NAME
 
 BEST_OF = (1, 4, 8, 16)
-MINE, THEIRS = 16, 4  # candidates of the calls that the figure on top compares
+MINE, THEIRS = 16, 4  # candidates of the calls that the headline figure compares
 IN_FLIGHT = (1, 4)
-OFFERED = (0.5, 0.8)  # of the capacity for calls of as many candidates
-# and how far rewards may be from ours, in float32
+OFFERED = (0.5, 0.8)  # shares of the capacity for calls with the same number of candidates
+# engines of vLLM, and how far their rewards may be from ours in float32
 VLLM = {"vllm-float32": EXACT, "vllm-bfloat16": 5e-2}
 
-ByBestOf = Mapping[str, Sequence[Request]]  # requests by their candidates
+ByBestOf = Mapping[str, Sequence[Request]]  # requests by number of candidates
 
 
 def prices(served: Host, pools: ByBestOf) -> Report:
-    """Milliseconds per call by engine and candidates, and the figure on top."""
+    """Milliseconds per call by engine and number of candidates, and the headline figure."""
     setting = served.setting
     named = {
         f"{model} {n}": partial(ms_per_call, served, pools[str(n)], model)
@@ -62,7 +62,7 @@ def prices(served: Host, pools: ByBestOf) -> Report:
 
 
 def by_engine(taken: Mapping[str, Sequence[float]]) -> Report:
-    """The measurements by engine and candidates, and ours over each rival's."""
+    """The measurements by engine and number of candidates, and ours over each rival's."""
     found: dict[str, dict[str, Spread]] = {}
     for name, ms in taken.items():
         engine, n = name.rsplit(" ", 1)
@@ -75,14 +75,14 @@ def by_engine(taken: Mapping[str, Sequence[float]]) -> Report:
 
 
 def ms_per_call(served: Host, pool: Sequence[Request], model: str) -> float:
-    """At the number of calls in flight that suits best."""
-    wait_until_idle()  # threads of an engine asked before spin a while
+    """Milliseconds per call on the server, at the number of calls in flight that suits best."""
+    wait_until_idle()  # threads of the previous engine keep spinning for a while
     rows = max(rows_a_second(served, pool, n, model) for n in IN_FLIGHT)
     return 1e3 * len(pool[0].ids) / rows
 
 
 def ms_in_process(engine: Engine, pool: Sequence[Request], n: int) -> float:
-    """Of calls one by one, or all in one batch, whichever is cheaper; answers are checked."""
+    """Milliseconds per call, one by one or all in one batch, whichever is cheaper."""
     wait_until_idle()
     alone = [ask(engine, name_of(n, i), [request]) for i, request in enumerate(pool)]
     joined = ask(engine, name_of(n, None), pool)
@@ -90,10 +90,10 @@ def ms_in_process(engine: Engine, pool: Sequence[Request], n: int) -> float:
 
 
 def ask(engine: Engine, name: str, requests: Sequence[Request]) -> float:
-    """Seconds that an engine needs for requests that it knows by a name.
+    """Seconds that an engine needs for requests that it knows by name; rewards are checked.
 
     Raises:
-        WrongAnswerError: a reward is another than ours.
+        WrongAnswerError: a reward differs from ours by more than the engine may.
     """
     answer = engine.ask(name)
     wanted = np.concatenate([request.rewards for request in requests])
@@ -102,7 +102,7 @@ def ask(engine: Engine, name: str, requests: Sequence[Request]) -> float:
 
 
 def vllm_engines(setting: Setting, pools: ByBestOf, running: ExitStack) -> list[Engine]:
-    """Workers with the setting's checkpoint, each warm; none without an interpreter that has vLLM.
+    """Warm workers with the setting's checkpoint; none without an interpreter that has vLLM.
 
     They are killed when `running` ends.
 
@@ -129,7 +129,7 @@ def vllm_engines(setting: Setting, pools: ByBestOf, running: ExitStack) -> list[
 
 
 def named_requests(pools: ByBestOf) -> dict[str, list[Padded]]:
-    """What workers are asked by name: each request, and all of those of as many candidates."""
+    """Requests by name: each by itself, and all with the same number of candidates joined."""
     found: dict[str, list[Padded]] = {}
     for n in BEST_OF:
         ids = {name_of(n, i): request.ids for i, request in enumerate(pools[str(n)])}
@@ -141,12 +141,12 @@ def named_requests(pools: ByBestOf) -> dict[str, list[Padded]]:
 
 
 def name_of(n_candidates: int, number: int | None) -> str:
-    """Of a request, or of all of them joined for None."""
+    """The name of a request or, if `number` is None, of all of them joined."""
     return f"best of {n_candidates}, {'joined' if number is None else number}"
 
 
 def tails(served: Host, pools: ByBestOf, n_calls: int) -> Report:
-    """Latency of Poisson arrivals, at shares of the capacity for calls of as many candidates."""
+    """Latency of Poisson arrivals by number of candidates, at shares of the capacity for each."""
     rng = np.random.default_rng(served.setting.seed)
     found: Report = {}
     for n in BEST_OF:
@@ -154,7 +154,7 @@ def tails(served: Host, pools: ByBestOf, n_calls: int) -> Report:
         capacity = max(rows_a_second(served, pool, k) for k in IN_FLIGHT) / n
         for share in OFFERED:
             rate = share * capacity
-            # somewhat longer than so many calls take on average
+            # somewhat longer than `n_calls` arrivals take on average
             arrivals = poisson_arrivals(rate, 1.2 * n_calls / rate + 2, rng)[:n_calls]
             (calls,) = drive(served.url, (served.load(pool), open_loop(arrivals)))
             offered[str(share)] = {"rate": rate, **summary(calls)}

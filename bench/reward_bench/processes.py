@@ -1,4 +1,4 @@
-"""What processes use, as Linux tells."""
+"""Processor time and memory of processes, as Linux reports them."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """Processor time that these have used, in user and kernel."""
+    """Processor time that these processes have used, in user and kernel mode."""
     total = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -17,7 +17,7 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def resident_mb(pids: Sequence[int]) -> float:
-    """Memory that these hold; what they share counts for each, and one that has ended holds 0."""
+    """Memory that these processes hold, shared pages counted in each; 0 for any that has ended."""
     return sum(map(_resident_mb, pids))
 
 

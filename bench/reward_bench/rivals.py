@@ -1,7 +1,7 @@
 """Rivals' environments: checked before a run, and set up as their own documentation asks.
 
-A rival that is measured at half of its speed is worse than none, so that whatever is missing for
-its best is an error that names the remedy.
+A rival measured at half of its speed is worse than none, so anything that it lacks to run at its
+best is an error that names the remedy.
 """
 
 import json
@@ -37,21 +37,21 @@ class Rivals:
     """Engines besides ours and the plain export.
 
     Attributes:
-        pythons: interpreters that have them, by `vllm` and `optimum`.
-        engines: names of the engines wanted, ours included; nearly all that can run if empty.
+        pythons: interpreters that have them, under the keys `vllm` and `optimum`.
+        engines: names of the engines wanted, ours included; if empty, all but vLLM without cache.
     """
 
     pythons: Mapping[str, str]
     engines: Sequence[str] = ()
 
     def wants(self, name: str) -> bool:
-        """Whether it was asked for; vLLM without its cache only by name."""
+        """Whether an engine was asked for; vLLM without its cache has to be named."""
         if self.engines:
             return name in ("plain", *self.engines)
         return not name.endswith("-nocache")
 
     def versions(self, device: str) -> dict[str, dict[str, str]]:
-        """Of the packages that matter, by rival.
+        """Versions of the packages that matter, by rival.
 
         Raises:
             RivalEnvironmentError: a rival would not be at its best there.
@@ -67,7 +67,7 @@ def checked(rival: str, python: str, device: str) -> dict[str, str]:
     """Versions in a rival's environment.
 
     Raises:
-        RivalEnvironmentError: the rival is not there, or something that it needs at its best.
+        RivalEnvironmentError: the rival is missing, or something that it needs to be at its best.
     """
     names = (*PACKAGES[rival], *REPORTED, *UNWANTED)
     done = subprocess.run([python, "-c", ASK, *names], capture_output=True, text=True, check=True)
@@ -87,7 +87,7 @@ def checked(rival: str, python: str, device: str) -> dict[str, str]:
 
 
 def preloaded(python: Path) -> list[Path]:
-    """Libraries that vLLM's documentation has one preload on CPUs.
+    """Libraries that vLLM's documentation says to preload on CPUs.
 
     Raises:
         RivalEnvironmentError: one of them is not installed.
@@ -100,7 +100,7 @@ def preloaded(python: Path) -> list[Path]:
         files = sorted(folder.glob(pattern))
         if not files:
             raise RivalEnvironmentError(
-                f"vLLM on CPUs is to run with {library}, and there is no {folder}/{pattern}: "
+                f"vLLM on CPUs should run with {library}, but there is no {folder}/{pattern}: "
                 f"install the package {remedy}"
             )
         found += files[:1]
@@ -108,10 +108,10 @@ def preloaded(python: Path) -> list[Path]:
 
 
 def vllm_environment(python: Path, threads: int) -> dict[str, str]:
-    """What vLLM's documentation asks for on CPUs, with as many cores as everyone has.
+    """Variables that vLLM's documentation asks for on CPUs, with as many cores as all engines have.
 
-    Without a list of cores vLLM keeps one to itself, which is half of a machine of two; and its
-    engine in a process of its own would compete for them with the caller.
+    Without a list of cores vLLM reserves one, which is half of a machine with two; and its engine
+    in a process of its own would compete for cores with the caller.
     """
     cores = sorted(os.sched_getaffinity(0))[:threads]
     return {

@@ -1,4 +1,4 @@
-"""Measurements that are compared are taken in turn, round by round."""
+"""Takes measurements that are compared with each other in turn, round by round."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,7 +8,7 @@ Spread = dict[str, float]
 
 
 def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Each measure once a round, in turn."""
+    """Take each measure once per round, in turn."""
     found: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(rounds):
         for name, measure in measures.items():
@@ -22,5 +22,5 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:
-    """Of measurements of the same rounds."""
+    """The spread of one measurement over another, round by round."""
     return spread([a / b for a, b in zip(over, under, strict=True)])

@@ -20,23 +20,23 @@ DESCRIBED = ("shape", "device", "precision", "seed", "seconds", "rounds")  # in 
 
 
 def known_suites() -> list[Suite[Any]]:
-    """All that there are, by name."""
+    """All suites, ordered by name."""
     return [suite_of(module.name) for module in pkgutil.iter_modules(suites.__path__)]
 
 
 def suite_of(name: str) -> Suite[Any]:
-    """The suite of this name."""
+    """The suite with this name."""
     suite: Suite[Any] = importlib.import_module(f"reward_bench.suites.{name}").SUITE
     return suite
 
 
 def measured_by(suite: Suite[Any]) -> tuple[str, ...]:
-    """Files and folders that a result of the suite is of, its own module among them."""
+    """Files and folders that a result of the suite depends on, its own module among them."""
     return (*suite.measures, f"bench/reward_bench/suites/{suite.name}.py")
 
 
 def in_own_process(name: str, setting: Setting, own: object, file: Path) -> None:
-    """Run a suite where it finds neither the modules nor the memory of another."""
+    """Run a suite in a process that has neither the modules nor the memory of another."""
     process = multiprocessing.get_context("spawn").Process(
         target=run, args=(name, setting, own, file)
     )
@@ -54,7 +54,7 @@ def run(name: str, setting: Setting, own: object, file: Path) -> None:
     """Measure, and write the result file."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     suite = suite_of(name)
-    code = fingerprint(measured_by(suite))  # before it can change
+    code = fingerprint(measured_by(suite))  # before files can change
     load_before, start = os.getloadavg()[0], time.perf_counter()
     try:
         found = suite.run(setting, own)
@@ -72,4 +72,4 @@ def run(name: str, setting: Setting, own: object, file: Path) -> None:
     }
     file.write_text(json.dumps(report, indent=1) + "\n")
     if failed := found.get("failed"):
-        sys.exit(f"not as it has to be: {failed}; see {file}")
+        sys.exit(f"these steps or figures failed: {failed}; see {file}")

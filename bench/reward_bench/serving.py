@@ -29,25 +29,25 @@ from reward_serve.server import ServerOptions, TritonServer
 TAKES = frozenset({"shape", "device", "precision", "seed", "seconds", "rounds", "threads"})
 CONFIG = ROOT / "model_repository" / MODEL_NAME / "config.pbtxt"
 PLAIN, FULL, UNBOUNDED, TWO = "plain", "full_batches", "unbounded", "two_instances"
-FULL_ROWS = 32  # rows of an execution of all of these but the plain export
+FULL_ROWS = 32  # rows per execution of all of these but the plain export
 EXACT, REDUCED = 1e-4, 2e-2  # how far rewards may be off in float32, and in any other precision
 BULK, INTERACTIVE = 2, 1  # priorities in config.pbtxt
 
 
 class Host:
-    """A running server with our model, and with others by name, and the folder that it serves."""
+    """A running server with our model and others, and the repository that it serves."""
 
     def __init__(self, setting: Setting, server: TritonServer, repository: Path) -> None:
         self.setting, self.server, self.repository = setting, server, repository
 
     @property
     def url(self) -> str:
-        """Of gRPC."""
+        """The server's gRPC address."""
         return self.server.grpc_url
 
     def load(self, pool: Sequence[Request], model: str = MODEL_NAME, priority: int = 0) -> Load:
         """A load at this host's precision."""
-        # the plain export is float32, and held to rewards of our own precision
+        # the plain export is float32, but compared with rewards of our precision
         tolerance = EXACT if self.setting.precision == "fp32" else REDUCED
         return Load(pool, model, priority, tolerance)
 
@@ -79,14 +79,14 @@ def host(setting: Setting, models: Sequence[str] = ()) -> Iterator[Host]:
 
 @contextlib.contextmanager
 def served_from(setting: Setting, repository: Path) -> Iterator[Host]:
-    """Serve what has been published."""
+    """Serve a published repository."""
     options = ServerOptions(repository, "127.0.0.1", 0, 0, 0, end_with_parent=True)
     with TritonServer(options) as server:
         yield Host(setting, server, repository)
 
 
 def publish(setting: Setting, folder: Path, models: Sequence[str]) -> Path:
-    """A repository with our model, and those asked for."""
+    """Publish our model and those asked for. -> the repository."""
     source, repository = checkpoint_of(setting, folder / "checkpoint"), folder / "repository"
     kind = "KIND_GPU" if setting.device == "cuda" else "KIND_CPU"
     text = CONFIG.read_text().replace("KIND_AUTO", kind)
@@ -113,12 +113,12 @@ def publish(setting: Setting, folder: Path, models: Sequence[str]) -> Path:
 
 
 def with_number(text: str, key: str, value: int) -> str:
-    """The configuration with another number wherever this key stands; comments stay."""
+    """The configuration with this number wherever the key occurs; comments stay."""
     return re.sub(rf"\b{key}: \d+", f"{key}: {value}", text)
 
 
 def without_queue_policies(text: str) -> str:
-    """The configuration with dynamic batching alone: no priorities, bounds or timeouts."""
+    """The configuration with dynamic batching only: no priorities, bounds or timeouts."""
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     for field in ("priority_levels", "default_priority_level", "default_queue_policy"):
         config.dynamic_batching.ClearField(field)
@@ -130,7 +130,7 @@ def without_queue_policies(text: str) -> str:
 def in_process(
     setting: Setting, repository: Path, arrays: Mapping[str, NDArray[np.int32]]
 ) -> Iterator[Engine]:
-    """The served graph in a process of its own, which answers to the arrays' names."""
+    """The served graph in a process of its own, which scores the arrays by their names."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "arrays.npz"
         lengths = {name: np.zeros(len(ids), np.int64) for name, ids in arrays.items()}  # unread
@@ -148,7 +148,7 @@ def in_process(
 def answered(
     host: Host, pools: Mapping[str, Sequence[NDArray[np.int32]]]
 ) -> dict[str, list[Request]]:
-    """Each request with its rewards, computed in process, alone and without batch mates."""
+    """Each request with its rewards, computed in process, one request per batch."""
     arrays = {f"{name} {i}": ids for name, pool in pools.items() for i, ids in enumerate(pool)}
     with in_process(host.setting, host.repository, arrays) as engine:
         rewards = {name: engine.ask(name).rewards.astype(np.float32) for name in arrays}
@@ -165,7 +165,7 @@ def rows_a_second(
     model: str = MODEL_NAME,
     seconds: float | None = None,
 ) -> float:
-    """Throughput of a closed loop, of the setting's seconds unless told."""
+    """Throughput of a closed loop over `seconds`, the setting's unless given."""
     return throughput(
         served.url, served.load(pool, model), in_flight, seconds or served.setting.seconds
     )

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 ROOT = Path(__file__).parents[2]
 SHAPES = {"tiny": (2, 2, 64), "small": (12, 12, 768), "medium": (24, 16, 1024)}
 
-# what results are of, by paths in the checkout: a result is old once any of them has changed
+# what results depend on, as paths in the checkout: a result is old once any of them has changed
 _BUILDERS = ("attention", "fold", "graph", "linear", "ops", "precision", "ranks", "smooth", "tree")
 _GRAPH = ("batches", "checkpoint", "float16", "varlen", *_BUILDERS)
 GRAPH = tuple(f"export/reward_export/{name}.py" for name in _GRAPH)
@@ -37,7 +37,7 @@ class Setting:
         threads: of engines in process; a server takes every core.
         checkpoint: hub id or folder to measure instead of random weights.
         vllm: interpreter of an environment that has vLLM.
-        optimum: the same with optimum-onnx.
+        optimum: interpreter of an environment that has optimum-onnx.
     """
 
     shape: str = "small"
@@ -54,7 +54,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class NoOptions:
-    """Of a suite that has none of its own."""
+    """The options of a suite that has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Suite(Generic[Own]):
         name: that of its module.
         about: what it measures, for `--help`.
         file: the name of its result file, in which `{shape}` is filled in.
-        measures: files and folders of the checkout that its result is of, besides its own module.
-        takes: the fields of `Setting` that it heeds; others are refused on the command line.
-        options: dataclass of the options that it alone has, each made by `option`.
+        measures: what its result depends on besides its own module, as paths in the checkout.
+        takes: the fields of `Setting` that it uses; others are refused on the command line.
+        options: dataclass of the suite's own options, each made by `option`.
         run: measures. -> its part of the report.
         seconds: of one measurement, unless `--seconds` or `--quick` is given.
         rounds: likewise.
@@ -97,7 +97,7 @@ def option(
     Args:
         default: its value; a tuple makes an option of several values, False makes a flag.
         about: what it is, for `--help`.
-        quick: its value under `--quick`, where that differs.
+        quick: its value under `--quick`, if that differs.
         kind: makes one value from text.
         choices: the values allowed.
     """
@@ -106,6 +106,6 @@ def option(
 
 
 def say(line: str) -> None:
-    """Progress, and figures as they are found."""
+    """Write a line of progress, or figures as they are found, to standard error."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()

@@ -10,7 +10,7 @@ from reward_export.conversations import conversations
 Texts = tuple[str, list[str]]  # a context and its candidates
 N_CANDIDATES = 8
 N_TURNS = 6  # of a context
-MIN_CHARACTERS = 2000  # beyond 256 tokens for sure
+MIN_CHARACTERS = 2000  # surely more than 256 tokens
 
 
 def long_groups(n_groups: int, seed: int) -> list[Texts]:
@@ -37,7 +37,7 @@ def long_groups(n_groups: int, seed: int) -> list[Texts]:
 
 
 def short_groups(n_groups: int, seed: int, n_candidates: int = N_CANDIDATES) -> list[Texts]:
-    """Six turns of a dialogue, its next turn, and turns of other dialogues, seven if not told."""
+    """Six turns of a dialogue, its next turn, and turns of other dialogues, seven by default."""
     dialogues = conversations()
     rng = np.random.default_rng(seed)
     turns = [turn for dialogue in dialogues for turn in dialogue.turns]
@@ -50,7 +50,7 @@ def short_groups(n_groups: int, seed: int, n_candidates: int = N_CANDIDATES) -> 
 
 
 def distinct_groups(n_groups: int, seed: int) -> list[Texts]:
-    """As `short_groups`, each of a dialogue of its own, short enough to keep its beginning."""
+    """Groups like those of `short_groups`, but each from a dialogue of its own."""
     text = (resources.files("chitchat_dataset") / "dataset.json").read_text("utf-8")
     dialogues = [
         [" ".join(message["text"] for message in turn) for turn in dialogue["messages"]]
@@ -68,7 +68,7 @@ def distinct_groups(n_groups: int, seed: int) -> list[Texts]:
 
 
 def bulk_texts(n_requests: int, seed: int, n_rows: int = 16) -> list[list[str]]:
-    """The beginnings of dialogues, of any number of turns, one row each."""
+    """The beginnings of dialogues, two to eight turns each, one text per row."""
     dialogues = conversations()
     rng = np.random.default_rng(seed + 1)
     return [

@@ -30,7 +30,7 @@ def requests() -> dict[str, list[list[Row]]]:
 
 
 def workloads() -> dict[str, list[Row]]:
-    """Rows of the workloads of one request, unpadded int32 ids; the same at every call."""
+    """Rows of each workload of one request: unpadded int32 ids, the same at every call."""
     rng = np.random.default_rng(SEED)
 
     def ids(n: int) -> Row:
@@ -68,7 +68,7 @@ def _real_rows(n_rows: int) -> list[Row]:
 
 
 def _long_chat(n_candidates: int) -> list[Row]:
-    """A context beyond 256 tokens, so that each candidate cuts it elsewhere."""
+    """A context of more than 256 tokens, which each candidate cuts at another place."""
     tokenizer = Tokenizer()
     dialogues = conversations()
     context = "\n".join(turn for dialogue in dialogues[:4] for turn in dialogue.turns)

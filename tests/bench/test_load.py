@@ -216,6 +216,6 @@ def test_the_server_suite_runs(tmp_path: Path) -> None:
     assert list(found["price"]["best-of-16 over best-of-4"]) == ["plain"], "no vLLM was named"
     section = server_report.section(found)
     assert "## The server" in section
-    assert "Best-of-16 here, over the price of best-of-4 elsewhere: " in section
+    assert "The price of best-of-16 here, over that of best-of-4: " in section
     for plot in (plots.concurrency, plots.latency, plots.sharing, plots.batch):
         assert plots.draw(plot, found) == plots.draw(plot, found), "the same bytes each time"

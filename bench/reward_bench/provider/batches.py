@@ -1,4 +1,4 @@
-"""Batches whose time is predicted and measured, and batches of ever changing shape."""
+"""Batches whose time is predicted and measured, and batches of changing shape."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from reward_contract import CONTRACT
 Row = NDArray[np.int32]
 
 SHARED, TAIL = 160, 48  # tokens of a chat's context, and of each of its candidates
-CHATS = (1, 4, 16, 64)  # contexts, of eight candidates each
+CHATS = (1, 4, 16, 64)  # contexts, with eight candidates each
 FULL_ROWS = (8, 32, 128, 256)
 
 
@@ -33,7 +33,7 @@ def best_of_4(n_calls: int) -> list[list[Row]]:
 
 
 def changing(n_batches: int) -> Iterator[list[Row]]:
-    """Any number of rows, lengths and shared tokens, the same for the same number of batches."""
+    """Batches of any number of rows, lengths and shared tokens, the same at every call."""
     rng = np.random.default_rng(0)
     for _ in range(n_batches):
         shared = _ids(rng, int(rng.integers(0, 200)))

@@ -38,11 +38,11 @@ class Bench:
 
     @property
     def providers(self) -> Providers:
-        """As a server would have them."""
+        """ONNX Runtime's providers, as a server sets them."""
         if self.setting.device == "cpu":
             return [(CPU, {})]
         if hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()  # CUDA that came with pip is on no library path
+            onnxruntime.preload_dlls()  # CUDA installed by pip is not on the library path
         return [(CUDA, cuda_options()), (CPU, {})]
 
     def forms(self) -> dict[str, tuple[Precision, Form]]:
@@ -73,7 +73,7 @@ class Bench:
     def each_form(
         self, measure: Callable[[str], Figures], precisions: str = "fp32 fp16"
     ) -> Figures:
-        """What a measurement gives for each form; the error of one is no other's."""
+        """The figures of a measurement for each form; an error concerns only its own form."""
         forms = [
             name for name, (precision, _) in self.forms().items() if precision.name in precisions
         ]
@@ -81,7 +81,7 @@ class Bench:
 
 
 def tried(measure: Callable[[], Figures]) -> Figures:
-    """Figures, or the error."""
+    """The figures of a measurement, or its error."""
     try:
         return measure()
     except Exception as error:  # noqa: BLE001 whatever it is, it is the result

@@ -12,7 +12,7 @@ BOTH = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
 def cuda_options() -> dict[str, str]:
-    """Of an instance on the first GPU."""
+    """The provider's options for an instance on the first GPU."""
     message = text_format.Parse(CONFIG.read_text(), model_config_pb2.ModelConfig())
     config = json_format.MessageToDict(message, preserving_proto_field_name=True)
     return read_settings(config, Device("GPU"), BOTH).providers[0][1]

@@ -1,4 +1,4 @@
-"""Which attention kernels ONNX Runtime launches on a GPU, as it prints it when asked to."""
+"""Which attention kernels ONNX Runtime launches on a GPU, from what it prints on request."""
 
 import collections
 import contextlib
@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Iterator
 
 SWITCH = "ORT_ENABLE_ATTENTION_KERNEL_DEBUG_INFO"  # read when a session is made
-# from some version on one name, before it a flag for each
+# newer versions print one name, older ones a flag for each kernel
 KERNEL = re.compile(rb"Operator=.*?(?:SdpaKernel=(\w+)|\b(\w+_ATTENTION|MATH)=1)")
 
 
 @contextlib.contextmanager
 def said_of_attention() -> Iterator[collections.Counter[str]]:
-    """How often each kernel was launched by the sessions that the block makes, once it is left."""
+    """How often sessions made in the block launched each kernel; counted when the block ends."""
     counted: collections.Counter[str] = collections.Counter()
     os.environ[SWITCH] = "1"
     sys.stdout.flush()

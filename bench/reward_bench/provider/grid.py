@@ -11,7 +11,7 @@ def grid() -> dict[str, Ids]:
     """int32 [B, S] by name: edges, best-of-N around the fused kernel's limits, the largest."""
     rng = np.random.default_rng(0)
     batches = dict[str, NDArray[np.int32]]()
-    # 84 to 88 queries a row, and 217 to 224 keys: unaligned, the kernel answered with an error
+    # 84 to 88 queries per row, and 217 to 224 keys: unaligned, the kernel failed with an error
     for longest in range(217, 225):
         tail = int((88 - longest / 8) * 8 / 7)
         batches[f"best of 8, {longest} keys"] = chat(rng, 1, 8, longest - tail, tail)
@@ -61,7 +61,7 @@ def _edges(rng: np.random.Generator) -> dict[str, Ids]:
 
 
 def can_be_scored(ids: Ids) -> NDArray[np.bool_]:
-    """Of each row, whether it has a reward rather than NaN. [B, S] -> [B]."""
+    """Whether each row has a reward rather than NaN. [B, S] -> [B]."""
     known = ((ids >= 0) & (ids < VOCABULARY)).all(axis=1)
     scored: NDArray[np.bool_] = known & (ids[:, POSITIONS:] == PAD).all(axis=1)
     return scored

@@ -32,7 +32,7 @@ def product_tflops(providers: Providers, n_rows: int, rounds: int) -> float:
 
 
 def gather_gbs(providers: Providers, n_rows: int, rounds: int) -> float:
-    """Gigabytes a second, read and written, of a `Gather` of lines of 1,024 float16 numbers."""
+    """Gigabytes per second, read and written, of a `Gather` of lines of 1,024 float16 numbers."""
     rng = np.random.default_rng(0)
     arrays: dict[str, NDArray[Any]] = {
         "table": rng.standard_normal((n_rows // 4, N_EMBD)).astype(np.float16),
@@ -45,7 +45,7 @@ def gather_gbs(providers: Providers, n_rows: int, rounds: int) -> float:
 
 
 def padded_attention_tflops(providers: Providers, n_rows: int, size: int, rounds: int) -> float:
-    """TFLOP/s of `MultiHeadAttention` with a causal bias: `size` queries and keys a row."""
+    """TFLOP/s of `MultiHeadAttention` with a causal bias: `size` queries and keys per row."""
     rng = np.random.default_rng(0)
     shape = (n_rows, size, N_EMBD)
     hidden = np.triu(np.full((size, size), np.finfo(np.float16).min, np.float16), 1)
@@ -63,7 +63,7 @@ def padded_attention_tflops(providers: Providers, n_rows: int, size: int, rounds
 
 
 def varlen_attention_tflops(providers: Providers, n_rows: int, size: int, rounds: int) -> float:
-    """The same with a mask of 3 A + 2 numbers, counted over the tiles that a causal chunk has."""
+    """TFLOP/s of `MultiHeadAttention` with a mask of 3 A + 2 numbers, over its causal tiles."""
     rng = np.random.default_rng(0)
     shape = (n_rows, size, N_EMBD)
     arrays = {name: rng.standard_normal(shape).astype(np.float16) for name in ("q", "k", "v")}
@@ -95,7 +95,7 @@ def fastest(
     operator: Callable[[Ops, Mapping[str, ir.Value]], ir.Value],
     rounds: int,
 ) -> float:
-    """Least seconds of one operator, its inputs and its output on the device.
+    """Least seconds of one operator, with its inputs and its output on the device.
 
     Raises:
         RuntimeError: ONNX Runtime did not start the first provider.

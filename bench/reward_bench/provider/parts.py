@@ -1,6 +1,6 @@
 """The steps of the suite `provider`. Each runs in a process of its own and gives figures as JSON.
 
-The graphs are those for CUDA: on a CPU, those of them that a CPU can run at all.
+The graphs are those for CUDA; on a CPU, only those of them that a CPU can run.
 """
 
 import os
@@ -38,13 +38,13 @@ from reward_text import pad_rows
 
 REFERENCE = "fp32 looped"
 IN_FLIGHT = 8  # calls, at Triton
-LEAST_ROUNDS = 2  # the first one takes memory
+LEAST_ROUNDS = 2  # the first one allocates memory
 
 Ids = NDArray[np.int32]
 
 
 def device(bench: Bench) -> Figures:
-    """What the device is, once it has multiplied two matrices."""
+    """The device's name and versions, after it has multiplied two matrices."""
     kernels.product_tflops(bench.providers, 256, 1)
     found: Figures = {"onnxruntime": onnxruntime.__version__}
     if bench.setting.device == "cuda":
@@ -65,7 +65,7 @@ def graphs(bench: Bench) -> Figures:
 
 
 def every_batch(bench: Bench) -> Figures:
-    """Batches of every shape through two layers of each form: answers, errors, kernels."""
+    """Score batches of every shape with two layers of each form: answers, errors, kernels."""
     source = random_checkpoint(bench.folder / "grid", n_layer=2, n_head=2, n_embd=128)
     checkpoint = load(str(source))
     batches = {n: ids for n, ids in grid().items() if ids.size <= bench.most_positions}
@@ -83,13 +83,13 @@ def every_batch(bench: Bench) -> Figures:
 
 
 def _failure(session: InferenceSession, ids: Ids) -> str:
-    """Why a batch was not answered as it has to be; empty if it was."""
+    """Why a batch was not answered correctly; empty if it was."""
     try:
         rewards = score(session, ids)
     except Exception as error:  # noqa: BLE001 ONNX Runtime raises many kinds
         return short(error)
     wrong = np.isfinite(rewards) != can_be_scored(ids)
-    return f"{wrong.sum()} of {len(ids)} rows are wrongly NaN or not" if wrong.any() else ""
+    return f"{wrong.sum()} of {len(ids)} rows are wrongly NaN or a reward" if wrong.any() else ""
 
 
 def score(session: InferenceSession, ids: Ids) -> NDArray[np.float32]:
@@ -144,7 +144,7 @@ def kernels_alone(bench: Bench) -> Figures:
         ),
     }
     if bench.setting.device == "cpu":
-        del alone["varlen_attention_tflops"]  # CUDA's alone
+        del alone["varlen_attention_tflops"]  # only on CUDA
     providers, rounds = bench.providers, bench.setting.rounds
 
     def measure(kernel: Callable[..., float]) -> Figures:
@@ -172,7 +172,7 @@ def _positions(rows: list[Row]) -> int:
 
 
 def _least_ms(session: InferenceSession, rows: list[Row], bench: Bench) -> float:
-    """Of some rounds, or of as many as the setting's seconds hold; two at least."""
+    """Least milliseconds of the rounds, or of as many as the seconds allow; at least two."""
     ids, taken = pad_rows(rows), list[float]()
     while len(taken) < LEAST_ROUNDS or (
         len(taken) < bench.setting.rounds and sum(taken) < bench.setting.seconds
@@ -188,7 +188,7 @@ def _timed(session: InferenceSession, ids: Ids) -> float:
 
 
 def _latency(session: InferenceSession, bench: Bench) -> Figures:
-    """Of best-of-4 calls one after another, each of other tokens."""
+    """Latency of best-of-4 calls one after another, each with other tokens."""
     n_calls = 10 * bench.setting.rounds
     calls = [pad_rows(rows) for rows in best_of_4(n_calls)]
     return {"calls": n_calls, **percentiles_ms([_timed(session, ids) for ids in calls])}
@@ -209,7 +209,7 @@ def memory(bench: Bench) -> Figures:
 
 
 def used_mib(kind: str) -> float:
-    """Mebibytes of the GPU that this process holds; of the machine's memory where there is none."""
+    """Mebibytes of the GPU's memory that this process holds; on a CPU, of the machine's."""
     if kind == "cpu":
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 2**20
@@ -217,7 +217,7 @@ def used_mib(kind: str) -> float:
     own = [float(mib) for pid, mib in held if pid == str(os.getpid())]
     if own:
         return sum(own)
-    # in a container the driver does not know this process by its number: all of the GPU then
+    # in a container the driver does not know this process's number: all of the GPU's memory
     return float(_nvidia_smi("--query-gpu", ("memory.used",))[0][0])
 
 
@@ -254,4 +254,4 @@ STEPS: Mapping[str, tuple[Callable[[Bench], Figures], float]] = {
     "memory": (memory, 0.12),
     "Triton": (triton, 0.20),
 }
-"""In their order: what each does, and its share of the time."""
+"""The steps in order, by name: what each runs, and its share of the time limit."""

@@ -21,10 +21,10 @@ KERNELS = ("product_tflops", "gather_gbs", "padded_attention_tflops", "varlen_at
 
 
 class Predictions:
-    """What the model of `roofline` says, as far as the steps have told what it needs.
+    """What the model of `roofline` predicts, as far as the steps have found what it needs.
 
     Args:
-        found: figures of the steps that came through, by name.
+        found: figures of the steps that succeeded, by name.
     """
 
     def __init__(self, found: Mapping[str, Found]) -> None:
@@ -34,7 +34,7 @@ class Predictions:
         self._alone = found.get("kernels alone", {})
 
     def alone(self, kernel: str) -> float | None:
-        """What one of `KERNELS` is guessed to reach; None for a device that is not known."""
+        """What one of `KERNELS` is guessed to reach; None for an unknown device."""
         if self._gpu is None:
             return None
         guessed = guesses(self._gpu)
@@ -45,7 +45,7 @@ class Predictions:
         return by_name.get(kernel, guessed.attention)
 
     def ms(self, rows: Sequence[Row], form: str) -> tuple[float | None, float | None]:
-        """Milliseconds of a run by guesses and by measured efficiencies; float16 forms alone."""
+        """Milliseconds of a run by guesses and by measured efficiencies; only for float16 forms."""
         precision, attention = form.split()
         gpu, model = self._gpu, self._model
         if gpu is None or model is None or precision != "fp16":

@@ -1,8 +1,8 @@
 """How long a batch should take on a GPU: launches, bytes and operations, and guesses of efficiency.
 
 A model, not a measurement. The launches of a layer are those that the dry run counts; the three
-efficiencies, of products, gathers and attention, are guesses until a device has been asked for
-them. What a prediction misses is either in those or in what the model leaves out.
+efficiencies, of products, gathers and attention, are guesses until they are measured on a device.
+A wrong prediction is due to these or to what the model leaves out.
 """
 
 import math
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 Row = NDArray[np.int32]
 
-STREAM = 0.75  # of the memory's bandwidth, for kernels that read and write line after line
+STREAM = 0.75  # of the memory's bandwidth, for kernels that read and write line by line
 FLOOR_S, LAUNCH_S = 2.5e-6, 3.0e-6  # least time of a kernel; the host's time for a launch
 FRONT_S, FRONT_ROW_S = 7e-5, 1.5e-5  # the plan on the CPU with its copies, and more for each row
-LAST_BLOCK = 0.27  # of a block: keys and values of all tokens, the rest of one token a row
-LAUNCHES = {"padded": 15.6, "varlen": 13.4}  # and products of a layer, from the dry run
+LAST_BLOCK = 0.27  # of a block: keys and values of all tokens, the rest for one token per row
+LAUNCHES = {"padded": 15.6, "varlen": 13.4}  # and products, per layer, from the dry run
 HALF = 2  # bytes of float16
 TILE = 64  # queries and keys of the attention kernel's tiles
-PRODUCT_TILES = ((128, 256), (128, 128), (64, 128), (64, 64))  # of cuBLAS, the usual ones
+PRODUCT_TILES = ((128, 256), (128, 128), (64, 128), (64, 64))  # cuBLAS's usual ones
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Gpu:
 
     Attributes:
         peak_tflops: of dense float16 products.
-        bandwidth_tbs: terabytes a second of its memory.
+        bandwidth_tbs: terabytes per second of its memory.
         n_multiprocessors: streaming multiprocessors.
         attention_tflops: a guess of what the memory-efficient attention kernel reaches.
     """
@@ -53,7 +53,7 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Efficiencies:
-    """What kernels reach that fill the device.
+    """What kernels reach if they fill the device.
 
     Attributes:
         product: share of the peak.
@@ -76,7 +76,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a batch costs a layer, as the graph's front plans it.
+    """What a batch costs in one layer, as planned at the front of the graph.
 
     Attributes:
         n_rows: as sent.
@@ -94,18 +94,18 @@ class Plan:
 
 
 def gpu_named(name: str) -> Gpu | None:
-    """The GPU that a driver calls so, such as `NVIDIA A100-SXM4-80GB`; None if it is not known."""
+    """The GPU by its driver's name, such as `NVIDIA A100-SXM4-80GB`; None if it is not known."""
     words = name.replace("-", " ")
     return next((gpu for known, gpu in GPUS.items() if f" {known} " in f" {words} "), None)
 
 
 def guesses(gpu: Gpu) -> Efficiencies:
-    """What the three efficiencies were assumed to be before any device was asked."""
+    """The three efficiencies as assumed before any device was measured."""
     return Efficiencies(product=0.80, gather=0.50, attention=gpu.attention_tflops)
 
 
 def plan(rows: Sequence[Row], form: str) -> Plan:
-    """What a form of the graph makes of a batch.
+    """What a batch costs in one layer of a form of the graph.
 
     Args:
         rows: unpadded ids.
@@ -126,7 +126,7 @@ def plan(rows: Sequence[Row], form: str) -> Plan:
 
 
 def _stretches(rows: Sequence[Row]) -> list[tuple[int, int]]:
-    """Of each row that differs, the position where it leaves the tree, and the tokens after it."""
+    """For each distinct row, the position where it leaves the tree, and its tokens from there."""
     ordered = sorted({tuple(row.tolist()) for row in rows})
     found = []
     for before, row in zip([(), *ordered], ordered, strict=False):
@@ -159,7 +159,7 @@ def seconds(gpu: Gpu, efficiencies: Efficiencies, model: Model, form: str, work:
     """The time of one run, from the host's array of ids to its array of rewards.
 
     Args:
-        gpu: which.
+        gpu: the device.
         efficiencies: guessed or measured.
         model: its size.
         form: `padded` or `varlen`.
@@ -199,7 +199,7 @@ def layer_seconds(
 
 
 def _product(gpu: Gpu, efficiency: float, m: int, n: int, k: int) -> float:
-    """Whole waves of the tile that wastes least, or the bytes, or the least time of a kernel."""
+    """The longest of: whole waves of the least wasteful tile, the bytes, a kernel's least time."""
     waves = min(
         math.ceil(math.ceil(m / a) * math.ceil(n / b) / gpu.n_multiprocessors) * a * b
         for a, b in PRODUCT_TILES

@@ -1,6 +1,6 @@
 """Runs steps one after another, each in a process of its own, within a time limit for them all.
 
-A step may fail, crash or hang without harm to the others: what became of each is noted.
+A step may fail, crash or hang without harm to the others; the outcome of each is noted.
 """
 
 import json
@@ -40,7 +40,7 @@ class Step:
 def in_time(
     steps: Sequence[Step], argument: object, folder: Path, limit_s: float
 ) -> dict[str, Outcome]:
-    """Run all steps; time that one leaves over is for those that follow.
+    """Run all steps; time that one leaves over is for those after it.
 
     Args:
         steps: in their order; their shares sum up to 1 at most.
@@ -99,7 +99,7 @@ def _end(process: multiprocessing.process.BaseProcess) -> None:
 
 
 def _answer(function: Callable[..., object], arguments: tuple[object, ...], file: Path) -> None:
-    # servers and folders that a step has made go with it
+    # so that servers and folders that the step has made end with it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         answer = {"found": function(*arguments)}

@@ -1,4 +1,4 @@
-"""What was measured, beside what was predicted: a table, and what of it is not as it has to be."""
+"""What was measured, next to what was predicted: a table, and which figures are wrong."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from reward_bench.provider.predictions import Predictions
 from reward_bench.provider.steps import Outcome
 
 FLAT = 1.05  # times the memory that was held after half of the batches
-FUSED = {"FLASH_ATTENTION", "EFFICIENT_ATTENTION"}  # what may attend, and nothing else
+FUSED = {"FLASH_ATTENTION", "EFFICIENT_ATTENTION"}  # the only kernels that attention may use
 ALONE = {
     "product_tflops": "product alone, TFLOP/s",
     "gather_gbs": "gather alone, GB/s",
@@ -26,14 +26,14 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """A figure, as text.
+    """A line of the table, as text.
 
     Attributes:
-        what: was measured.
-        predicted: by guessed efficiencies; or what has to be.
+        what: what was measured.
+        predicted: the prediction by guessed efficiencies, or the value required.
         by_measured: the prediction by the efficiencies of the kernels that were measured alone.
         measured: the figure, or the error.
-        is_right: whether it is as it has to be. A speed is right whatever it is.
+        is_right: whether the figure is as required. Any speed is right.
     """
 
     what: str
@@ -56,7 +56,7 @@ def lines(outcomes: Mapping[str, Outcome]) -> list[Line]:
 
 
 def as_text(table: list[Mapping[str, Any]]) -> str:
-    """As Markdown, from lines as `as_json` gives them."""
+    """The table as Markdown, from lines as `as_json` returns them."""
     rows = (
         f"| {line['what']} | {line['predicted']} | {line['by_measured']} | {line['measured']} | "
         f"{'' if line['is_right'] else '**wrong**'} |"
@@ -66,7 +66,7 @@ def as_text(table: list[Mapping[str, Any]]) -> str:
 
 
 def as_json(table: list[Line]) -> list[Mapping[str, Any]]:
-    """For the result file."""
+    """The table for the result file."""
     return [asdict(line) for line in table]
 
 
@@ -132,9 +132,9 @@ def _memory(found: Figures, _predictions: Predictions) -> Iterator[Line]:
     def line(label: str, figures: Figures) -> Line:
         mib = [point["mib"] for point in figures["seen"]]
         half, last = mib[(len(mib) - 1) // 2], mib[-1]
-        measured = f"{mib[0]:.0f}, {half:.0f} after half, {last:.0f} at last"
+        measured = f"{mib[0]:.0f}, {half:.0f} after half, {last:.0f} at the end"
         most = FLAT * half
-        return Line(label, measured, f"at last at most {most:.0f}", is_right=last <= most)
+        return Line(label, measured, f"at most {most:.0f} at the end", is_right=last <= most)
 
     return _by_form(found, "memory over batches of changing shape, MiB", line)
 

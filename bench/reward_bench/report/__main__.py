@@ -3,7 +3,7 @@
 python -m reward_bench.report            write them
 python -m reward_bench.report --check    fail if they are not what would be written, or if a result
                                          is older than the code that it measures
-python -m reward_bench.report --written  the first half of that
+python -m reward_bench.report --written  fail only if they are not what would be written
 """
 
 import json
@@ -38,7 +38,7 @@ Section = Callable[[Report], str]
 Plot = Callable[[Axes, Report], None]
 GPU = "provider-medium.json"
 SERVICE = "service-small.json"
-OPTIONAL = frozenset({GPU, SERVICE})  # there once they were measured
+OPTIONAL = frozenset({GPU, SERVICE})  # exist only once they have been measured
 # result file -> its section, and its plots by name, in the order of the page
 SECTIONS: dict[str, tuple[Section, dict[str, Plot]]] = {
     "graph-small.json": (graph.section, {"graph-small": plots.graph}),
@@ -66,41 +66,42 @@ INTRODUCTION = """\
 
 Written by `python -m reward_bench.report` from `bench/results/`; do not edit.
 
-Milliseconds, the minimum over the rounds, and in brackets how many times faster than the plain
-padded ONNX export in the same run. Every engine has a process of its own and is called in turn,
-twice, once the machine is idle; the second call counts. All get the same token ids and as many
-threads; every answer of every call is compared with the plain export's. Random weights: the time
-does not depend on them. Ratios travel better between machines than milliseconds do, and neither
-travels far.
+The tables of engines give milliseconds, the minimum over the rounds, and in brackets the speed
+relative to the plain padded ONNX export in the same run. Each engine has a process of its own.
+Engines are called in turn, once the machine is idle, and twice each; the second call is timed. All
+get the same token ids and the same number of threads, and every timed answer is compared with the
+plain export's. Weights are random: the time does not depend on them. Ratios carry over to other
+machines better than milliseconds do, but neither carries far.
 
 - *plain*: `torch.onnx.export` of the checkpoint, rows padded to the batch's longest
 - *ours*, *ours-int8*: `gpt2-reward export`, `--precision int8`
-- *torch-eager*, *torch-sdpa*: the model card's snippet
+- *torch-eager*, *torch-sdpa*: the model card's snippet, with eager and with SDPA attention
 - *optimum*: optimum-onnx's export and its `ORTModelForSequenceClassification`
 - *vllm*: vLLM for CPUs as a pooling runner in process, prefix cache on and emptied before every
   request, blocks of 32, raw logits, token ids as input, tcmalloc and Intel's OpenMP preloaded,
   bound to every core; *-warm* keeps its cache between the turns of a chat, *-nocache* has none
 
-To rerun: `make bench` is a quick pass on a tiny model; `python -m reward_bench --help` names the
-suites and their options, such as `python -m reward_bench graph server overload --shape small`.
-`--vllm` takes the interpreter of an environment that has vLLM; `peers --peers-make` makes one, and
-one with optimum-onnx. Two rivals cannot do the job: CTranslate2 cannot serve the classifier, and
-Infinity refuses classifiers of one label.
+To rerun: `make bench` is a quick pass over a tiny model. A full run is, for instance,
+`python -m reward_bench graph server overload --shape small`; `--help` lists the suites and their
+options. `--vllm` takes the interpreter of an environment that has vLLM; `peers --peers-make` makes
+such an environment, and one with optimum-onnx. Two rivals are missing because they cannot do the
+job: CTranslate2 cannot serve the classifier, and Infinity refuses classifiers with one label.
 
 {gpu}
 
-What this means for choosing hardware: a call costs the tokens that differ, so count those of your
-chats, not their rows. Candidates behind a shared context are cheap, and long chats cut on the left
-are not, unless the truncation policy shares them. The work is matrix products, at the share of the
-machine's own that stands in the column *peak*: compare processors by those.
+For choosing hardware: a call costs as much as its *tokens that differ*, among which a prefix that
+rows share counts once, so count those in your chats and not the rows. Candidates that share a
+context are cheap; long chats cut on the left are not, unless the truncation policy keeps their
+context shared. The work is matrix products. The column *peak* gives their rate as a share of the
+machine's own rate of matrix products: compare processors by the latter.
 """
 
 HOW = """\
 On a host with an NVIDIA GPU, `python -m reward_bench provider --device cuda --shape medium` tries
 and measures the graphs for GPUs within eight minutes: batches of every shape, rewards against
-float32 on the CPU, the kernels that decide the time, throughput, memory, and Triton. Measured
-figures stand beside predicted ones. It needs `onnxruntime-gpu` in place of `onnxruntime`, with CUDA
-and cuDNN:
+float32 on the CPU, the kernels that decide the time, throughput, memory, and Triton. Its table
+shows measured figures next to predicted ones. It needs `onnxruntime-gpu` instead of `onnxruntime`,
+with CUDA and cuDNN:
 
 ```sh
 make install && .venv/bin/pip uninstall --yes onnxruntime
@@ -110,7 +111,7 @@ make install && .venv/bin/pip uninstall --yes onnxruntime
 """
 MEASURED = HOW.rstrip()
 NOT_MEASURED = (
-    f"No GPU has been measured so far: every figure on this page is a processor's.\n{HOW}".rstrip()
+    f"No GPU has been measured so far: every figure on this page is from a CPU.\n{HOW}".rstrip()
 )
 
 
@@ -125,12 +126,12 @@ def written() -> dict[Path, str]:
         sections.append(section(report))
         drawn |= {PLOTS / f"{n}.svg": plots.draw(plot, report) for n, plot in by_name.items()}
     first_screen = json.loads((RESULTS / "graph-small.json").read_text())
-    drawn[PLOTS / "best-of-8.svg"] = headline.svg(first_screen)  # the README's
+    drawn[PLOTS / "best-of-8.svg"] = headline.svg(first_screen)  # shown by the README
     return {PAGE: "\n".join(sections).rstrip() + "\n", **drawn}
 
 
 def old() -> list[str]:
-    """Result files that are of other code than the checkout's."""
+    """Names of the result files that were measured with other code than the checkout's."""
     codes = {
         suite.file.format(shape="*"): f'"code": "{fingerprint(measured_by(suite))}"'
         for suite in known_suites()
@@ -144,7 +145,7 @@ def old() -> list[str]:
 
 
 def main() -> None:
-    """Write or check."""
+    """Write the page and its plots, or check them."""
     wanted, said = written(), list[str]()
     if not {"--check", "--written"} & {*sys.argv}:
         PLOTS.mkdir(exist_ok=True)
@@ -153,9 +154,13 @@ def main() -> None:
         return
     differ = [str(f) for f, text in wanted.items() if not f.exists() or f.read_text() != text]
     if differ:
-        said.append(f"not what the results say: {', '.join(differ)}")
+        said.append(
+            f"not what the results say: {', '.join(differ)}; run python -m reward_bench.report"
+        )
     if "--check" in sys.argv and (names := old()):
-        said.append(f"older than the code that they measure: {', '.join(names)}; run their suites")
+        said.append(
+            f"older than the code that they measure: {', '.join(names)}; run their suites again"
+        )
     sys.exit("\n".join(said) or None)
 
 

@@ -5,8 +5,8 @@ from reward_bench.report.cells import Report, machine, span
 ANALYZER = """\
 ## Triton's own load generator
 
-`python -m reward_bench analyzer --shape {shape}`: perf_analyzer 2.51.0 and ours in turn on the same
-server, {in_flight} calls of best-of-8 in flight, {machine}.
+`python -m reward_bench analyzer --shape {shape}`: perf_analyzer 2.51.0 and our load generator, in
+turn on the same server, {in_flight} calls of best-of-8 in flight, {machine}.
 
 | chats | rows/s, perf_analyzer | rows/s, ours | ours / theirs | p50 ms, perf_analyzer | ours |
 |---|---|---|---|---|---|
@@ -15,7 +15,7 @@ server, {in_flight} calls of best-of-8 in flight, {machine}.
 
 
 def section(report: Report) -> str:
-    """The suite `analyzer`."""
+    """The section as Markdown."""
     lines = "\n".join(
         f"| {regime} | {span(by['rows_a_second_perf_analyzer'])} | "
         f"{span(by['rows_a_second_ours'])} | {span(by['rows_ratio'], 2)} | "

@@ -7,10 +7,10 @@ CLIENT = """\
 
 `python -m reward_bench client` on {cpu}, against a server in another process that answers at once.
 
-Milliseconds of a best-of-8 call over short real conversations, {calls} calls. *Own* is what the
-client does outside of its RPCs: tokenising, checking, ranking.
+Milliseconds of a best-of-8 call over short real conversations, {calls} calls. *Own* is the time
+that the client spends outside of its RPCs: tokenising, checking, ranking.
 
-| client | own, median | own, 99 % | whole, median |
+| client | own, median | own, p99 | whole, median |
 |---|---|---|---|
 {own}
 
@@ -26,12 +26,12 @@ Resident megabytes at the start, in the middle and at the end of {memory_calls} 
 |---|---|---|---|
 {memory}
 
-Calls a second of 64 tasks over one client, by its number of connections: {rates}.
+Calls per second of 64 tasks that share one client, by its number of connections: {rates}.
 """
 
 
 def section(report: Report) -> str:
-    """What the client costs by itself."""
+    """The section as Markdown: what the client costs by itself."""
     own = "\n".join(
         f"| {name} | {ms['own_median']:.2f} | {ms['own_p99']:.2f} | {ms['whole_median']:.2f} |"
         for name, ms in report["best_of_8_ms"].items()

@@ -1,4 +1,4 @@
-"""The section of a result of the suite `graph`."""
+"""The section of a result file of the suite `graph`."""
 
 import numpy as np
 
@@ -7,16 +7,16 @@ from reward_bench.suite import SHAPES
 
 ENOUGH = 0.9  # of the threads given: an engine that keeps fewer busy is not at its best
 
-# of results from before processor time was looked at; the ratios are of a later run of GPT-2 small
+# for results without processor time; the ratios are from a later run of GPT-2 small
 UNKNOWN = """\
-**The vLLM columns are wrong**: vLLM was bound to no processors and kept one of two to itself. Bound
-to both, it was as fast as ours in float32 in another run of GPT-2 small (time over ours: a 1.08,
-b 1.16, c 0.97, d 1.01, e 1.07, shuffled 1.00, real 0.96, long 0.96), and its bfloat16 took 1.4 to
-1.7 times as long as ours in int8."""
+**The vLLM columns are wrong**: vLLM was not bound to processors and computed on only one of the
+two. Bound to both, it was as fast as ours in float32 in another run of GPT-2 small (its time over
+ours: a 1.08, b 1.16, c 0.97, d 1.01, e 1.07, shuffled 1.00, real 0.96, long 0.96), and its bfloat16
+took 1.4 to 1.7 times as long as ours in int8."""
 
 
 def section(report: Report) -> str:
-    """A table of engines by workload, and what is to be known about it."""
+    """The section as Markdown: a table of engines by workload, and notes on it."""
     engines = engines_of(report)
     lines = [
         f"## GPT-2 {report['shape']} on {report['cpu']}, {report['threads']} threads",
@@ -42,11 +42,12 @@ def section(report: Report) -> str:
         [
             *lines,
             "",
-            f"![Times the plain export](plots/graph-{report['shape']}.svg)",
+            f"![Speed relative to the plain export](plots/graph-{report['shape']}.svg)",
             "",
-            "*Peak*: multiplications of the linear layers for tokens that differ, ours in float32,",
-            "as a share of the machine's matrix product; attention and all else count as loss.",
-            f"Largest difference of a logit from plain: {differences}.",
+            "*Peak*: the rate of multiplications in the linear layers of ours, in float32, for",
+            "tokens that differ, as a share of the machine's rate in one matrix product; attention",
+            "and everything else count as loss.",
+            f"Largest difference of a logit from the plain export's: {differences}.",
             busy(report),
             spreads(report),
             *(f"Left out, {name}: {reason}" for name, reason in report.get("missing", {}).items()),
@@ -58,19 +59,19 @@ def section(report: Report) -> str:
 
 
 def engines_of(report: Report) -> list[str]:
-    """Every engine that ran any workload, in the order of the first that it ran."""
+    """Every engine that ran any workload, in order of first appearance."""
     by_workload = [workload["engines"] for workload in report["workloads"].values()]
     return list(dict.fromkeys(engine for engines in by_workload for engine in engines))
 
 
 def measured(report: Report, engine: str) -> list[Report]:
-    """What was found of an engine, for each workload that it ran."""
+    """An engine's figures, for each workload that it ran."""
     by_workload = [workload["engines"] for workload in report["workloads"].values()]
     return [engines[engine] for engines in by_workload if engine in engines]
 
 
 def cell(by_engine: Report, engine: str) -> str:
-    """Milliseconds, and in brackets how many times faster than plain; a dash if it did not run."""
+    """Milliseconds, and in brackets the speed relative to plain; a dash if it did not run."""
     if engine not in by_engine:
         return "-"
     ms = by_engine[engine]["ms_min"]
@@ -78,7 +79,7 @@ def cell(by_engine: Report, engine: str) -> str:
 
 
 def setting(report: Report) -> str:
-    """Versions, rounds, and what the machine can do."""
+    """Versions, rounds, and the machine's rate of a matrix product."""
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     rivals = (
         f"{rival} in an environment with " + ", ".join(f"{n} {v}" for n, v in found.items())
@@ -95,7 +96,7 @@ def setting(report: Report) -> str:
 
 
 def busy(report: Report) -> str:
-    """Processors that each engine keeps busy, and a mark at those that leave some idle."""
+    """Processors that each engine keeps busy; engines that leave some idle are marked."""
     found = {
         engine: np.mean([by["processors"] for by in measured(report, engine)])
         for engine in engines_of(report)
@@ -113,7 +114,7 @@ def busy(report: Report) -> str:
 
 
 def spreads(report: Report) -> str:
-    """How far the rounds are apart."""
+    """How far apart the rounds are."""
     found = [
         by["ms_max"] / by["ms_min"]
         for workload in report["workloads"].values()
@@ -123,16 +124,16 @@ def spreads(report: Report) -> str:
     if not found:
         return ""
     return (
-        f"Slowest round over fastest: {np.median(found):.2f} for half of the cells, at most "
-        f"{max(found):.2f}."
+        f"Slowest round over fastest: at most {np.median(found):.2f} for half of the cells and "
+        f"{max(found):.2f} for all."
     )
 
 
 def peak_share(report: Report, workload: str) -> float:
-    """Useful operations a second of ours, float32, over the measured matrix product."""
+    """Useful operations per second of ours, in float32, over those of the matrix product."""
     layers, _, width = SHAPES[report["shape"]]
     found = report["workloads"][workload]
-    # 12 H^2 weights a block; of the last one only keys and values are for all tokens
+    # 12 H^2 weights per block; the last one computes only keys and values for all tokens
     operations = 2 * found["unique_tokens"] * width**2 * (12 * (layers - 1) + 2)
     seconds = found["engines"]["ours"]["ms_min"] / 1e3
     return float(operations / seconds / (1e9 * report["matmul_peak_gflops"]))

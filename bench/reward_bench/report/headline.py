@@ -1,4 +1,4 @@
-"""The plot of the README's first screen: one call of best-of-8 in words, engine by engine.
+"""The plot at the top of the README: the time of one best-of-8 call, engine by engine.
 
 Written as SVG by hand, because its colours follow the reader's light or dark scheme.
 """
@@ -10,14 +10,14 @@ from xml.sax.saxutils import escape
 from reward_bench.report.cells import Report
 
 NAMES = {2: "two", 4: "four", 8: "eight"}
-WIDTH, LEFT, RIGHT = 720, 176, 84  # of the picture, of its labels, and of the values after bars
+WIDTH, LEFT, RIGHT = 720, 176, 84  # widths: the picture, its labels, the values after bars
 BAR, STEP, HEAD, TOP, FOOT = 16, 22, 44, 34, 30
-# workload -> what it is, for readers who have not read the rest
+# workload -> what it is, for readers who have read nothing else
 WORKLOADS = {
     "a": "A chat of 160 tokens with 8 replies of 32 to 64 tokens",
     "long": "A long chat with 8 replies, each cut to its own last 256 tokens: nothing is shared",
 }
-# label -> the engines that it covers, of which the fastest counts
+# label -> the engines that it covers; the fastest of them counts
 ENGINES = {
     "PyTorch": ("torch-eager", "torch-sdpa"),
     "plain ONNX export": ("plain",),
@@ -62,7 +62,7 @@ def bars(report: Report, workload: str) -> list[Bar]:
 
 
 def at_its_best(found: Report, engine: str) -> bool:
-    """Whether it ran, and vLLM with its use of processors known."""
+    """Whether an engine ran and, for vLLM, whether its use of processors is known."""
     return engine in found and (not engine.startswith("vllm") or "processors" in found[engine])
 
 
@@ -76,7 +76,7 @@ def svg(report: Report) -> str:
     for name, panel in panels.items():
         lines += [_text(12, y + 26, name, "head"), *_panel(panel, y + HEAD - 8, longest)]
         y += HEAD + STEP * len(panel)
-    engines = "each answer compared with the plain export's; less is better"
+    engines = "each answer compared with the plain export's; lower is better"
     note = f"GPT-2 {report['shape']} on {report['cpu']}; {engines}"
     lines.append(_text(12, y + 18, note, "faint"))
     height = y + FOOT

@@ -6,16 +6,16 @@ LINEAR = """\
 ## One linear layer in 8 bits
 
 `python -m reward_bench linear`: {rows} rows through GPT-2 small's 768 x 3072 layer,
-{threads} threads.
+on {threads} threads.
 
-| way | times float32 | billion operations/s | largest error, in standard deviations |
+| way | speed over float32 | billion operations/s | largest error, in standard deviations |
 |---|---|---|---|
 {lines}
 """
 
 
 def section(report: Report) -> str:
-    """Each way's speed and error."""
+    """The section as Markdown: each way's speed and error."""
     lines = "\n".join(
         f"| {name} | {way['speed_up']:.2f} | {way['gops']:.0f} | {way['max_error_in_stds']:.3f} |"
         for name, way in report["ways"].items()

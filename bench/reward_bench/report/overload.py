@@ -5,13 +5,13 @@ from reward_bench.report.cells import Report, machine, outcomes, quantiles
 OVERLOAD = """\
 ## Overload: GPT-2 {shape} on {cpu}
 
-`python -m reward_bench overload --shape {shape}`, {precision}, {machine}. Calls of {rows} full
-rows; capacity, measured on the spot: {capacity_calls_a_second:.1f} calls/s. `max_batch_size` was
-{max_batch_size}, because an execution is not interrupted. The queue of a priority was bounded at
-{max_queue_size} calls, {queued_s:.0f} s of work, and none waits there for more than
-{max_wait_s:.0f} s. The checked-in configuration has {max_queue_size_shipped}, {shipped_s:.0f} s of
-such work here: where that is more than a call may wait, calls that are too many are refused late,
-when they have waited for so long, and not at once.
+`python -m reward_bench overload --shape {shape}`, {precision}, {machine}. Each call has {rows} full
+rows; the capacity, measured just before, is {capacity_calls_a_second:.1f} calls/s. `max_batch_size`
+was {max_batch_size}, because an execution is not interrupted. The queue of each priority was
+bounded at {max_queue_size} calls, {queued_s:.0f} s of work, and no call waits there for more than
+{max_wait_s:.0f} s. The checked-in bound is {max_queue_size_shipped} calls, here {shipped_s:.0f} s
+of such work: if that is more than a call may wait, surplus calls are not refused at once, but only
+after they have waited that long.
 
 | phase | offered, calls/s | answered | outcomes | p50, ms | largest | p99 of overloaded, ms |
 |---|---|---|---|---|---|---|
@@ -19,20 +19,20 @@ when they have waited for so long, and not at once.
 
 ![Calls offered and answered](plots/overload.svg)
 
-With the queue full, {throughput_kept:.0%} of the capacity was answered. After the load fell, the
-last call to be refused was sent {recovered_after_s:.1f} s later. Server and model held
-{memory_first:.0f} MB at first, {memory_max:.0f} MB at most and {memory_last:.0f} MB at last.
+With the queue full, the server answered {throughput_kept:.0%} of its capacity. The last call to be
+refused was sent {recovered_after_s:.1f} s after the load fell. Server and model held
+{memory_first:.0f} MB at the start, {memory_max:.0f} MB at most and {memory_last:.0f} MB at the end.
 
-Interactive best-of-8 calls meanwhile, {interactive_rate:.1f} a second:
+Interactive best-of-8 calls, {interactive_rate:.1f} per second, alone and alongside bulk work:
 
-| beside | p50, ms | p95 | p99 | outcomes |
+| interactive calls | p50, ms | p95 | p99 | outcomes |
 |---|---|---|---|---|
 {interactive}
 """
 
 
 def section(report: Report) -> str:
-    """The suite `overload`."""
+    """The section as Markdown."""
     names = ("shape", "cpu", "precision", "rows", "capacity_calls_a_second", "throughput_kept")
     bounds = ("max_batch_size", "max_queue_size", "max_wait_s", "queued_s")
     sizes, found = report["memory_mb"], report["interactive"]

@@ -1,6 +1,6 @@
 """Draws result files as small SVG files, the same bytes for the same results.
 
-Colours are told apart by people who see few of them, and lines by their markers as well.
+The colours suit colour-blind readers, and lines differ in their markers as well.
 """
 
 import io
@@ -15,8 +15,8 @@ from reward_bench.report.cells import Report
 from reward_bench.report.graph import engines_of
 
 OURS, PLAIN, THIRD, FOURTH = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
-STYLE: dict[Any, Any] = {  # matplotlib types each key by itself
-    "svg.hashsalt": "gpt2-reward",  # or ids would be random
+STYLE: dict[Any, Any] = {  # matplotlib types each key separately
+    "svg.hashsalt": "gpt2-reward",  # otherwise ids would be random
     "svg.fonttype": "none",
     "font.size": 9,
     "axes.spines.top": False,
@@ -42,7 +42,7 @@ def draw(plot: Callable[[Axes, Report], None], report: Report) -> str:
 
 
 def concurrency(axes: Axes, report: Report) -> None:
-    """Rows a second by requests in flight, with the spread of the rounds."""
+    """Rows per second by requests in flight, with the spread of the rounds."""
     found = report["concurrency"]["short"]
     for name, colour, marker in (("ours", OURS, "o"), ("plain", PLAIN, "s")):
         counts = [n for n in found if name in found[n]]
@@ -54,7 +54,7 @@ def concurrency(axes: Axes, report: Report) -> None:
         axes.errorbar(
             places, middle, [low, high], color=colour, marker=marker, capsize=3, label=name
         )
-    axes.set(xlabel="best-of-8 calls in flight", ylabel="rows a second", ylim=(0, None))
+    axes.set(xlabel="best-of-8 calls in flight", ylabel="rows per second", ylim=(0, None))
 
 
 def latency(axes: Axes, report: Report) -> None:
@@ -70,7 +70,7 @@ def latency(axes: Axes, report: Report) -> None:
 
 
 def sharing(axes: Axes, report: Report) -> None:
-    """Times the plain export, by share of the tokens that a group shares."""
+    """Speed relative to the plain export, by the share of tokens that a group shares."""
     found = report["sharing"]
     shares = [100 * float(share) for share in found]
     middle = [by["median"] for by in found.values()]
@@ -79,15 +79,15 @@ def sharing(axes: Axes, report: Report) -> None:
     axes.errorbar(shares, middle, [low, high], color=OURS, marker="o", capsize=3)
     axes.axhline(1, color=PLAIN, linestyle="--")
     axes.set(
-        xlabel="% of tokens shared, best-of-8", ylabel="times the plain export", ylim=(0, None)
+        xlabel="% of tokens shared, best-of-8", ylabel="speed, plain export = 1", ylim=(0, None)
     )
 
 
 def batch(axes: Axes, report: Report) -> None:
-    """Milliseconds a row by rows of a request."""
+    """Milliseconds per row, by rows per request."""
     found = report["batch"]
     axes.plot(list(found), [by["median"] for by in found.values()], "o-", color=OURS)
-    axes.set(xlabel="full rows in a request", ylabel="milliseconds a row", ylim=(0, None))
+    axes.set(xlabel="full rows in a request", ylabel="milliseconds per row", ylim=(0, None))
 
 
 def overload(axes: Axes, report: Report) -> None:
@@ -98,11 +98,11 @@ def overload(axes: Axes, report: Report) -> None:
     axes.plot(seconds, [by["answered"] for by in found], color=OURS, label="of these, answered")
     capacity = report["capacity_calls_a_second"]
     axes.axhline(capacity, color=THIRD, linestyle="--", label="capacity")
-    axes.set(xlabel="second", ylabel="calls a second", ylim=(0, None))
+    axes.set(xlabel="second", ylabel="calls per second", ylim=(0, None))
 
 
 def graph(axes: Axes, report: Report) -> None:
-    """Times the plain export, by workload and engine."""
+    """Speed relative to the plain export, by workload and engine."""
     workloads = report["workloads"]
     engines = [name for name in engines_of(report) if name != "plain"]
     width = 0.8 / len(engines)
@@ -117,4 +117,4 @@ def graph(axes: Axes, report: Report) -> None:
         axes.bar(places, ratios, width, label=engine)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xticks(range(len(workloads)), list(workloads))
-    axes.set_ylabel("times the plain export")
+    axes.set_ylabel("speed, plain export = 1")

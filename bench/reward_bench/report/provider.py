@@ -7,16 +7,16 @@ PROVIDER = """\
 ## The graphs for GPUs on {device}
 
 `python -m reward_bench provider --device {kind} --shape {shape}`, {took} s, ONNX Runtime
-{version}, {machine}. *Predicted* is by a model of the
-device with guessed efficiencies, *by measured kernels* by the same model with those that the lines
-*alone* show.
+{version}, {machine}. *Predicted* figures are from a model of the
+device with guessed efficiencies, those *by measured kernels* from the same model with the
+efficiencies of the lines *alone*.
 
 {table}
 """
 
 
 def section(report: Report) -> str:
-    """The table, and what it was measured on."""
+    """The section as Markdown: the table, and what it was measured on."""
     found = report["steps"]["device"].get("found", {})
     return PROVIDER.format(
         device=found.get("name", report["cpu"]),

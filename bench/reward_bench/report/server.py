@@ -11,8 +11,8 @@ SERVER = """\
 ## The server: GPT-2 {shape} on {cpu}
 
 `python -m reward_bench server --shape {shape}`, on a real Triton over gRPC, {precision}, {machine}.
-The load generator shares the machine; {rounds} interleaved rounds; in brackets the
-smallest and largest of them. Every answer is compared with what the graph gives in process.
+The load generator shares the machine; brackets give the smallest and largest of {rounds}
+interleaved rounds. Every answer is compared with what the graph gives in process.
 
 {price}Rows per second by calls in flight. *Short*: {short}. *Long*: {long}.
 
@@ -20,62 +20,65 @@ smallest and largest of them. Every answer is compared with what the graph gives
 |---|---|---|---|---|
 {concurrency}
 
-![Rows a second by calls in flight](plots/concurrency.svg)
+![Rows per second by calls in flight](plots/concurrency.svg)
 
-So plan with {short_a_thread:.0f} rows a second for each thread of this processor for short chats,
-and {long_a_thread:.0f} for long ones, at this shape and precision, the generator beside it.
+So plan with {short_a_thread:.0f} rows per second for each thread of this processor for short chats,
+and {long_a_thread:.0f} for long ones, at this shape and precision, with the generator on the same
+machine.
 
-Milliseconds from the moment at which a call was meant to be sent (Poisson arrivals), by the share
-of the capacity that was offered: of the capacity for such calls, not of one in common.
+Milliseconds from the moment at which a call was meant to be sent (Poisson arrivals), by the load
+offered, as a share of the capacity for calls of the same kind.
 
-| chats | offered | calls a second | calls | p50 | p90 | p95 | p99 |
+| chats | offered | calls per second | calls | p50 | p90 | p95 | p99 |
 |---|---|---|---|---|---|---|---|
 {latency}
 
 ![Latency by offered load](plots/latency.svg)
 
-Interactive best-of-8 calls, {interactive_rate:.1f} a second, beside {bulk_in_flight} bulk calls of
-16 rows in flight: *behind*, at the lower priority that bulk work has; *equal*, at the same.
+Interactive best-of-8 calls, {interactive_rate:.1f} per second, while {bulk_in_flight} bulk calls of
+16 rows are in flight: *bulk behind* at the lower priority meant for bulk work, *bulk equal* at the
+priority of the interactive calls.
 
-| bulk work | interactive p50, ms | p95 | p99 | bulk rows a second |
+| bulk work | interactive p50, ms | p95 | p99 | bulk rows per second |
 |---|---|---|---|---|
 {mixed}
 
-Priorities decide who is next, and do not interrupt an execution: an interactive call waits for the
-one that runs, which is as long as bulk batches are. On a processor, where larger batches of unlike
-rows are no cheaper a row, a smaller `max_batch_size` in `config.pbtxt` shortens that wait.
+Priorities decide which call is next, and do not interrupt an execution: an interactive call waits
+for the one that is running, which may be a whole bulk batch. A smaller `max_batch_size` in
+`config.pbtxt` shortens that wait; on a CPU, larger batches of unlike rows are no cheaper per row.
 
-Times the plain export, 8 full rows, by the share of tokens at their beginning that they share:
-{sharing}.
+Speed relative to the plain export, 8 full rows, by the share of their tokens that is a common
+prefix: {sharing}.
 
 ![Speed-up by shared prefix](plots/sharing.svg)
 
-Milliseconds a row, full rows that share nothing, by rows in a request: {batch}.
+Milliseconds per row, full rows that share nothing, by rows per request: {batch}.
 
 ![Cost by batch size](plots/batch.svg)
 
-Efficiency, at {rows_an_execution:.1f} rows an execution on the server and 32 in process: {over:.1f}
-rows/s over gRPC, {inside:.1f} in process, a ratio of {efficiency}. Processor seconds for a
+Efficiency, at {rows_an_execution:.1f} rows per execution on the server and 32 in process:
+{over:.1f} rows/s over gRPC, {inside:.1f} in process, a ratio of {efficiency}. Processor seconds per
 thousand rows: {cpu_seconds}.
 
-Milliseconds of short chats far below the capacity, {light_rate:.1f} calls a second, with the
-queue's bounds, timeouts and priorities (*policies*) and without, on one instance or two:
+Milliseconds of calls of short chats far below the capacity, which is {light_rate:.1f} calls per
+second, with the queue's bounds, timeouts and priorities (*policies*) or without, on one or two
+instances:
 
 | offered | queue, instances | p50 | p90 | p95 | p99 |
 |---|---|---|---|---|---|
 {light}
 
-With policies and one instance, Triton tells its batcher of a call only where the instance is idle.
-One that comes during an execution is found with the next call, or when the batcher looks by itself,
-twice a second.
+With policies and one instance, Triton tells its batcher of a call only if the instance is idle. A
+call that comes during an execution is found with the next call, or when the batcher looks by
+itself, twice a second.
 """
 
 PRICE = """\
 **{figure}**
 
-Milliseconds of the machine per call, with one call in flight or four, whichever is cheaper. vLLM
-runs in process, without a server, its threads on all processors, its prefix cache cold; it gets
-calls one by one or eight in one batch, whichever is cheaper.
+Milliseconds of the machine's time per call, with one or four calls in flight, whichever is cheaper.
+vLLM runs in process, without a server, with threads on all processors and a cold prefix cache; it
+gets calls one by one or eight in one batch, whichever is cheaper.
 
 | engine | {best_of} |
 |---|{rule}
@@ -85,7 +88,7 @@ calls one by one or eight in one batch, whichever is cheaper.
 
 
 def section(report: Report) -> str:
-    """The suite `server`."""
+    """The section as Markdown."""
     efficiency, mixed, light = (report[name] for name in ("efficiency", "mixed", "light"))
     return SERVER.format(
         machine=machine(report),
@@ -137,22 +140,22 @@ def section(report: Report) -> str:
 
 
 def rows_a_thread(report: Report, regime: str) -> float:
-    """The best of the closed loops, over the threads."""
+    """Rows per second of the best closed loop, over the number of threads."""
     best = max(by["ours"]["median"] for by in report["concurrency"][regime].values())
     return float(best / report["threads"])
 
 
 def price(found: Report) -> str:
-    """What one call costs, by engine and candidates, and the comparison on top."""
+    """The cost of a call, by engine and candidates, below the headline figure."""
     by_engine = found["ms_per_call"]
     best_of = [f"best of {n}" for n in by_engine[MODEL_NAME]]
     over = found[f"best-of-{MINE} over best-of-{THEIRS}"]
     against = ", ".join(
-        f"{by['median']:.2f} ({by['min']:.2f} to {by['max']:.2f}) of {NAMES.get(engine, engine)}"
+        f"{by['median']:.2f} ({by['min']:.2f} to {by['max']:.2f}) with {NAMES.get(engine, engine)}"
         for engine, by in over.items()
     )
     return PRICE.format(
-        figure=f"Best-of-{MINE} here, over the price of best-of-{THEIRS} elsewhere: {against}.",
+        figure=f"The price of best-of-{MINE} here, over that of best-of-{THEIRS}: {against}.",
         best_of=" | ".join(best_of),
         rule="---|" * len(best_of),
         engines="\n".join(

@@ -8,30 +8,30 @@ SERVICE = """\
 ## As shipped: GPT-2 {shape} on {cpu}
 
 `python -m reward_bench service --shape {shape} --precision {precision}`, {took} s, {device}, seed
-{seed}, load average {load:.1f} before. The configuration as it is in the repository, with bounds,
-timeouts, priorities and two instances; `max_batch_size` {max_batch_size}. {rounds} rounds; in
-brackets the smallest and largest of them. Every answer is checked.
+{seed}, load average {load:.1f} before the run. The configuration is the one in the repository, with
+bounds, timeouts, priorities and two instances; `max_batch_size` is {max_batch_size}. Brackets give
+the smallest and largest of {rounds} rounds. Every answer is checked.
 
-Best-of-8 calls by callers that never pause, at the priority of bulk work, whose calls may wait so
+Best-of-8 calls from callers that never pause, at the priority of bulk work, whose calls may wait so
 long that none is refused:
 
 | callers | rows per second |
 |---|---|
 {callers}
 
-The most callers get {most_over_best} times what the number of callers gets that suits the server
-best. At the priority of interactive calls, none of which waits for more than ten seconds, of as
-many callers without a pause: {interactive}.
+The largest number of callers gets {most_over_best} times the throughput of the best number. The
+same number of callers at the priority of interactive calls, none of which waits for more than ten
+seconds: {interactive}.
 
 Latency in milliseconds of calls with Poisson arrivals, at shares of the capacity, which is
 {capacity:.1f} calls per second. *Unanswered* is the longest time in which calls waited and none was
-answered. One call alone takes {execution:.0f} ms; *stalls* are the times unanswered that were more
-than 400 ms longer.
+answered. One call alone takes {execution:.0f} ms; *stalls* is the number of such times that were
+more than 400 ms longer than that.
 
 {stalls}
 
-Bulk work beside 16 callers of best-of-8 without a pause; [operations.md](operations.md) says what
-to make of it:
+Bulk work alongside 16 callers of best-of-8 that never pause; [operations.md](operations.md) says
+what follows from it:
 
 | bulk work | chats, calls per second | bulk rows per second |
 |---|---|---|
@@ -46,7 +46,7 @@ COLUMNS = (
 
 
 def section(report: Report) -> str:
-    """The suite `service`."""
+    """The section as Markdown."""
     callers, stalls = report["callers"], report["stalls"]
     most = callers["interactive_most"]
     names = ("shape", "cpu", "precision", "device", "seed", "rounds", "max_batch_size")
@@ -70,7 +70,7 @@ def section(report: Report) -> str:
 
 
 def stall_lines(offered: Report) -> Iterator[str]:
-    """A table by the share of the capacity."""
+    """The lines of a table by share of the capacity."""
     yield f"| {' | '.join(COLUMNS)} |"
     yield "|---" * len(COLUMNS) + "|"
     for share, by in offered.items():

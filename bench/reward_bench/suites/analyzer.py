@@ -1,7 +1,7 @@
 """Triton's own load generator, perf_analyzer, against ours on the same server in the same run.
 
 The binary comes out of tritonclient 2.51.0's wheel: later ones need a newer glibc than many hosts
-have. It and the two libraries that it wants are put into a folder beside the environment.
+have. It and the two libraries that it needs are put into a folder of the environment.
 """
 
 import csv
@@ -38,7 +38,7 @@ INPUT = "input_ids"
 
 
 def run(setting: Setting, _own: NoOptions) -> Report:
-    """Rows a second and median latency by both, for each regime, round by round."""
+    """Rows per second and median latency by both generators, for each regime."""
     binary = perf_analyzer()
     found: Report = {"in_flight": IN_FLIGHT}
     with host(setting) as served, tempfile.TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def run(setting: Setting, _own: NoOptions) -> Report:
 
 
 def compare(served: Host, pool: Sequence[Request], binary: Path, data: Path) -> dict[str, Spread]:
-    """Both generators in turn."""
+    """Run both generators in turn."""
     theirs, ours = [], []
     (first,) = drive(served.url, (served.load(pool), closed_loop(IN_FLIGHT, 0.01)))
     window_s = window_of(served.setting, first)
@@ -73,7 +73,7 @@ def compare(served: Host, pool: Sequence[Request], binary: Path, data: Path) -> 
 
 
 def generated(served: Host, pool: Sequence[Request], seconds: float) -> tuple[float, float]:
-    """Rows a second and median milliseconds of our own generator."""
+    """Rows per second and median milliseconds of our own generator."""
     loop = closed_loop(IN_FLIGHT, seconds)
     (calls,) = drive(served.url, (served.load(pool), loop))
     latencies = [call.latency_s for call in calls[IN_FLIGHT:]]
@@ -81,7 +81,7 @@ def generated(served: Host, pool: Sequence[Request], seconds: float) -> tuple[fl
 
 
 def analyzed(served: Host, binary: Path, data: Path, seconds: float) -> tuple[float, float]:
-    """The same of perf_analyzer, over its three windows; the spread is that of our rounds."""
+    """Rows per second and median milliseconds of perf_analyzer, over its three windows."""
     table = data.with_suffix(".csv")
     arguments = [
         *("-m", MODEL_NAME, "-u", served.url, "-i", "grpc", "--async", "-b", str(N_CANDIDATES)),
@@ -105,22 +105,22 @@ def analyzed(served: Host, binary: Path, data: Path, seconds: float) -> tuple[fl
 
 
 def window_of(setting: Setting, calls: Sequence[Call]) -> float:
-    """Seconds of one window: some calls long, or what it cuts off at its ends would count."""
+    """Seconds of one window: several calls long, so that calls cut off at its ends hardly count."""
     return max(2.0, 2 * setting.seconds, 5 * float(np.median([call.latency_s for call in calls])))
 
 
 def write_requests(path: Path, pool: Sequence[Request]) -> None:
-    """Rows in the order in which perf_analyzer takes a batch's: one request after the other."""
+    """Write rows in the order in which perf_analyzer takes a batch's: request after request."""
     rows = np.concatenate([request.ids for request in pool])
     data = [{INPUT: {"content": row.tolist(), "shape": [len(row)]}} for row in rows]
     path.write_text(json.dumps({"data": data}))
 
 
 def perf_analyzer() -> Path:
-    """The binary, fetched the first time."""
+    """The binary, which is fetched the first time."""
     binary = FOLDER / "bin" / "perf_analyzer"
     if not binary.exists():
-        say(f"perf_analyzer goes to {FOLDER}")
+        say(f"installing perf_analyzer into {FOLDER}")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         subprocess.run([*pip, "--target", str(FOLDER), *WHEELS], check=True)
         binary.chmod(0o755)
@@ -130,16 +130,16 @@ def perf_analyzer() -> Path:
 
 
 def libraries() -> Sequence[Path]:
-    """Where the library that no wheel holds lies."""
+    """Files of the library that no wheel contains."""
     places = (FOLDER / "debian", Path("/usr/lib/x86_64-linux-gnu"))
     return [file for place in places for file in place.rglob(LIBRARY)]
 
 
 def fetch_library() -> None:
-    """From Debian's package, unpacked without installing it.
+    """Fetch the library from Debian's package, unpacked without installing it.
 
     Raises:
-        RuntimeError: this is no Debian.
+        RuntimeError: the package cannot be fetched, as on systems other than Debian.
     """
     folder, download = FOLDER / "debian", ["apt-get", "download", PACKAGE]
     folder.mkdir(exist_ok=True)
@@ -155,7 +155,7 @@ def fetch_library() -> None:
 
 
 def library_path() -> str:
-    """For LD_LIBRARY_PATH."""
+    """The value of LD_LIBRARY_PATH."""
     return f"{FOLDER / 'nvidia/cuda_runtime/lib'}:{libraries()[0].parent}"
 
 

@@ -1,4 +1,4 @@
-"""Bulk scoring of many rows: resident memory and rows a second, by the number of rows.
+"""Bulk scoring of many rows: resident memory and rows per second, by the number of rows.
 
 The command runs as users run it, against a `FakeServer` in another process, so that the figures
 are the command's own and not a model's. Its output is checked against the input.
@@ -38,7 +38,7 @@ class Options:
 
 
 def run(_setting: Setting, own: Options) -> Report:
-    """Every number of rows in every format."""
+    """Score every number of rows in every format."""
     report: Report = {}
     with tempfile.TemporaryDirectory() as folder, fake_server() as url:
         for form in own.formats:
@@ -52,7 +52,7 @@ def run(_setting: Setting, own: Options) -> Report:
 
 
 def lines() -> Iterator[dict[str, object]]:
-    """Turns of real conversations behind what was said before, without end."""
+    """Turns of real conversations, each with what was said before it as context, without end."""
     dialogues = conversations()
     number = 0
     while True:
@@ -64,7 +64,7 @@ def lines() -> Iterator[dict[str, object]]:
 
 
 def write_input(path: Path, n_rows: int) -> None:
-    """The first lines, as the path's name says."""
+    """Write the first `n_rows` of `lines`, in the format of the path's suffix."""
     if path.suffix == ".jsonl":
         with path.open("w") as file:
             file.writelines(json.dumps(line) + "\n" for line in islice(lines(), n_rows))
@@ -77,7 +77,7 @@ def write_input(path: Path, n_rows: int) -> None:
 
 
 def score(url: str, source: Path, n_rows: int) -> dict[str, float]:
-    """Score a file with the command, and look at its memory meanwhile."""
+    """Score a file with the command, and watch its memory."""
     output = source.with_name(f"rewards-{n_rows}{source.suffix}")
     command = Path(sys.executable).with_name("gpt2-reward")
     arguments = ["score", f"--url={url}", f"--input={source}", f"--output={output}"]
@@ -88,8 +88,8 @@ def score(url: str, source: Path, n_rows: int) -> dict[str, float]:
             time.sleep(LOOK_EVERY_S)
     seconds = time.perf_counter() - start
     if process.returncode or _n_scored(output) != n_rows:
-        raise SystemExit(f"{output} has not the {n_rows} rows that were scored")
-    # the largest that it was seen with, and the largest in the first quarter of its time
+        raise SystemExit(f"{output} does not have the {n_rows} rows that were scored")
+    # the largest size seen, and the largest in the first quarter of the time
     return {
         "rss_mb": sizes[-1],
         "rss_mb_first_quarter": sizes[len(sizes) // 4],
@@ -106,7 +106,7 @@ def used_s() -> float:
 
 
 def _n_scored(output: Path) -> int:
-    """Lines of the output; each has to be the next one."""
+    """The number of lines of the output; -1 if they are not numbered in order."""
     if output.suffix == ".parquet":
         numbers = pq.read_table(output, columns=["line"])["line"].to_pylist()
     else:

@@ -1,7 +1,7 @@
-"""What the order of a file is worth: candidates beside those of their context, and shuffled.
+"""What the order of a file is worth: candidates next to others of their context, or shuffled.
 
 Each candidate is a line of its own. The command scores both files on one server in turn, and the
-rewards of each pair are compared: only the order may differ.
+two rewards of each candidate are compared: only the order may differ.
 """
 
 import json
@@ -95,7 +95,7 @@ def score(url: str, lines: Lines, folder: Path) -> tuple[float, Rewards]:
 
 SUITE = Suite(
     name="bulk_order",
-    about="bulk scoring of a file in order and shuffled: what neighbours of one context share",
+    about="bulk scoring of a file with candidates of one context in a row, and of it shuffled",
     file="bulk_order-{shape}.json",
     measures=(*CLIENT, *SERVED),
     takes=frozenset({"shape", "device", "checkpoint", "precision", "seed", "rounds"}),

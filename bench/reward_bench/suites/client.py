@@ -1,7 +1,7 @@
 """What the client itself costs: time outside of waiting, tokenising, memory over many calls.
 
-The server is a `FakeServer` in another process. *Own* time of a call is its whole time less
-the time that its RPCs took.
+The server is a `FakeServer` in another process. A call's *own* time is its whole time minus
+the time of its RPCs.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from reward_client import AsyncRewardClient, Connection, RewardClient, Tokenizer
 from reward_client.steps import Ask, Step
 from reward_export.conversations import conversations
 
-CALLS_BETWEEN = 2_000  # calls from one look at the memory to the next
+CALLS_BETWEEN = 2_000  # calls between two readings of the memory
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Options:
 
 
 def run(_setting: Setting, own: Options) -> Report:
-    """All parts of the suite."""
+    """Run all parts of the suite."""
     with fake_server() as url:
         times, tokens = own_time(url, own.calls), tokenising(rounds=20)
         say(f"best-of-8, ms: {times}\ntokenising, ms: {tokens}")
         rates = channels(url, own.calls)
         sizes = memory(url, own.memory_calls)
         ends = {name: [mb[0], mb[len(mb) // 2], mb[-1]] for name, mb in sizes.items()}
-        say(f"calls a second by channels: {rates}\nresident MB: {ends}")
+        say(f"calls per second by channels: {rates}\nresident MB: {ends}")
     return {
         "calls": own.calls,
         "best_of_8_ms": times,
@@ -135,7 +135,7 @@ def _milliseconds(times: list[tuple[float, float]]) -> dict[str, float]:
 
 
 def tokenising(rounds: int) -> dict[str, float]:
-    """Milliseconds for a best-of-8, by the context's size and the way."""
+    """Milliseconds to tokenise a best-of-8, by the context's size and the way of tokenising."""
     tokenizer = Tokenizer()
     context, candidates = long_groups(1, seed=0)[0]
     short = context[-2_000:]
@@ -160,7 +160,7 @@ def tokenising(rounds: int) -> dict[str, float]:
 
 
 def channels(url: str, n_calls: int) -> dict[str, float]:
-    """Calls a second of 64 tasks, by the number of connections."""
+    """Calls per second of 64 tasks, by the number of connections."""
 
     async def rate(n_channels: int) -> float:
         async with AsyncRewardClient(url, connection=Connection(channels=n_channels)) as client:
@@ -209,7 +209,7 @@ def _after(call: Callable[[], object]) -> float:
 
 SUITE = Suite(
     name="client",
-    about="the client's own costs: time outside of waiting, tokens, memory",
+    about="the client's own costs: time without waiting, tokenising, memory",
     file="client.json",
     measures=CLIENT,
     takes=frozenset(),

@@ -1,8 +1,8 @@
 """The gateway's own cost: reranking of best-of-8 groups against a server that answers at once.
 
-The command runs as users run it, one process, against a `FakeServer` in another; callers are in
-a third. All share the machine's cores: processor time per request says more than requests per
-second.
+The command runs as users run it, in one process, against a `FakeServer` in another; callers are
+in a third. All share the machine's cores, so processor time per request says more than requests
+per second.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Options:
 
 
 def run(setting: Setting, own: Options) -> Report:
-    """Every number of callers."""
+    """Measure every number of callers."""
     bodies = [json.dumps(one).encode() for one in groups()]
     report: Report = {}
     with fake_server() as url, gateway(url) as (address, pid):
@@ -56,7 +56,7 @@ def run(setting: Setting, own: Options) -> Report:
 
 
 def groups() -> list[dict[str, object]]:
-    """Real conversations, each with replies of others."""
+    """Real conversations, each with replies from others."""
     dialogues = conversations()
     return [
         {
@@ -68,7 +68,7 @@ def groups() -> list[dict[str, object]]:
 
 
 async def ask(address: str, bodies: list[bytes], *, callers: int, seconds: float) -> list[float]:
-    """Seconds of each request, callers asking one after the other for so long."""
+    """Seconds of each request; every caller asks again once it is answered, for `seconds`."""
     end, times = time.perf_counter() + seconds, list[float]()
     headers = {"content-type": "application/json"}
 
@@ -88,7 +88,7 @@ async def ask(address: str, bodies: list[bytes], *, callers: int, seconds: float
 
 @contextmanager
 def gateway(url: str) -> Iterator[tuple[str, int]]:
-    """The command. -> its address and process."""
+    """Run the command. -> its address and process id."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     program = str(Path(sys.executable).with_name("gpt2-reward"))

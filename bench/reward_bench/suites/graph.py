@@ -1,4 +1,4 @@
-"""The graph in process against a plain export, PyTorch and, where there are any, rivals.
+"""The graph in process against a plain export, PyTorch and, if interpreters are given, rivals.
 
 python -m reward_bench graph --shape small --rounds 6 --vllm /path/to/python-with-vllm
 """
@@ -15,12 +15,12 @@ class Options:
     """Which engines."""
 
     engines: tuple[str, ...] = option(
-        (), "names of the engines to run, plain always among them; all but vLLM without its cache"
+        (), "engines to run, besides plain; all but vLLM without its cache unless given"
     )
 
 
 def run(setting: Setting, own: Options) -> Report:
-    """Our engines and those rivals whose interpreters were given."""
+    """Measure our engines and those rivals whose interpreters were given."""
     given = {"vllm": setting.vllm, "optimum": setting.optimum}
     pythons = {name: python for name, python in given.items() if python}
     return contest(setting, Rivals(pythons, own.engines))
@@ -28,7 +28,7 @@ def run(setting: Setting, own: Options) -> Report:
 
 SUITE = Suite(
     name="graph",
-    about="in process, against other engines",
+    about="in process: the graph against other engines",
     file="graph-{shape}.json",
     measures=GRAPH,
     takes=TAKES,

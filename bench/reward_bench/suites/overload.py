@@ -1,10 +1,10 @@
-"""Five times as many calls as the server can answer: what is kept, what is refused, and when.
+"""Five times as many calls as the server can answer: how many it answers, and what it refuses.
 
-The capacity is measured on the spot. Then come Poisson arrivals at half of it, at five times of
-it, and at half of it again, without a pause; memory of the server's processes is looked at all
-the time. Every answer is checked. The configuration is the checked-in one but for two values, set
-as docs/operations.md has operators set them: the queue's bound to two seconds of work of this
-machine, and on a CPU `max_batch_size` to 8, because what runs is not interrupted.
+The capacity is measured first. Then come Poisson arrivals at half of it, at five times it, and at
+half of it again, without a pause, while the memory of the server's processes is watched. Every
+answer is checked. The configuration is the checked-in one except for two values, set as
+docs/operations.md tells operators to set them: the queue's bound to two seconds of this machine's
+work, and on a CPU `max_batch_size` to 8, because an execution is not interrupted.
 """
 
 import re
@@ -48,14 +48,14 @@ from reward_bench.texts import N_CANDIDATES
 from reward_contract import MODEL_NAME
 
 FACTOR, BEFORE_AND_AFTER, INTERACTIVE_SHARE = 5.0, 0.5, 0.2
-CPU_ROWS = 8  # of an execution at most: a best-of-8 call
-QUEUED_S = 2.0  # of work that the queue holds: as much as somebody in a chat may wait
-ROWS, DIFFERENT = 2, 48  # of a call, and calls: equal ones in a batch would be computed once
+CPU_ROWS = 8  # per execution at most: a best-of-8 call
+QUEUED_S = 2.0  # of work that the queue holds: as long as a user in a chat may wait
+ROWS, DIFFERENT = 2, 48  # per call, and calls: equal ones in a batch would be computed once
 LOOK_EVERY_S = 0.1
 
 
 def run(setting: Setting, _own: NoOptions) -> Report:
-    """Measure capacity, overload, recovery, and interactive calls beside too much bulk work."""
+    """Measure capacity, overload, recovery, and interactive calls alongside too much bulk work."""
     with tempfile.TemporaryDirectory() as folder:
         repository = publish(setting, Path(folder), ())
         if setting.device == "cpu":
@@ -64,7 +64,7 @@ def run(setting: Setting, _own: NoOptions) -> Report:
             pools = {"work": rows_pool(ROWS, DIFFERENT, setting.seed)}
             pools["short"] = chat_pools(8, setting.seed)["short"]
             requests = answered(served, pools)
-            at_once = 2 * served.max_batch_size() // ROWS  # executions as large as they get
+            at_once = 2 * served.max_batch_size() // ROWS  # so that executions are full
             seconds = 8 * setting.seconds
             capacity = rows_a_second(served, requests["work"], at_once, seconds=seconds) / ROWS
             chats = rows_a_second(served, requests["short"], 4) / N_CANDIDATES
@@ -90,7 +90,7 @@ def run(setting: Setting, _own: NoOptions) -> Report:
 
 
 def change(repository: Path, key: str, value: int) -> int:
-    """Set a number of the served configuration wherever it stands. -> the one it came with."""
+    """Set a number wherever its key occurs in the served configuration. -> its previous value."""
     file = repository / MODEL_NAME / CONFIG.name
     before = file.read_text()
     file.write_text(with_number(before, key, value))
@@ -98,14 +98,14 @@ def change(repository: Path, key: str, value: int) -> int:
 
 
 def max_wait_s() -> float:
-    """What the configuration promises calls of its default priority."""
+    """Seconds for which a call of the default priority may wait in the queue."""
     config = text_format.Parse(CONFIG.read_text(), model_config_pb2.ModelConfig())
     policy = config.dynamic_batching.default_queue_policy
     return float(policy.default_timeout_microseconds / 1e6)
 
 
 def overload(served: Host, pool: Sequence[Request], capacity: float, queue: int) -> Report:
-    """Half of the capacity, five times of it, and half again."""
+    """Offer half of the capacity, five times it, and half of it again."""
     fill_s = queue / ((FACTOR - 1) * capacity) + 2
     seconds = fill_s + max(12 * served.setting.seconds, 4 * QUEUED_S, 12 / capacity)
     quiet_s = max(4 * served.setting.seconds, 12 / capacity)
@@ -148,19 +148,19 @@ def overload(served: Host, pool: Sequence[Request], capacity: float, queue: int)
 
 
 def kept_share(calls: Sequence[Call], begin: float, end: float, capacity: float) -> float:
-    """Calls answered a second while the queue is full, over the capacity."""
+    """Calls answered per second while the queue is full, over the capacity."""
     done = [c for c in calls if c.outcome == "ok" and begin <= c.done_s < end]
     return len(done) / (end - begin) / capacity
 
 
 def recovery_s(calls: Sequence[Call], end: float) -> float | None:
-    """Seconds from the load's fall to the last call, meant to be sent since, that was refused."""
+    """Seconds from the load's fall to when the last call refused after it was meant to be sent."""
     refused = [c.intended_s for c in calls if c.intended_s >= end and c.outcome != "ok"]
     return max(refused) - end if refused else 0.0
 
 
 def timeline(calls: Sequence[Call], step_s: float = 1.0) -> list[dict[str, float]]:
-    """By the second at which they were meant to be sent: calls, refusals, median latency."""
+    """Calls, answers and median latency, by the second in which calls were meant to be sent."""
     found = []
     for second in range(int(max(call.intended_s for call in calls) // step_s) + 1):
         own = [c for c in calls if second <= c.intended_s / step_s < second + 1]
@@ -179,7 +179,7 @@ def timeline(calls: Sequence[Call], step_s: float = 1.0) -> list[dict[str, float
 def interactive(
     served: Host, requests: Mapping[str, Sequence[Request]], capacity: float, rate: float
 ) -> Report:
-    """Latency of interactive calls alone, and beside bulk work at five times the capacity."""
+    """Latency of interactive calls alone, and alongside bulk work at five times the capacity."""
     rng, setting = np.random.default_rng(served.setting.seed + 1), served.setting
     chats = served.load(requests["short"], priority=INTERACTIVE)
     seconds = max(4 * setting.seconds, 25 / rate)
@@ -188,7 +188,7 @@ def interactive(
     bulk = served.load(requests["work"], priority=BULK)
     surplus = open_loop(poisson_arrivals(FACTOR * capacity, seconds + 1, rng))
     beside, work = drive(served.url, (chats, open_loop(arrivals)), (bulk, surplus))
-    # one queued closed loop: what a well-behaved bulk client does instead
+    # a closed loop with two calls in flight: what a well-behaved bulk client does instead
     gentle, _ = drive(served.url, (chats, open_loop(arrivals)), (bulk, closed_loop(2, seconds)))
     say(f"interactive beside bulk: {percentiles_ms([c.latency_s for c in beside])}")
     return {
@@ -202,7 +202,7 @@ def interactive(
 
 @contextmanager
 def memory(pids: Sequence[int]) -> Iterator[list[float]]:
-    """Resident MB of the processes, looked at until the block ends."""
+    """Resident MB of the processes, sampled until the block ends."""
     sizes: list[float] = []
     ended = threading.Event()
 

@@ -1,6 +1,6 @@
 """The graph in process against rivals in environments of their own, made on request.
 
-What they can be asked is in the worker; at which settings each is at its strongest stands there.
+The worker says how each rival is called, and at which settings it is at its fastest.
 """
 
 import subprocess
@@ -32,12 +32,12 @@ class Options:
 
 
 def run(setting: Setting, own: Options) -> Report:
-    """All engines, vLLM without its cache too, as far as there are environments."""
+    """Measure all engines that have an environment, vLLM without its cache too."""
     return contest(setting, Rivals(interpreters(setting, make=own.make), ENGINES))
 
 
 def interpreters(setting: Setting, *, make: bool) -> dict[str, str]:
-    """The rivals' interpreters: those given, there, or made now."""
+    """The rivals' interpreters: given, already there, or made now."""
     given, found = {"vllm": setting.vllm, "optimum": setting.optimum}, {}
     for name in REQUIREMENTS:
         python = Path(given[name] or FOLDER / name / "bin" / "python")
@@ -51,7 +51,7 @@ def interpreters(setting: Setting, *, make: bool) -> dict[str, str]:
 
 
 def make_environment(name: str) -> None:
-    """Make a rival's environment; some minutes and gigabytes."""
+    """Make a rival's environment, which takes minutes and gigabytes."""
     folder = FOLDER / name
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pip = [str(folder / "bin" / "pip"), "--quiet"]
@@ -61,7 +61,7 @@ def make_environment(name: str) -> None:
 
 SUITE = Suite(
     name="peers",
-    about="the same against rivals in environments of their own",
+    about="in process: the graph against rivals in environments of their own",
     file="peers-{shape}.json",
     measures=GRAPH,
     takes=TAKES,

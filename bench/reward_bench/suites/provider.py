@@ -1,12 +1,12 @@
-"""The graphs for GPUs on a device, within minutes: what has to hold, and how fast it is.
+"""The graphs for GPUs on a device, within minutes: whether they are right, and how fast they are.
 
     python -m reward_bench provider --device cuda --shape medium
 
-Batches of every shape, rewards against float32 on the CPU, the kernels that decide the time
-alone, throughput and latency, memory over changing shapes, and Triton with the same repository;
-measured figures stand beside predicted ones. Each step has a process of its own: one that fails,
-crashes or hangs is a line of the table, and the others go on. On a CPU the same path is run with
-the graphs that a CPU can run.
+Batches of every shape, rewards against float32 on the CPU, each of the kernels that decide the
+time by itself, throughput and latency, memory over changing shapes, and Triton with the same
+repository; measured figures are next to predicted ones. Each step has a process of its own: one
+that fails, crashes or hangs becomes a line of the table, and the others still run. On a CPU the
+same steps run with the graphs that a CPU can run.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ from reward_bench.suite import GRAPH, Report, Setting, Suite, option, say
 
 @dataclass(frozen=True)
 class Options:
-    """How much of it."""
+    """How much is measured."""
 
     limit: float = option(480.0, "seconds for all steps together", kind=float)
     batches: int = option(1_000, "batches of changing shape", quick=20, kind=int)
@@ -32,7 +32,7 @@ class Options:
 
 
 def run(setting: Setting, own: Options) -> Report:
-    """All steps, the table, and the names of figures that are not as they have to be."""
+    """Run all steps. -> their outcomes, the table, and the names of figures that are wrong."""
     steps = [Step(name, function, share) for name, (function, share) in STEPS.items()]
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(setting, Path(name), own.batches, own.positions)

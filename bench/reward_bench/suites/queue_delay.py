@@ -1,8 +1,8 @@
-"""How long the batcher should wait for company: one server, a copy of the model for each delay.
+"""How long the batcher should wait for more calls: one server, a copy of the model for each delay.
 
-Callers in a closed loop ask for best-of-4 groups of unlike contexts, at each delay in turn; the
-rounds are interleaved, so that what else the machine does falls on all delays alike. Every answer
-is compared with the first delay's.
+Callers in a closed loop rank best-of-4 groups of different contexts, at each delay in turn; the
+rounds are interleaved, so that other work of the machine affects all delays alike. Every answer is
+compared with the first delay's.
 """
 
 import os
@@ -48,7 +48,7 @@ def run(setting: Setting, _own: NoOptions) -> Report:
 
 
 def make_repository(setting: Setting, folder: Path) -> Path:
-    """The exported model once for each delay."""
+    """A repository with a copy of the exported model for each delay."""
     published = publish(setting, folder / "published", ()) / MODEL_NAME
     configuration = (published / CONFIG.name).read_text()
     for delay_us in DELAYS_US:
@@ -61,7 +61,7 @@ def make_repository(setting: Setting, folder: Path) -> Path:
 
 
 def name_of(delay_us: int) -> str:
-    """The model with this delay."""
+    """The name of the model with this delay."""
     return f"delay_{delay_us}"
 
 
@@ -106,7 +106,7 @@ def ask(
     n_callers: int,
     seconds: float,
 ) -> tuple[list[float], float]:
-    """Latencies in seconds of `n_callers` that ask without a pause, and how long it took."""
+    """Latencies in seconds of `n_callers` that ask without a pause, and the seconds of all."""
     end = time.monotonic() + seconds
     latencies_s: list[float] = []
 
@@ -128,7 +128,7 @@ def ask(
 
 SUITE = Suite(
     name="queue_delay",
-    about="served: how long the batcher should wait for company",
+    about="served: how long the batcher should wait for more calls",
     file="queue_delay.json",
     measures=SERVED,
     takes=frozenset({"shape", "device", "checkpoint", "precision", "seed", "seconds", "rounds"}),

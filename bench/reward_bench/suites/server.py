@@ -1,6 +1,6 @@
 """The served model on a real Triton: prices, tails, sharing, batches, mixed priorities.
 
-The load generator shares the machine with the server, and its processor time is reported beside
+The load generator shares the machine with the server, and its processor time is reported next to
 the server's. Measurements that are compared with each other are taken in turn, round by round.
 """
 
@@ -53,7 +53,7 @@ from reward_bench.suite import SERVED, Report, Setting, Suite, option, say
 from reward_contract import MODEL_NAME
 
 IN_FLIGHT = {"short": (1, 2, 4, 8, 16), "long": (1, 4)}
-PLAIN_IN_FLIGHT = (1, 4)  # it gains nothing by more
+PLAIN_IN_FLIGHT = (1, 4)  # it gains nothing from more
 MIN_ARRIVALS = 30
 BULK_IN_FLIGHT = 8
 INTERACTIVE_SHARE = 0.2
@@ -65,13 +65,13 @@ ByCount = dict[str, dict[str, Spread]]  # by calls in flight: ours, plain, and t
 
 @dataclass(frozen=True)
 class Options:
-    """Of this suite alone."""
+    """How many calls."""
 
-    calls: int = option(500, "calls of each number of candidates and load", quick=20, kind=int)
+    calls: int = option(500, "calls for each number of candidates and load", quick=20, kind=int)
 
 
 def run(setting: Setting, own: Options) -> Report:
-    """All parts of the suite against one server."""
+    """Run all parts of the suite against one server."""
     with host(setting, (PLAIN, FULL, UNBOUNDED, TWO)) as served:
         pools = make_pools(served, n_requests=16)
         say("requests and their rewards are ready")
@@ -88,7 +88,7 @@ def run(setting: Setting, own: Options) -> Report:
 
 
 def make_pools(served: Host, n_requests: int) -> dict[str, list[Request]]:
-    """All requests of the suite, with the rewards they have to be answered with."""
+    """All requests of the suite, with their expected rewards."""
     seed = served.setting.seed
     ids = chat_pools(n_requests, seed)
     ids |= {str(n): best_of_pool(n, 8, seed) for n in BEST_OF}
@@ -98,7 +98,7 @@ def make_pools(served: Host, n_requests: int) -> dict[str, list[Request]]:
 
 
 def concurrency(served: Host, pools: Pools) -> dict[str, ByCount]:
-    """Rows a second by calls in flight, ours and the plain export on the same server."""
+    """Rows per second by calls in flight, ours and the plain export on the same server."""
     found: dict[str, ByCount] = {}
     for regime, counts in IN_FLIGHT.items():
         found[regime] = {}
@@ -119,10 +119,10 @@ def concurrency(served: Host, pools: Pools) -> dict[str, ByCount]:
 
 
 def mixed(served: Host, pools: Pools) -> Report:
-    """Interactive calls alone, beside bulk work of lower priority, and beside such of their own.
+    """Interactive calls alone, and alongside bulk work of lower priority or of their own.
 
-    And beside bulk work of lower priority once more, at a `max_batch_size` of `FULL_ROWS`: what
-    runs is not interrupted, so that its length is what a call waits for at least.
+    Also alongside bulk work of lower priority at a `max_batch_size` of `FULL_ROWS`: an execution
+    is not interrupted, so its length decides how long a call waits.
     """
     rng, rounds = np.random.default_rng(served.setting.seed), served.setting.rounds
     capacity = rows_a_second(served, pools["short"], 4) / len(pools["short"][0].ids)
@@ -157,7 +157,7 @@ def mixed(served: Host, pools: Pools) -> Report:
 
 
 def sharing(served: Host, pools: Pools) -> dict[str, Spread]:
-    """Speed-up over the plain export against the share of a group's tokens that are shared."""
+    """Speed relative to the plain export, by the share of a group's tokens that are shared."""
     found: dict[str, Spread] = {}
     for share in SHARES:
         measures = {
@@ -171,19 +171,19 @@ def sharing(served: Host, pools: Pools) -> dict[str, Spread]:
 
 
 def batch(served: Host, pools: Pools) -> dict[str, Spread]:
-    """Milliseconds a row of requests of so many full rows, nothing shared, one at a time."""
+    """Milliseconds per row by full rows per request, nothing shared, one request at a time."""
     measures = {str(n): partial(rows_a_second, served, pools[f"rows {n}"], 1) for n in BATCH_SIZES}
     taken = interleaved(measures, served.setting.rounds)
     return {n: spread([1e3 / rate for rate in rates]) for n, rates in taken.items()}
 
 
 def light(served: Host, pool: Sequence[Request]) -> Report:
-    """Latency of Poisson arrivals far below the capacity, by what the queue has.
+    """Latency of Poisson arrivals far below the capacity, by the queue's policies and instances.
 
     With a bound, a timeout or priorities, and one instance, Triton tells its batcher of a request
-    only where the instance is idle (`Enqueue` in dynamic_batch_scheduler.cc, `PayloadSlotAvailable`
-    in rate_limiter.cc). One that comes during an execution is found with the next one, or when the
-    batcher looks by itself, twice a second.
+    only if the instance is idle (`Enqueue` in dynamic_batch_scheduler.cc, `PayloadSlotAvailable`
+    in rate_limiter.cc). A request that comes during an execution is found with the next one, or
+    when the batcher looks by itself, twice a second.
     """
     models = {"policies, one instance": FULL, "policies, two": TWO, "none, one": UNBOUNDED}
     capacity = rows_a_second(served, pool, 4) / len(pool[0].ids)
@@ -202,10 +202,10 @@ def light(served: Host, pool: Sequence[Request]) -> Report:
 
 
 def efficiency(served: Host, pool: Sequence[Request]) -> Report:
-    """Rows a second over gRPC at saturation against the same graph in process.
+    """Rows per second over gRPC at saturation against the same graph in process.
 
-    Both run batches of `FULL_ROWS` rows: on the server its configuration sees to that, with four
-    times as many requests in flight as one execution takes; in process they are joined beforehand.
+    Both run batches of `FULL_ROWS` rows: on the server by its configuration, with four times as
+    many requests in flight as one execution takes; in process, requests are joined beforehand.
     """
     per_batch = FULL_ROWS // len(pool[0].ids)
     joined = {
@@ -223,7 +223,7 @@ def efficiency(served: Host, pool: Sequence[Request]) -> Report:
             rate, used = saturated(served, pool, in_flight, seconds)
             over.append(rate)
             spent.append(used)
-            wait_until_idle()  # threads of one engine spin a while beside the other
+            wait_until_idle()  # threads of one engine keep spinning and slow the other
             inside.append(repeated(engine, list(joined), seconds))
             say(f"over gRPC {over[-1]:.0f} rows/s, in process {inside[-1]:.0f}")
         executed = served.metric("nv_inference_exec_count", FULL) - executed
@@ -242,7 +242,7 @@ def efficiency(served: Host, pool: Sequence[Request]) -> Report:
 def saturated(
     served: Host, pool: Sequence[Request], in_flight: int, seconds: float
 ) -> tuple[float, dict[str, float]]:
-    """Rows a second, and the processor seconds of each process for a thousand rows."""
+    """Rows per second, and the processor seconds of each process per thousand rows."""
     processes, own = served.processes(), time.process_time()
     before = {name: cpu_seconds(pids) for name, pids in processes.items()}
     load = served.load(pool, FULL)
@@ -254,7 +254,7 @@ def saturated(
 
 
 def repeated(engine: Engine, names: Sequence[str], seconds: float) -> float:
-    """Rows a second of the named batches in process, one after the other."""
+    """Rows per second of the named batches in process, one after the other."""
     taken = rows = 0.0
     while taken < seconds:
         for name in names:

@@ -1,13 +1,13 @@
-"""The configuration as it is shipped: many callers, stalls at light load, a share for bulk work.
+"""The configuration as shipped: many callers, stalls at light load, a share for bulk work.
 
 One server, with bounds, timeouts, priorities and both instances on; on a CPU with the largest
 batch that `gpt2-reward serve` takes there. Every answer is checked.
 
 Throughput by callers is measured at the priority of bulk work. 64 callers that never pause ask for
 seven seconds of work at once on two cores, and interactive calls may wait ten: some of them are
-refused, as they should be. Bulk work may wait two minutes, so that all of it is answered, and every
-number of callers is compared by the same work. How many interactive ones would be refused is
-counted beside it.
+refused, as they should be. Bulk work may wait two minutes, so all of it is answered, and all
+numbers of callers are compared on the same work. How many interactive calls would be refused is
+counted separately.
 """
 
 import re
@@ -52,7 +52,7 @@ from reward_contract import MODEL_NAME
 SHARES = (0.2, 0.5)  # of the capacity
 CALLERS = (1, 4, 8, 16, 64)
 STALL_S = 0.4  # Triton's batcher oversleeps by half a second at most
-CHATS = 16  # callers without a pause, who fill the server
+CHATS = 16  # callers that never pause, enough to fill the server
 BULK_WAYS = {  # priority, and requests in flight
     "bulk, 8 in flight": (BULK, 8),
     "interactive, 1 in flight": (INTERACTIVE, 1),
@@ -61,7 +61,7 @@ BULK_WAYS = {  # priority, and requests in flight
 
 
 class ByCallers(TypedDict):
-    """What `by_callers` measures; "most" are the last of `CALLERS`."""
+    """What `by_callers` measures; "most" is the last of `CALLERS`."""
 
     rows_per_second: dict[str, Spread]
     most_over_best: Spread
@@ -70,13 +70,13 @@ class ByCallers(TypedDict):
 
 @dataclass(frozen=True)
 class Options:
-    """Of this suite alone."""
+    """How many calls."""
 
     calls: int = option(500, "calls at each share of the capacity", quick=40, kind=int)
 
 
 def run(setting: Setting, own: Options) -> Report:
-    """All three parts."""
+    """Run all three parts of the suite."""
     with tempfile.TemporaryDirectory() as folder:
         repository = publish(setting, Path(folder), ())
         if setting.device == "cpu":
@@ -106,7 +106,7 @@ def as_on_cpus(config: Path) -> None:
 
 
 def by_callers(served: Host, pool: Sequence[Request]) -> ByCallers:
-    """Rows per second by callers that never pause, and what most callers get of the best."""
+    """Rows per second by number of callers that never pause; the largest number's over the best."""
     most, seconds = CALLERS[-1], served.setting.seconds
     work, chats = (served.load(pool, priority=priority) for priority in (BULK, INTERACTIVE))
     measures = {str(n): partial(throughput, served.url, work, n, seconds) for n in CALLERS}
@@ -130,7 +130,7 @@ def stalls(
     offered: Report = {}
     for share in SHARES:
         rate = share * capacity
-        # somewhat longer than so many calls take on average
+        # somewhat longer than `n_calls` arrivals take on average
         arrivals = poisson_arrivals(rate, 1.2 * n_calls / rate + 2, rng)[:n_calls]
         (calls,) = drive(served.url, (served.load(pool), open_loop(arrivals)))
         offered[str(share)] = {"rate": rate, **latencies(calls, execution_s)}
@@ -141,8 +141,8 @@ def stalls(
 def latencies(calls: Sequence[Call], execution_s: float) -> Report:
     """Percentiles, p99 over the median, and stalls.
 
-    A call may rightly wait for executions of others. A stall is a time in which calls wait, and
-    none is answered for longer than an execution and `STALL_S`.
+    A call may rightly wait for executions of others. A stall is a time in which calls wait and none
+    is answered, longer than an execution plus `STALL_S`.
     """
     found, silences = summary(calls), unanswered_s(calls)
     quantiles = percentiles_ms([call.latency_s for call in calls if call.outcome == "ok"])
@@ -155,7 +155,7 @@ def latencies(calls: Sequence[Call], execution_s: float) -> Report:
 
 
 def bulk_shares(served: Host, pools: Mapping[str, Sequence[Request]]) -> Report:
-    """What bulk work gets of a server that interactive calls fill, and what that costs them."""
+    """What bulk work gets from a server that interactive calls fill, and what that costs them."""
     seconds, rows = served.setting.seconds, len(pools["short"][0].ids)
     chats = served.load(pools["short"], priority=INTERACTIVE)
     rates: dict[str, dict[str, list[float]]] = {}

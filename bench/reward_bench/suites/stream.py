@@ -1,9 +1,9 @@
-"""What a float16 residual stream does to rewards, where a few channels outgrow the others.
+"""What a float16 residual stream does to rewards if a few channels outgrow the others.
 
-Random checkpoints, four of whose channels grow from block to block until they are so many times
-larger than the others, as a few of GPT-2's do. Their rewards with the rounding of a GPU, by the
-exporter's emulation, are compared with PyTorch's in float32: once with the residual stream in
-float16, once with it in float32 and all else the same.
+In random checkpoints, four channels grow from block to block until they are larger than the others
+by a given factor, as a few of GPT-2's do. Rewards with the rounding of a GPU, as the exporter
+emulates it, are compared with PyTorch's in float32: once with the residual stream in float16, and
+once with it in float32 and all else the same.
 """
 
 import copy
@@ -95,7 +95,7 @@ def run(setting: Setting, own: Options) -> Report:
 def _measure(
     checkpoint: Checkpoint, folder: Path, batches: Sequence[NDArray[np.int32]]
 ) -> dict[str, Any]:
-    """Of one checkpoint: the largest activation, and the errors of each stream."""
+    """The largest activation of one checkpoint, and the errors of each stream."""
     wanted = [checkpoint.rewards(ids)[:, 0] for ids in batches]
     errors = {
         stream: _errors(emulated(checkpoint, stream), folder / stream, batches, wanted)
@@ -105,12 +105,12 @@ def _measure(
 
 
 def with_outliers(model: GPT2ForSequenceClassification, factor: float, *, taken_back: bool) -> None:
-    """Make four channels of the residual stream grow, alike from block to block.
+    """Make four channels of the residual stream grow, by the same amount in each block.
 
     Args:
         model: changed in place.
         factor: how large they are after the last block, in standard deviations of the others.
-        taken_back: whether the last block takes away what the others have added.
+        taken_back: whether the last block subtracts what the others have added.
     """
     with torch.no_grad():
         ids = torch.from_numpy(next(groups_of_candidates()).astype(np.int64))
@@ -138,7 +138,7 @@ def with_outliers(model: GPT2ForSequenceClassification, factor: float, *, taken_
 
 
 def emulated(checkpoint: Checkpoint, stream: str) -> ir.Model:
-    """The float16 graph as a GPU rounds it, the residual stream of this type."""
+    """The float16 graph as a GPU rounds it, with the residual stream of this type."""
     return build(
         checkpoint.architecture,
         checkpoint.weights(),
@@ -154,7 +154,7 @@ def _errors(
     batches: Sequence[NDArray[np.int32]],
     wanted: Sequence[NDArray[np.float32]],
 ) -> dict[str, float | bool]:
-    """In standard deviations of the rewards, and whether the exporter would bear them."""
+    """Errors in standard deviations of the rewards, and whether the exporter would accept them."""
     ir.save(model, path)
     session, tolerance = open_session(path), PRECISIONS["fp16"].tolerance
     found = [session.run(None, {"input_ids": ids})[0][:, 0] for ids in batches]

@@ -1,6 +1,6 @@
 """What `shared_context` saves, and how often it chooses another reply than `left`.
 
-Real conversations beyond 256 tokens, best-of-8: the real reply among those of others. Both
+Real conversations of more than 256 tokens, best-of-8: the real reply among those of others. Both
 policies run in turn in one session; a group's time is the minimum over the rounds.
 """
 
@@ -29,11 +29,11 @@ POLICIES: tuple[Truncation, ...] = ("left", "shared_context")
 class Options:
     """How many conversations."""
 
-    groups: int = option(40, "conversations beyond 256 tokens", quick=4, kind=int)
+    groups: int = option(40, "conversations of more than 256 tokens", quick=4, kind=int)
 
 
 def run(setting: Setting, own: Options) -> Report:
-    """Both policies over the same groups."""
+    """Measure both policies over the same groups."""
     with tempfile.TemporaryDirectory() as folder:
         source = checkpoint_of(setting, Path(folder) / "checkpoint")
         session = open_session(source, Path(folder) / "model.onnx", setting.threads)
@@ -67,7 +67,7 @@ def compare(session: onnxruntime.InferenceSession, groups: Sequence[Texts], roun
         rows = {name: tokenizer.encode_group(context, candidates, name).ids for name in POLICIES}
         best_times = dict.fromkeys(POLICIES, float("inf"))
         rewards = {}
-        for _ in range(rounds + 1):  # the first warms up; as a minimum it does no harm
+        for _ in range(rounds + 1):  # the first warms up; the minimum leaves it out
             for name in POLICIES:
                 start = time.perf_counter()
                 rewards[name] = session.run(None, {"input_ids": rows[name]})[0][:, 0]

@@ -1,9 +1,9 @@
-"""One engine in a process of its own: reads a workload's name per line, answers a JSON line each.
+"""One engine in a process of its own: reads a workload's name per line, answers each with JSON.
 
     python bench/reward_bench/worker/__main__.py ENGINE MODEL WORKLOADS.npz
 
-Standalone on purpose: vLLM runs it in an environment that has none of this project. That is why
-it is a folder of its own, which a Python puts first on its path: nothing else is to be found there.
+Standalone on purpose: vLLM runs it in an environment that has none of this project. It has a folder
+of its own because Python puts a script's folder first on its path: nothing else may be found there.
 """
 
 import json
@@ -31,7 +31,7 @@ def onnx(model: str, providers: list[Any]) -> Score:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     if providers[0] != "CPUExecutionProvider" and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA that came with pip is on no library path
+        onnxruntime.preload_dlls()  # CUDA installed by pip is not on the library path
     session = onnxruntime.InferenceSession(model, options, providers=providers)
     if session.get_providers()[0] != providers[0]:  # ONNX Runtime only warns
         raise RuntimeError(f"ONNX Runtime could not start {providers[0]}")
@@ -82,10 +82,10 @@ def optimum(model: str) -> Score:
 
 
 def vllm(model: str, dtype: str, cache: str = "") -> Score:
-    """VLLM at the settings at which it was fastest: prefix cache on, blocks of 32.
+    """The engine vLLM at the settings at which it was fastest: prefix cache on, blocks of 32.
 
-    The cache is emptied before every request; with "-warm" only before a workload, as a chat's
-    earlier turns would leave it; with "-nocache" there is none.
+    The cache is emptied before every request; with "-warm" only before a workload, so that it is
+    as a chat's earlier turns leave it; with "-nocache" there is none.
     """
     from vllm import LLM, PoolingParams
 
@@ -133,9 +133,9 @@ ENGINES: dict[str, Callable[[str], Score]] = {
 
 
 def main() -> None:
-    """Serve runs until the input ends."""
+    """Answer requests until the input ends."""
     engine, model, file = sys.argv[1:]
-    answers = os.fdopen(os.dup(1), "w")  # libraries print to 1, and must not be taken for answers
+    answers = os.fdopen(os.dup(1), "w")  # what libraries print to 1 must not be read as answers
     os.dup2(2, 1)
     arrays = np.load(file)
     score = ENGINES[engine](model)
@@ -150,7 +150,7 @@ def main() -> None:
 
 
 def batches(arrays: Mapping[str, Array], workload: str) -> Batches:
-    """The workload's requests in order, as `contest` has numbered them."""
+    """The workload's requests in order, as `write_requests` has numbered them."""
     numbers = range(sum(name.startswith(f"{workload}.ids.") for name in arrays))
     return [(arrays[f"{workload}.ids.{i}"], arrays[f"{workload}.lengths.{i}"]) for i in numbers]
 
