@@ -34,7 +34,7 @@ class Shape(NamedTuple):
     """Sizes of a model from scratch.
 
     Attributes:
-        n_layer: blocks, at least 3.
+        n_layer: blocks, at least 2.
         n_head: heads of each.
         n_embd: hidden size, a multiple of `n_head`.
     """
