@@ -23,7 +23,7 @@ from reward_client.aio import AsyncRewardClient
 from reward_client.arguments import ClientArguments, add_connection, client_arguments, open_client
 from reward_client.bulk.arguments import add_arguments as add_bulk_arguments
 from reward_client.bulk.arguments import jobs_asked_for
-from reward_client.bulk.job import Format, Job, Totals
+from reward_client.bulk.job import PACKED, Format, Job, Totals
 from reward_client.bulk.lines import Line
 from reward_client.bulk.patience import PASSING
 from reward_client.bulk.pipeline import score_files
@@ -66,9 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
         _check_bulk(arguments)
         arguments.timeout = arguments.timeout or BULK_TIMEOUT_S
         return _score_file(arguments)
-    if arguments.format in {"parquet", "csv"}:
+    ending = Path(arguments.file or "-").suffix.removeprefix(".")
+    if (kind := arguments.format or ending) in {"parquet", "csv"} or f".{ending}" in PACKED:
         raise InvalidInputError(
-            f"--format {arguments.format} needs --output, and --input instead of FILE"
+            f"{arguments.file or 'standard input'} is read as {kind}, which needs --output, and "
+            "--input instead of FILE"
         )
     if arguments.truncation != "left":
         raise InvalidInputError(
