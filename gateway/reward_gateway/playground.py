@@ -43,7 +43,7 @@ async def setup(request: Request) -> dict[str, bool]:
 
 @router.post("/playground/rank")
 async def show(asked: ShowRequest, request: Request) -> dict[str, Any]:
-    """The candidates ranked under both truncation policies, and how much of the context was read."""
+    """Candidates ranked under both truncation policies, and how much of the context was read."""
     service: Service = request.state.service
     shown, ranking = {}, None
     for truncation in get_args(Truncation):
