@@ -41,7 +41,7 @@ class Cost:
         return BYTES_PER_WEIGHT * self.n_weights / 1e9
 
     def told(self, *, to_fetch: bool) -> str:
-        """All of it as a line for people."""
+        """The cost as a line for people."""
         minutes = self.seconds / MINUTE_S
         time = f"{minutes:.0f} minutes" if minutes > 1 else f"{self.seconds:.0f} seconds"
         fetched = f", after a download of about {self.disk_gb:.1f} GB" if to_fetch else ""

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# functions named "Create" give a handle, all others succeed, except for these
+# functions with "Create" in their names give a handle, all others succeed, except for these
 ANSWERS = {
     "cublasGemmEx": "(void*h,int a,int b,int m,int n,int k)"
     '{dry_run_log("product %d x %d x %d",n,m,k);return 0;}',

@@ -73,7 +73,7 @@ def path_of(module_name: str, name: str) -> str:
 
 
 def own_and_taken(module_name: str) -> tuple[list[str], list[tuple[str, str]]]:
-    """Names described on the module's own page; and the others, each with where it is described.
+    """Names described on the module's own page; and the others, each with its description's path.
 
     Errors are described on the page of errors, whatever module has them.
     """

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch.nn import functional
 
-BATCH = 256  # pairs; each reply is told from 255 others
+BATCH = 256  # pairs; each reply is told apart from 255 others
 CONTEXT_TOKENS, REPLY_TOKENS = 48, 32  # the last of a context, the first of a reply
 DECAY = 0.97  # of a token's weight, for each token that follows it in the context
 LEARNING_RATE, EPOCH_DECAY = 3e-3, 0.7

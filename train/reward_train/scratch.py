@@ -26,7 +26,7 @@ from reward_train.model import PackedClassifier
 EMBEDDING_STD = 0.14  # of the token embeddings; what retrieval training ends with
 POSITION_SCALE = 0.3  # positions must not drown tokens
 MEAN_SCALE = 3.0  # a mean of many tokens is shorter than a token
-SQUARE_SCALE = 0.5  # keeps most of gelu's arguments where it is nearly a square
+SQUARE_SCALE = 0.5  # keeps most of gelu's arguments where it is nearly quadratic
 PRODUCT_SCALE = 0.1  # of the product in the residual stream
 
 

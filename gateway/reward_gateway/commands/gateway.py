@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patient",
         action="store_true",
-        help="Wait up to --timeout for a reward server that is down, as trainers want it. Default: "
-        "fail at once, as chats want it.",
+        help="Wait up to --timeout for a reward server that is down, as trainers need it. Default: "
+        "fail after a few attempts, as chats need it.",
     )
     _add_limits(parser.add_argument_group("callers"))
     _add_generator(parser.add_argument_group("best of N"))
