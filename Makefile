@@ -5,32 +5,32 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 FOR_DEMO := $(VENV)/.installed-for-demo
-# the graph is run on these as well: those of Triton's images 26.05 to 26.07
+# the graph is run on these as well: the versions in Triton's images 26.05 to 26.07
 RUNTIMES := $(addprefix $(VENV)/onnxruntimes/,1.24.4 1.27.0)
 
-# its CUDA build for dry runs: that of Triton's image, and the newest
+# CUDA builds of ONNX Runtime for dry runs: the version in Triton's image, and the newest
 CUDA_RUNTIMES := $(addprefix $(VENV)/onnxruntimes-gpu/,1.27.0 1.31.1)
 
-# ONNX Runtime reports its use to its makers from 1.32 on, unless told otherwise
+# from 1.32 on, ONNX Runtime sends telemetry to its makers unless told otherwise
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-# two targets would set up the one environment at the same time
+# in parallel, two targets would set up the one environment at the same time
 .NOTPARALLEL:
 .PHONY: help demo test test-client cuda-dry-run coverage docs api lint types install bench train-chitchat clean
 
-help: ## this list
+help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-15s %s\n", $$1, $$2}'
 
 demo: $(FOR_DEMO) ## set up, export a checkpoint, serve it, rank real conversations (CHECKPOINT=hub id or folder)
 	@$(BIN)/python demo/demo.py $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)')
 
-test: lint types $(RUNTIMES) ## lint, types and all tests
+test: lint types $(RUNTIMES) ## run lint, types and all tests
 	$(BIN)/pytest
 
-# the client alone, with the newest releases of what it needs and with the oldest that it allows
+# the client alone, with the newest and with the oldest allowed releases of its dependencies
 CLIENTS := $(addprefix $(VENV)/client-,newest oldest)
-test-client: $(addsuffix /.installed,$(CLIENTS)) ## the client's tests in bare installs of it
+test-client: $(addsuffix /.installed,$(CLIENTS)) ## run the client's tests in bare installs of it
 	for client in $(CLIENTS); do $$client/bin/python -m pytest -q tests/client tests/contract || exit 1; done
 
 $(VENV)/client-%/.installed: pyproject.toml tools/oldest.py
@@ -40,38 +40,38 @@ $(VENV)/client-%/.installed: pyproject.toml tools/oldest.py
 	$(@D)/bin/pip install --quiet --constraint $(@D)/constraints.txt --editable . pytest hypothesis trustme
 	@touch $@
 
-coverage: $(INSTALLED) ## how much of the client its own tests run, branches included
+coverage: $(INSTALLED) ## measure how much of the client its own tests run, branches included
 	$(BIN)/pytest tests/client tests/contract tests/text --cov-branch \
 		--cov=reward_client --cov=reward_contract --cov=reward_text --cov-report=term:skip-covered
 
-docs: $(INSTALLED) ## the documentation site in .site/; python3 -m http.server --directory .site shows it
+docs: $(INSTALLED) ## build the documentation site in .site/; python3 -m http.server --directory .site shows it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-api: $(INSTALLED) ## write the snapshot of the public names anew, after a change that was meant
+api: $(INSTALLED) ## rewrite the snapshot of the public names, after an intended change
 	$(BIN)/python tools/public_api.py > tests/docs/public_api.txt
 
-cuda-dry-run: $(INSTALLED) $(CUDA_RUNTIMES) ## the graphs for GPUs on the real CUDA provider without a GPU (fetches 400 MB once, needs gcc)
+cuda-dry-run: $(INSTALLED) $(CUDA_RUNTIMES) ## run the graphs for GPUs on the real CUDA provider without a GPU (fetches 400 MB once, needs gcc)
 	$(BIN)/python tools/dry_run.py
 	$(BIN)/pytest tests/cuda
 
-lint: $(INSTALLED) ## ruff, style and format
+lint: $(INSTALLED) ## check style and format with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED) ## mypy, strict on the packages
+types: $(INSTALLED) ## check types with mypy, strictly in the packages
 	$(BIN)/mypy
 
-install: $(INSTALLED) ## the environment in .venv
+install: $(INSTALLED) ## set up the environment in .venv
 
 # One environment for all parts. constraints.txt pins what CI and the demo use; the package
-# itself has ranges. A torch for this platform is taken as pip finds it.
+# itself has ranges. torch is the build that pip finds for this platform.
 $(INSTALLED): pyproject.toml constraints.txt
 	@tools/host.sh $(PYTHON)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python tools/install.py $(VENV) '.[dev]'
 	@touch $(FOR_DEMO) $@
 
-# The part of it that the demo needs; what is there already is kept.
+# The part of the environment that the demo needs; what is there already is kept.
 $(FOR_DEMO): pyproject.toml constraints.txt
 	@tools/host.sh $(PYTHON)
 	@$(PYTHON) -m venv $(VENV)
@@ -84,11 +84,11 @@ $(VENV)/onnxruntimes/%: | $(INSTALLED)
 $(VENV)/onnxruntimes-gpu/%: | $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime-gpu==$*
 
-bench: $(INSTALLED) ## graph, server, overload and client on a tiny model, minutes; SUITES and OPTIONS choose others
+bench: $(INSTALLED) ## benchmark graph, server, overload and client on a tiny model, in minutes; SUITES and OPTIONS choose others
 	$(BIN)/python -m reward_bench $(or $(SUITES),graph client server overload) $(or $(OPTIONS),--quick)
 
 CHITCHAT := .checkpoints/chitchat
-train-chitchat: $(INSTALLED) ## train checkpoints/chitchat anew into .checkpoints/, within an hour
+train-chitchat: $(INSTALLED) ## train checkpoints/chitchat again into .checkpoints/, within an hour
 	$(BIN)/gpt2-reward rows $(CHITCHAT)-rows --chitchat
 	$(BIN)/gpt2-reward train $(CHITCHAT)-rows/train.jsonl --validation $(CHITCHAT)-rows/validation.jsonl \
 		--from-scratch 4,4,128 --output $(CHITCHAT) --pack 512 --batch-size 6 --epochs 1 \

@@ -1,4 +1,4 @@
-"""What the demo will take of a machine for a checkpoint, told before it starts."""
+"""What the demo needs of a machine for a checkpoint, printed before it starts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 # On two idle cores of an AMD EPYC, in float32: checkpoints/chitchat, and GPT-2 medium, whose memory
-# is that of docs/precision.md and whose time is the sum of its steps, of which the comparison's
-# batches were sampled. Both grow with the weights.
+# is from docs/precision.md and whose time is the sum of its steps; for the comparison, a sample of
+# the batches was timed. Both grow with the weights.
 SMALL_WEIGHTS, SMALL_SECONDS, SMALL_GB = 7.36e6, 20, 0.7
 MEDIUM_WEIGHTS, MEDIUM_SECONDS, MEDIUM_GB = 354.8e6, 350, 4.3
 BYTES_PER_WEIGHT = 4
@@ -27,21 +27,21 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """On two idle cores, without a download."""
+        """Time on two idle cores, without a download."""
         return _between(self.n_weights, SMALL_SECONDS, MEDIUM_SECONDS)
 
     @property
     def memory_gb(self) -> float:
-        """Resident at the peak."""
+        """Peak resident memory."""
         return _between(self.n_weights, SMALL_GB, MEDIUM_GB)
 
     @property
     def disk_gb(self) -> float:
-        """Of the version that is published."""
+        """Size of the version that is published."""
         return BYTES_PER_WEIGHT * self.n_weights / 1e9
 
     def told(self, *, to_fetch: bool) -> str:
-        """In a line for people."""
+        """The cost as a line for people."""
         minutes = self.seconds / MINUTE_S
         time = f"{minutes:.0f} minutes" if minutes > 1 else f"{self.seconds:.0f} seconds"
         fetched = f", after a download of about {self.disk_gb:.1f} GB" if to_fetch else ""
@@ -53,7 +53,7 @@ class Cost:
 
 
 def cost(checkpoint: str) -> Cost | None:
-    """From nothing but the configuration; None if it cannot be read, as the export will say.
+    """The cost, from only the configuration; None if it cannot be read, as the export will say.
 
     Args:
         checkpoint: hub id, of which only the configuration is fetched, or folder.
@@ -74,6 +74,6 @@ def available_gb() -> float:
 
 
 def _between(n_weights: int, small: float, medium: float) -> float:
-    """On the line through the two that were measured."""
+    """Interpolate on the line through the two checkpoints that were measured."""
     share = (n_weights - SMALL_WEIGHTS) / (MEDIUM_WEIGHTS - SMALL_WEIGHTS)
     return max(small, small + share * (medium - small))

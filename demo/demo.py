@@ -2,8 +2,8 @@
 
     python demo/demo.py [--checkpoint HUB_ID_OR_FOLDER]
 
-Without a checkpoint it takes the small trained one of this repository, checkpoints/chitchat. The
-conversations are real, and that one was not trained on them.
+Without a checkpoint it uses the small trained one of this repository, checkpoints/chitchat. The
+conversations are real, and that checkpoint was not trained on them.
 """
 
 import argparse
@@ -29,13 +29,13 @@ ROOT = Path(__file__).parent.parent
 TRAINED = ROOT / "checkpoints" / "chitchat"
 PROGRAM = Path(sys.executable).with_name("gpt2-reward")
 N_SHOWN, N_CANDIDATES = 4, 4
-TURN, STEP = 7, 5  # which reply of a conversation, and how far away the others are taken from
+TURN, STEP = 7, 5  # which turn is the reply, and how far apart the other conversations are
 SHOWN_TURNS, WIDTH = 4, 96
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A real conversation up to somewhere, and replies to choose from."""
+    """A real conversation up to some turn, and replies to choose from."""
 
     id: str
     turns: tuple[str, ...]
@@ -44,7 +44,7 @@ class Scene:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The turns of two sides, of which the bot is the one to reply."""
+        """The turns as messages; the bot is the one to reply."""
         roles = ("assistant", "user")  # the last one is the user's
         return [
             {"role": roles[(len(self.turns) - place) % 2], "content": turn}
@@ -66,11 +66,11 @@ def groups() -> Iterator[Scene]:
 
 
 def publish(checkpoint: str, repository: Path) -> None:
-    """Export the checkpoint, unless the newest version is it already."""
+    """Export the checkpoint, unless the newest version was made from it."""
     folder = ModelFolder(repository)
     newest = max(folder.versions(), default=None)
     if newest is not None and is_from(folder.path / str(newest), checkpoint):
-        say(f"version {newest} in {repository} is {checkpoint} already")
+        say(f"version {newest} in {repository} is an export of {checkpoint} already")
         return
     if expected := cost(checkpoint):
         say(expected.told(to_fetch=not Path(checkpoint).is_dir()))
@@ -102,7 +102,7 @@ class Ranked:
 
     @property
     def lead(self) -> float:
-        """How far the first is above the second."""
+        """How far the first reward is above the second."""
         return self.ranking[0].reward - self.ranking[1].reward
 
 
@@ -114,7 +114,7 @@ def rank(group: Scene, client: RewardClient) -> Ranked:
 
 
 def show(ranked: Ranked, server: ServerInfo) -> None:
-    """Print a group for reading."""
+    """Print a ranked group."""
     group, ranking = ranked.group, ranked.ranking
     print(f"\n— conversation {group.id[:8]}, {len(group.turns)} turns, the last {SHOWN_TURNS}:")
     for turn in group.turns[-SHOWN_TURNS:]:
@@ -140,7 +140,7 @@ def main() -> int:
         default=str(TRAINED),
         help="hub id or folder of a GPT2ForSequenceClassification; default: checkpoints/chitchat",
     )
-    # not the checkout's own, whose configuration the exporter would add the version's facts to
+    # not the checkout's own: the exporter would add the version's facts to its configuration
     parser.add_argument("--repository", type=Path, default=ROOT / "demo" / "model_repository")
     arguments = parser.parse_args()
     try:
@@ -155,7 +155,7 @@ def main() -> int:
     )
     if arguments.checkpoint == str(TRAINED):
         print(
-            "\nThe model is checkpoints/chitchat, small, and not trained on these conversations.\n"
+            "\nThe model is the small checkpoints/chitchat, not trained on these conversations.\n"
             "For one that was trained on what users accepted:\n"
             "  make demo CHECKPOINT=ChaiML/gpt2_medium_retry_and_continue_12m_reward_model"
         )
@@ -175,7 +175,7 @@ def run(checkpoint: str, repository: Path) -> None:
         show(ranked, server)
     n_real = sum(ranked.ranking.best.index == ranked.group.real for ranked in found)
     print(
-        f"\nThese are the {N_SHOWN} of {len(found)} conversations where the first is furthest "
+        f"\nThese are the {N_SHOWN} of {len(found)} conversations in which the first is furthest "
         f"ahead. In {n_real} of the {len(found)},\nwhat was really said comes first of "
         f"{N_CANDIDATES}; by chance it would in {len(found) // N_CANDIDATES}."
     )
@@ -187,12 +187,12 @@ def connected(url: str) -> RewardClient:
     with RewardClient(url) as client:
         if client.connect().models[-1].usage.chat_format is not None:
             return RewardClient(url)
-    say("the checkpoint names no format of conversations: one message per line is taken")
+    say("the checkpoint names no conversation format: using one message per line")
     return RewardClient(url, chat_format="lines")
 
 
 def say(line: str) -> None:
-    """Progress, apart from the results."""
+    """Print progress to standard error, apart from the results."""
     print(line, file=sys.stderr, flush=True)
 
 

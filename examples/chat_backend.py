@@ -45,7 +45,7 @@ class Chat(BaseModel):
 
 
 class Reply(BaseModel):
-    """The chosen reply. `probability` of acceptance is null if no reward could be had."""
+    """The chosen reply. `probability` of acceptance is null if no reward came."""
 
     content: str
     probability: float | None
@@ -54,7 +54,7 @@ class Reply(BaseModel):
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-    """The clients. Connecting at the start finds a server with another contract at once."""
+    """The clients. Connecting at the start detects a server with another contract at once."""
     async with (
         AsyncOpenAI(
             base_url=os.environ["GENERATOR_URL"],
@@ -82,7 +82,7 @@ def rewards_of(request: Request) -> AsyncRewardClient:
 
 
 async def draw(generator: AsyncOpenAI, messages: list[Any], max_tokens: int) -> str:
-    """One candidate by a request of its own: not every server knows OpenAI's `n`."""
+    """One candidate, in a request of its own: not every server supports OpenAI's `n`."""
     answer = await generator.chat.completions.create(
         model=os.environ["GENERATOR_MODEL"],
         messages=messages,
@@ -98,7 +98,7 @@ async def reply_to(
     generator: Annotated[AsyncOpenAI, Depends(generator_of)],
     rewards: Annotated[AsyncRewardClient, Depends(rewards_of)],
 ) -> Reply:
-    """Draw candidates side by side, rank them, and answer the best one."""
+    """Draw candidates in parallel, rank them, and answer with the best one."""
     messages = [message.model_dump() for message in chat.messages]
     draws = [draw(generator, messages, chat.max_tokens) for _ in range(N_CANDIDATES)]
     drawn = await asyncio.gather(*draws, return_exceptions=True)

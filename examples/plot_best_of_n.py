@@ -5,7 +5,7 @@
 
 It exports `checkpoints/chitchat`, serves it with a real tritonserver, and ranks groups of 16
 candidates from conversations that the checkpoint was not trained on: a real reply that the partner
-answered, among replies of other conversations. With --url it asks a server that runs already.
+answered, among replies of other conversations. With --url it asks a server that is running already.
 """
 
 import argparse
@@ -61,12 +61,12 @@ def scored_by_model(asked: Sequence[LabelledGroup], url: str) -> list[Scored]:
 
 
 def scored_by_length(asked: Sequence[LabelledGroup]) -> list[Scored]:
-    """The longest candidate wins."""
+    """Lengths as rewards: the longest candidate wins."""
     return [Scored(np.array([*map(len, one.candidates)], np.float32), one.best) for one in asked]
 
 
 def draw(file: Path, qualities: Mapping[str, Quality]) -> None:
-    """A line for each, with 95 % intervals, and what chance would give."""
+    """Draw a line for each, with 95 % intervals, and what chance would give."""
     mpl.rcParams.update(
         {"svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}
     )
@@ -93,7 +93,7 @@ def main() -> None:
     """Score, print, plot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("plot", type=Path, help="file to write: .svg, .png or .pdf")
-    parser.add_argument("--url", help="of a reward server that runs; default: one is started")
+    parser.add_argument("--url", help="address of a running reward server; default: start one")
     parser.add_argument("--limit", type=int, help="groups to rank; default: all 2,320")
     given = parser.parse_args()
     asked = held_out(given.limit)

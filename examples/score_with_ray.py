@@ -5,7 +5,7 @@
     python examples/score_with_ray.py rows/test.jsonl rewards/ --url localhost:8001
 
 The input is JSONL or Parquet with the columns `context` and `candidate`. Ray reads, batches, gives
-what a lost worker had to another, and writes Parquet; Triton scores. In a cluster, install the
+the work of a lost worker to another, and writes Parquet; Triton scores. In a cluster, install the
 package on every machine, and submit this script as a Ray job.
 """
 
@@ -20,7 +20,7 @@ from reward_client.scorer import RewardScorer
 
 
 def read(path: str) -> Dataset:
-    """A file, a folder, or a bucket's URL."""
+    """The rows of a file, a folder, or a bucket's URL."""
     return (
         ray.data.read_parquet(path)
         if path.endswith((".parquet", "/"))
@@ -29,21 +29,21 @@ def read(path: str) -> Dataset:
 
 
 def newest_version(url: str) -> int:
-    """Pinned for the whole run: a version that is exchanged meanwhile has other rewards."""
+    """The version to pin for the whole run: one that replaces it meanwhile has other rewards."""
     with RewardClient(url) as client:
         return client.server_info().model_versions[-1]
 
 
 def main() -> None:
-    """Score, write, and say what came out."""
+    """Score, write, and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("input")
     parser.add_argument("output")
-    parser.add_argument("--url", default="localhost:8001", help="of the reward server")
-    parser.add_argument("--tasks", type=int, default=2, help="batches that are scored at a time")
+    parser.add_argument("--url", default="localhost:8001", help="address of the reward server")
+    parser.add_argument("--tasks", type=int, default=2, help="batches to score at the same time")
     given = parser.parse_args()
     scorer = RewardScorer(given.url, model_version=newest_version(given.url), on_error="null")
-    rows = read(given.input).repartition(2 * given.tasks)  # or a small file is one block
+    rows = read(given.input).repartition(2 * given.tasks)  # otherwise a small file is one block
     scored = rows.map_batches(
         scorer, batch_size=512, batch_format="pyarrow", compute=TaskPoolStrategy(size=given.tasks)
     )

@@ -5,7 +5,7 @@
 
 Prompts are the beginnings of real conversations, one turn per line, as `checkpoints/chitchat` reads
 them; the policy writes the next line. Without --policy it is a tiny GPT-2 of random weights, which
-learns nothing worth having but shows within seconds that everything fits together.
+learns nothing useful but shows within seconds that everything fits together.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
     """Train, print the mean reward of each step, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", help="hub id or folder of a causal language model")
-    parser.add_argument("--url", default="localhost:8001", help="of the reward server")
+    parser.add_argument("--url", default="localhost:8001", help="address of the reward server")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--output", type=Path, default=Path("policy"))
     given = parser.parse_args()

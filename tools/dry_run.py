@@ -1,4 +1,4 @@
-"""What the CUDA provider does with the graphs for GPUs, without a GPU.
+"""Reports what the CUDA provider does with the graphs for GPUs, without a GPU.
 
     python tools/dry_run.py                                  # every form, two layers
     python tools/dry_run.py --graph model_repository/gpt2_reward/1/model.onnx
@@ -40,9 +40,9 @@ def graphs(folder: Path) -> list[Path]:
 def main() -> None:
     """Print the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--graph", type=Path, help="a graph of your own instead")
+    parser.add_argument("--graph", type=Path, help="a graph of your own, instead of every form")
     parser.add_argument(
-        "--capability", type=int, default=90, help="times ten; default: %(default)s"
+        "--capability", type=int, default=90, help="compute capability x 10; default: %(default)s"
     )
     parser.add_argument(
         "--batch", default="16x8x160x48", help="contexts x candidates x tokens x tokens"
@@ -62,7 +62,7 @@ def main() -> None:
                 options=cuda_options(),
             ):
                 print(*describe(session), sep="\n")
-            print(f"  most memory of the device: {session.most_memory / 2**20:.0f} MiB\n")
+            print(f"  peak device memory: {session.most_memory / 2**20:.0f} MiB\n")
     print(LIMITS)
 
 

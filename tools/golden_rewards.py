@@ -2,8 +2,8 @@
 
     python tools/golden_rewards.py > tests/export/golden_rewards.json
 
-To be run again when that checkpoint is trained anew, and for no other reason: the test that reads
-the file is there to notice when the same weights give other rewards.
+Run it again only if that checkpoint is trained again: the test that reads the file is there to
+notice if the same weights give other rewards.
 """
 
 import json
@@ -18,7 +18,7 @@ END = "<|endoftext|>"
 
 
 def texts() -> list[str]:
-    """Plain ones, and those whose reward depends on the position that is scored."""
+    """Plain texts, and texts whose reward depends on the position that is scored."""
     dialogues = [one.turns for one in conversations()[:6]]
     first, second, third, fourth, fifth, sixth = ("\n".join(it[:6]) for it in dialogues)
     return [

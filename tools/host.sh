@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sees to the two system packages that pip cannot bring: venv, and the shared libpython that
+# Checks for the two system packages that pip cannot install: venv, and the shared libpython that
 # Triton's Python stub links against. Installs them as root on Debian and Ubuntu, else says how.
 #   tools/host.sh PYTHON
 set -eu
@@ -9,8 +9,8 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 case $version in
 3.10 | 3.11 | 3.12) ;;
 *)
-    echo "Python $version will not do: the Triton wheel needs 3.10 to 3.12." \
-        "Name one: make demo PYTHON=python3.11" >&2
+    echo "Python $version is not supported: the Triton wheel needs 3.10 to 3.12." \
+        "Choose one: make demo PYTHON=python3.11" >&2
     exit 1
     ;;
 esac

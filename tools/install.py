@@ -2,8 +2,8 @@
 
     python tools/install.py ENVIRONMENT REQUIREMENT...
 
-Large files are named with their size as pip begins to fetch them. Of warnings, each kind is
-shown once, with how often it came. If pip fails, its last lines are shown; all that it said is in
+Large files are named with their size as pip begins to fetch them. Each kind of warning is shown
+once, with its number. If pip fails, its last lines are shown; all of its output is in
 ENVIRONMENT/pip.log.
 """
 
@@ -21,7 +21,7 @@ MB = {"kB": 1e-3, "MB": 1, "GB": 1e3}
 FILE = re.compile(r" *(Downloading|Using cached|Processing) (\S+)(?: \(([\d.]+) (kB|MB|GB)\))?")
 WARNING = re.compile(r" *((?:WARNING|DEPRECATION): .*)")
 INSTALLING = "Installing collected packages: "
-NAMES = re.compile(r"'[^']*'|\S*/\S*")  # what tells warnings of a kind apart
+NAMES = re.compile(r"'[^']*'|\S*/\S*")  # what differs between warnings of one kind
 
 
 def main() -> int:
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def told(line: str, warnings: Counter[str]) -> Iterator[str]:
-    """What is shown of a line of pip's; its warnings are counted by kind."""
+    """What to show of a line of pip's output; warnings are counted by kind."""
     if warning := WARNING.match(line):
         warnings[NAMES.sub("'...'", warning[1])] += 1
     elif line.startswith(INSTALLING):
@@ -72,12 +72,12 @@ def told(line: str, warnings: Counter[str]) -> Iterator[str]:
 
 
 def size_of(file: str) -> int:
-    """Of a file on this machine."""
+    """Bytes of a file on this machine; 0 if there is none."""
     return Path(file).stat().st_size if Path(file).is_file() else 0
 
 
 def say(line: str) -> None:
-    """Progress."""
+    """Print progress to standard error."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -44,7 +44,7 @@ Score = Callable[[str, Sequence[str]], NDArray[np.float32]]
 
 
 def model_score(graph: Path) -> Callable[[Sequence[str]], NDArray[np.float32]]:
-    """Rewards of texts, in process."""
+    """A function that gives texts their rewards, in this process."""
     session, tokenizer = open_session(graph), Tokenizer()
 
     def rewards(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -55,19 +55,19 @@ def model_score(graph: Path) -> Callable[[Sequence[str]], NDArray[np.float32]]:
 
 
 def word_overlap(context: str, candidates: Sequence[str]) -> NDArray[np.float32]:
-    """Share of a candidate's words that the end of its context holds."""
+    """Share of each candidate's words that occur at the end of the context."""
     heard = set(WORD.findall(context[-400:].lower()))
     said = [set(WORD.findall(candidate.lower())) for candidate in candidates]
     return np.array([len(words & heard) / (1 + len(words)) for words in said], np.float32)
 
 
 def longest(_context: str, candidates: Sequence[str]) -> NDArray[np.float32]:
-    """Characters."""
+    """Number of characters of each candidate."""
     return np.array([len(candidate) for candidate in candidates], np.float32)
 
 
 def chance() -> Score:
-    """Random numbers, always the same ones."""
+    """A score of random numbers, always the same ones."""
     draw = random.Random(0)  # noqa: S311  # no secret
 
     def score(_context: str, candidates: Sequence[str]) -> NDArray[np.float32]:
@@ -87,7 +87,7 @@ def judge_groups(groups: Sequence[LabelledGroup], score: Score) -> dict[str, flo
 def score_rows(
     lines: Iterator[dict[str, Any]], rewards_of: Callable[[Sequence[str]], NDArray[np.float32]]
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any]]:
-    """Rewards, labels and kinds of rows. -> [n] each."""
+    """Rewards, labels and kinds of rows, [n] each."""
     rewards, labels, kinds = [], [], []
     with tqdm() as bar:
         while batch := list(islice(lines, BATCH)):
@@ -118,7 +118,7 @@ def judge_rows(
 
 
 def read(file: Path) -> Iterator[dict[str, Any]]:
-    """A JSON object a line."""
+    """The JSON objects of a file, one per line."""
     with file.open(encoding="utf-8") as lines:
         yield from map(json.loads, lines)
 

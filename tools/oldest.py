@@ -8,7 +8,7 @@ BOUND = re.compile(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)")
 
 
 def oldest(project: str) -> list[str]:
-    """Lines such as `numpy==1.26`. By hand: Python 3.10 has no reader of TOML."""
+    """Lines such as `numpy==1.26`. Parsed by hand: Python 3.10 has no reader of TOML."""
     found = re.search(r"^dependencies = \[\n(.*?)^\]", project, re.MULTILINE | re.DOTALL)
     if found is None:
         raise SystemExit(f"{PROJECT} has no list of dependencies")
@@ -16,7 +16,7 @@ def oldest(project: str) -> list[str]:
     for requirement in re.findall(r'^ *"(.*?)"', found[1], re.MULTILINE):
         bound = BOUND.fullmatch(requirement)
         if bound is None:
-            raise SystemExit(f"{requirement} has no lower bound alone")
+            raise SystemExit(f"{requirement} must have a lower bound, and only that")
         lines.append(f"{bound[1]}=={bound[2]}")
     return lines
 

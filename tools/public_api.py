@@ -1,4 +1,4 @@
-"""Prints the public names with their signatures, one parameter a line.
+"""Prints the public names with their signatures, one parameter per line.
 
 python tools/public_api.py > tests/docs/public_api.txt
 """
@@ -33,7 +33,7 @@ def _described(name: str, found: griffe.Object) -> Iterator[str]:
 
 
 def _constant(found: griffe.Attribute) -> str:
-    """The value of a constant or an alias; fields and properties have none that tells anything."""
+    """The value of a constant or an alias; fields and properties have none worth showing."""
     is_field = isinstance(found.parent, griffe.Class)
     return "" if is_field or found.value is None else f" = {found.value}"
 

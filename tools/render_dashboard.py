@@ -1,10 +1,11 @@
-"""Draws deploy/grafana/dashboard.json as it looks over a real server under load.
+"""Draws deploy/grafana/dashboard.json as it looks for a real server under load.
 
     python tools/render_dashboard.py docs/images/dashboard.png
 
 Starts tritonserver with a small random checkpoint and Prometheus (Debian's package), sends
 best-of-8 calls from a growing number of tasks, asks Prometheus for the dashboard's own
-expressions, and draws what it answers. Not Grafana's own rendering: its panels and queries.
+expressions, and draws the answers. Panels and queries are the dashboard's, the rendering is not
+Grafana's.
 """
 
 import asyncio
@@ -104,7 +105,7 @@ async def load(url: str) -> None:
 
 
 def query(expression: str, start: float, end: float) -> list[dict[str, Any]]:
-    """Series of a PromQL expression over a time."""
+    """Series of a PromQL expression over a period."""
     fields = {"query": expression, "start": start, "end": end, "step": 2}
     url = f"http://127.0.0.1:{PORT}/api/v1/query_range?{urllib.parse.urlencode(fields)}"
     with urllib.request.urlopen(url) as answer:  # our own server
@@ -113,7 +114,7 @@ def query(expression: str, start: float, end: float) -> list[dict[str, Any]]:
 
 
 def draw(start: float, end: float, path: Path) -> None:
-    """All panels, two a line."""
+    """Draw all panels, two per line."""
     mpl.use("Agg")
     dashboard = json.loads(DASHBOARD.read_text())
     panels = dashboard["panels"]

@@ -5,7 +5,7 @@
 
 Serves what the demo has published with tritonserver and the gateway, opens the page in Chromium
 (Debian's chromium and chromium-driver), and ranks what was really said next in real conversations
-among replies of others.
+among replies from others.
 """
 
 import base64
@@ -34,7 +34,7 @@ IMAGES = ROOT / "docs" / "images"
 REPOSITORY = ROOT / "demo" / "model_repository"
 POLICIES = ("left", "shared_context")
 N_OTHERS, STEP = 4, 5  # replies of other conversations, and how far apart those are
-ALL_HAVE = 8  # turns at least
+ALL_HAVE = 8  # turns, at least
 N_COLOURS = 64
 SHOW_LAST_LINES = """
 for (const box of document.querySelectorAll("textarea")) {
@@ -53,8 +53,8 @@ class Picture:
         dialogue: place in the exporter's sample.
         n_turns: of the conversation; the next turn is the real reply.
         width: of the page, in CSS pixels.
-        scale: pixels of the picture for each of them.
-        last: selector of the element that it ends below.
+        scale: pixels of the picture per CSS pixel.
+        last: selector of the element below which the picture ends.
     """
 
     name: str
@@ -92,7 +92,7 @@ PICTURES = (
 
 
 def main() -> int:
-    """Write them."""
+    """Write the pictures."""
     with gateway() as url, chrome() as browser:
         for picture in PICTURES:
             take(picture, browser, url)
@@ -101,7 +101,7 @@ def main() -> int:
 
 @contextmanager
 def gateway() -> Iterator[str]:
-    """The page over a real server; its address."""
+    """The page's address, served by a gateway to a real server."""
     options = ServerOptions(REPOSITORY, grpc_port=0, http_port=0, metrics_port=0)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -117,7 +117,7 @@ def gateway() -> Iterator[str]:
 
 @contextmanager
 def chrome() -> Iterator[webdriver.Chrome]:
-    """Headless, in the light scheme."""
+    """A headless Chromium, in the light colour scheme."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(shutil.which("chromium"))
     for argument in (
@@ -149,13 +149,13 @@ def take(picture: Picture, browser: webdriver.Chrome, url: str) -> None:
 
 
 def _open(browser: webdriver.Chrome, url: str) -> bool:
-    browser.get("about:blank")  # or a new fragment would load nothing
+    browser.get("about:blank")  # otherwise a new fragment would load nothing
     browser.get(url)
     return "playground" in browser.title
 
 
 def look(browser: webdriver.Chrome, width: int, height: int, scale: float) -> None:
-    """Give the page a size."""
+    """Set the size of the page."""
     size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
@@ -166,7 +166,7 @@ def ranked(browser: webdriver.Chrome, policy: str) -> Sequence[object]:
 
 
 def height(browser: webdriver.Chrome, selector: str) -> int:
-    """Of the page down to the elements of a selector, in CSS pixels, with a margin."""
+    """Height of the page down to the elements of a selector, in CSS pixels, with a margin."""
     script = "return Math.max(...[...document.querySelectorAll(arguments[0])].map(bottom))"
     bottom = "const bottom = (one) => one.getBoundingClientRect().bottom + scrollY;"
     return int(browser.execute_script(bottom + script, selector)) + MARGIN

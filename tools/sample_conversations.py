@@ -3,9 +3,9 @@
     python tools/sample_conversations.py export/reward_export/data/conversations.json
 
 Source: chitchat-dataset 0.9.0 (MIT; Brigham Young University's Chit-Chat Challenge). Its
-7,168 dialogues are walked in the order of their ids' SHA-256, so that the choice is neither
-random nor ours; those of a useful length are kept, unless a crude or intimate word stands in
-them: the demo shows them to whoever runs it.
+7,168 dialogues are taken in the order of their ids' SHA-256, so that the choice is neither
+random nor ours; those of a useful length are kept, unless they contain a crude or intimate word:
+the demo shows them to whoever runs it.
 """
 
 import hashlib

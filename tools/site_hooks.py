@@ -1,6 +1,6 @@
-"""What mkdocs.yml names as hooks: pages that are made from the source while the site is built.
+"""Hooks that mkdocs.yml names: pages that are made from the source while the site is built.
 
-A page of docs/ says where something generated belongs by a line `<!-- generated: NAME -->`.
+In a page of docs/, a line `<!-- generated: NAME -->` marks where generated text belongs.
 """
 
 import re
@@ -28,7 +28,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are not in docs/: of modules, of files beside it, of files linked to."""
+    """Add the pages that are not in docs/: of modules, of other files, of files linked to."""
     links = sources.Links(dict(_titles(config.nav)))
     for file in files.documentation_pages():
         file.content_string = links.lead(file.content_string, f"docs/{file.src_uri}", file.src_uri)
@@ -48,13 +48,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Fill in what is generated."""
+    """Fill in the generated texts of a page."""
     del page, config, files
     return GENERATED.sub(lambda found: GENERATORS[found[1]](), markdown)
 
 
 def _titles(nav: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401  # lists, mappings and strings
-    """-> (place, title) of each page that the navigation names."""
+    """The place and title of each page that the navigation names."""
     for item in nav or []:
         for title, inside in item.items():
             if isinstance(inside, str):

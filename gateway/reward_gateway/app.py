@@ -1,4 +1,4 @@
-"""The ASGI application."""
+"""The gateway's ASGI application."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -25,11 +25,11 @@ CONNECT_TIMEOUT_S = 5.0  # to the generator
 def create_app(
     make_client: Callable[[], AsyncRewardClient], settings: Settings | None = None
 ) -> FastAPI:
-    """The ASGI application.
+    """Make the ASGI application.
 
     Args:
         make_client: called once, in the event loop that serves.
-        settings: limits, keys, and the generator; without one, nothing is generated here.
+        settings: limits, keys, and the generator; without a generator there is no best of N.
     """
     settings = settings or Settings()
     metrics = Metrics()
@@ -41,7 +41,7 @@ def create_app(
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=settings.max_requests)
         no_cookies = CookieJar(
             DefaultCookiePolicy(allowed_domains=[])
-        )  # one caller's are not others'
+        )  # one caller's cookies are not for others
         async with httpx.AsyncClient(timeout=timeout, limits=limits, cookies=no_cookies) as http:
             batcher = Batcher(client, timeout_s=settings.timeout_s)
             readiness = health.Readiness(client)

@@ -1,7 +1,7 @@
 """Best of N in OpenAI's protocol: `/v1/chat/completions` and `/v1/completions`.
 
-A request goes to the generator as it came, but for N candidates; its best is answered as if it had
-been the only one. What a caller may want otherwise stands in a field `best_of_n`:
+A request goes to the generator unchanged, except that it asks for N candidates; the best is
+answered as if it had been the only one. A caller overrides settings in a field `best_of_n`:
 
     {"n": 8, "min_probability": 0.5, "time_budget_s": 2.0, "sampling": "chai",
      "on_reward_failure": "error"}
@@ -40,11 +40,11 @@ router = APIRouter(tags=["best of N"])
 
 OWN = "best_of_n"  # this gateway's field, in requests and in answers
 INSTRUCTING, SPEAKING = ("system", "developer"), ("user", "assistant")
-SECOND_DRAW = 0.9  # of the time that is left: the rest is for answering with the first
+SECOND_DRAW = 0.9  # of the time that is left; the rest is for answering with the first draw
 
 
 class Wishes(BaseModel):
-    """What one request wants otherwise than the gateway was told."""
+    """What one request overrides of the gateway's settings."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     n: Annotated[int, Field(ge=1)] | None = None
@@ -60,12 +60,12 @@ class Asked:
     """One request for completions.
 
     Attributes:
-        context: what candidates are replies to, as the reward model is asked.
+        context: what the candidates reply to, as the reward model gets it.
         body: for the generator.
-        choosing: of its candidates.
-        n: choices to answer.
-        is_streamed: whether as server-sent events.
-        with_usage: whether those end with the tokens' number.
+        choosing: how its candidates are drawn and chosen.
+        n: how many choices to answer with.
+        is_streamed: whether to answer with server-sent events.
+        with_usage: whether the events end with the number of tokens.
     """
 
     context: Context
@@ -92,7 +92,7 @@ async def completions(request: Request) -> Response:
     if isinstance(prompt, list) and len(prompt) == 1:
         (prompt,) = prompt
     if not isinstance(prompt, str) or body.get("echo"):
-        raise _bad("best of N continues one prompt of text, without echo; ask the generator itself")
+        raise _bad("best of N continues one text prompt, without echo; ask the generator itself")
     if "best_of" in body:  # the protocol's own word for it
         n, own = body.pop("best_of"), body.get(OWN)
         body[OWN] = {"n": n, **own} if isinstance(own, dict) else {"n": n} if own is None else own
@@ -124,14 +124,14 @@ async def _completed(request: Request, asked: Asked, path: str) -> Response:
     if asked.is_streamed:
         sent = events(answer, is_chat=path.startswith("chat"), with_usage=asked.with_usage)
         return StreamingResponse(sent, media_type="text/event-stream")
-    # ASCII, as a half character may be in it
+    # ASCII, because a lone surrogate may be in it
     return Response(json.dumps(answer, allow_nan=False), media_type="application/json")
 
 
 async def _chosen(
     service: Service, generator: Generator, asked: Asked
 ) -> tuple[Drawn, Ranked, int]:
-    """What was drawn, ranked, and in how many draws."""
+    """What was drawn, its ranking, and the number of draws."""
     choosing, began = asked.choosing, time.perf_counter()
     drawn = await generator.draw(asked.body, choosing)
     service.metrics.generating.observe(time.perf_counter() - began)
@@ -145,17 +145,17 @@ async def _chosen(
             SECOND_DRAW * (service.settings.timeout_s - used_s),
         )
         return await again
-    except (GatewayError, RewardError, asyncio.TimeoutError):  # Python 3.10 has the name as well
+    except (GatewayError, RewardError, asyncio.TimeoutError):  # the name that Python 3.10 needs
         return drawn, found, 2  # the first draw is better than nothing
 
 
 async def _again(
     service: Service, generator: Generator, asked: Asked, drawn: Drawn, used_s: float
 ) -> tuple[Drawn, Ranked, int]:
-    """Both draws, ranked together; of a time budget, the second has what the first has left.
+    """Draw again and rank both draws together; what is left of a time budget is for the second.
 
     Raises:
-        GatewayError: nothing came of the second.
+        GatewayError: the second draw failed.
         RewardError: no rewards came.
     """
     choosing = asked.choosing
@@ -184,7 +184,7 @@ def _answered(found: Ranked, n: int) -> list[dict[str, Any]]:
 
 
 def _told(found: Ranked, n_draws: int, seconds: float, service: Service) -> dict[str, Any]:
-    """What happened, beside OpenAI's fields."""
+    """What happened, for a field next to OpenAI's."""
     ranking = found.ranking
     model = ranking.model if ranking else None
     return {
@@ -206,11 +206,11 @@ def _asked(request: Request, body: dict[str, Any], context: Context) -> Asked:
     n = body.pop("n", None)
     n = 1 if n is None else n
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise _bad("n: a whole number from 1 on")
+        raise _bad("n: must be a whole number, at least 1")
     own = body.pop(OWN, None)
     choosing = _choosing(settings.choosing, {} if own is None else own, at_least=n)
     if choosing.n > settings.max_n:
-        raise _bad(f"{choosing.n} candidates are wanted; at most {settings.max_n} are drawn here")
+        raise _bad(f"{choosing.n} candidates are too many; ask for at most {settings.max_n}")
     options = body.pop("stream_options", None) or {}
     return Asked(
         context,
@@ -238,12 +238,13 @@ def _choosing(usual: Choosing, wanted: object, *, at_least: int) -> Choosing:
 
 
 def _conversation(messages: object) -> list[dict[str, Any]]:
-    """What was said aloud: tools' calls and answers are none of the reward model's business.
+    """The messages that the reward model reads: leading instructions, and what both sides said.
 
-    Nor are instructions in the middle, which no format has a place for.
+    Calls and answers of tools are left out, and so are instructions in the middle, which no
+    format has a place for.
     """
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
-        raise _bad("messages: a list of objects with role and content")
+        raise _bad("messages: must be a list of objects with role and content")
     told = [*takewhile(lambda one: one.get("role") in INSTRUCTING, messages)]
     said = [one for one in messages[len(told) :] if one.get("role") in SPEAKING]
     return [{**one, "role": "system"} for one in told if one.get("content")] + [
@@ -255,14 +256,14 @@ async def _object(request: Request) -> dict[str, Any]:
     try:
         body = read_json(await request.body())
     except ValueError as error:
-        raise _bad("the body is no JSON") from error
+        raise _bad("the body is not JSON") from error
     if not isinstance(body, dict):
-        raise _bad("the body is no JSON object")
+        raise _bad("the body is not a JSON object")
     return body
 
 
 def _headers(request: Request) -> Headers:
-    """For the generator: whose request it is, by the gateway's key or the caller's own."""
+    """Headers for the generator, with the gateway's key or the caller's own."""
     settings = request.state.service.settings
     names = {b"x-request-id"} if settings.api_keys else {b"x-request-id", b"authorization"}
     if settings.upstream_key is not None:

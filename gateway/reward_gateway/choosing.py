@@ -17,10 +17,10 @@ class Ranked:
     """A draw's choices, best first.
 
     Attributes:
-        choices: with `reward` and `probability`, which are None where a choice has no text, and
+        choices: each with `reward` and `probability`, which are None if it has no text, and
             `drawn`, its place among those drawn.
-        ranking: of their different texts; None where there is none.
-        why_not: the reason why it is not ranked; None if it is.
+        ranking: of their distinct texts; None if they are not ranked.
+        why_not: the reason why they are not ranked; None if they are.
     """
 
     choices: Sequence[dict[str, Any]]
@@ -28,7 +28,7 @@ class Ranked:
     why_not: str | None
 
     def reaches(self, probability: float) -> bool:
-        """Whether the best is good enough; what is not ranked cannot be asked for more."""
+        """Whether the best is good enough; choices that are not ranked count as good enough."""
         return self.ranking is None or self.ranking.best_above(probability) is not None
 
 
@@ -38,13 +38,13 @@ async def ranked(
     choices: Sequence[dict[str, Any]],
     on_failure: OnRewardFailure,
 ) -> Ranked:
-    """The choices, best first; equal texts are scored once, and are neighbours.
+    """The choices, best first; equal texts are scored once, and are adjacent.
 
-    A first choice that calls tools is the generator's decision, which a model of replies cannot
-    judge: it is answered as it came. Elsewhere choices without text, such as refusals, come last.
+    If the first choice calls tools, that is the generator's decision, which a model of replies
+    cannot judge: the choices stay as drawn. Otherwise, those without text (refusals) come last.
 
     Raises:
-        RewardError: there are no rewards, and that is to be told.
+        RewardError: there are no rewards, and `on_failure` is "error" or the model has no format.
     """
     if choices and _calls_tools(choices[0]):
         return _as_drawn(choices, "tool_calls")
@@ -57,7 +57,7 @@ async def ranked(
     try:
         ranking = await service.client.rank(context, distinct)
     except NoFormatError:
-        raise  # a gateway that is set up wrongly would never rank
+        raise  # a misconfigured gateway would otherwise never rank
     except RewardError as error:
         if on_failure == "error":
             raise

@@ -17,7 +17,7 @@ PASSED_ON = ("content-type", "retry-after", "x-request-id")
 ERRORS = range(400, 600)
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
-"""As they came: HTTP has bytes, which need not be text."""
+"""Headers as they came: HTTP has bytes, which need not be text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Drawn:
     Attributes:
         answer: its first answer without the choices.
         choices: candidates in OpenAI's form, in the order drawn.
-        usage: tokens of all its answers together; empty where it counts none.
+        usage: tokens of all its answers together; empty if it does not count them.
     """
 
     answer: Mapping[str, Any]
@@ -36,12 +36,12 @@ class Drawn:
 
 
 class UpstreamError(GatewayError):
-    """The generator's own refusal, which its callers get as it is.
+    """The generator's own refusal, which callers get unchanged.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         body: of the answer.
-        headers: that concern the caller.
+        headers: of the answer; those in `PASSED_ON` go to the caller.
     """
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
@@ -52,7 +52,7 @@ class UpstreamError(GatewayError):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Besides the body."""
+        """The headers that go to the caller."""
         return self._headers
 
 
@@ -60,7 +60,7 @@ class Generator:
     """Draws candidates for one request.
 
     Args:
-        service: with the client of HTTP.
+        service: has the HTTP client.
         path: such as `chat/completions`.
         headers: to send, with the caller's key or the gateway's.
     """
@@ -71,11 +71,11 @@ class Generator:
         self._headers = [*headers]
 
     async def draw(self, body: Mapping[str, Any], choosing: Choosing) -> Drawn:
-        """N candidates, or as many as there are within the time.
+        """Draw N candidates, or as many as come within the time budget.
 
         Raises:
-            UpstreamError: it refused, and nothing came.
-            GatewayError: it cannot be reached, or answers what is none.
+            UpstreamError: the generator refused, and no candidate came.
+            GatewayError: it cannot be reached, or its answer is not in OpenAI's form.
         """
         if choosing.time_budget_s is not None or choosing.drawing == "parallel":
             return await self._parallel(body, choosing.n, choosing.time_budget_s)
@@ -84,7 +84,7 @@ class Generator:
         except UpstreamError as error:
             if choosing.drawing == "n" or error.status not in (400, 422):
                 raise
-            # it may have no `n`; if something else is wrong, one more request tells
+            # it may not know `n`; if something else is wrong, one more request will tell
             drawn = await self._ask(_seeded(body, 0))
         first = len(drawn.choices)
         if first >= choosing.n or choosing.drawing == "n":
@@ -94,7 +94,7 @@ class Generator:
     async def _parallel(
         self, body: Mapping[str, Any], n: int, budget_s: float | None, first: int = 0
     ) -> Drawn:
-        """One candidate a request; those that fail are missed as long as one comes."""
+        """One candidate per request; those that fail are left out, as long as one comes."""
         bodies = [_seeded(body, first + i) for i in range(n)]
         tasks = [asyncio.ensure_future(self._ask(each)) for each in bodies]
         try:
@@ -111,10 +111,10 @@ class Generator:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def models(self) -> httpx.Response:
-        """Which models it has, in its own words.
+        """The generator's own list of its models.
 
         Raises:
-            GatewayError: it cannot be reached.
+            GatewayError: the generator cannot be reached.
         """
         return await self._request("GET", None)
 
@@ -134,7 +134,7 @@ class Generator:
                 504, "the generator did not answer in time", "UpstreamTimeout"
             ) from error
         except httpx.HTTPError as error:
-            message = f"the generator cannot be asked: {type(error).__name__}"
+            message = f"the request to the generator failed: {type(error).__name__}"
             raise GatewayError(BAD_GATEWAY, message, "UpstreamUnavailable") from error
 
 
@@ -155,10 +155,10 @@ def _read(response: httpx.Response) -> Drawn:
 
 
 def _choice(found: Mapping[str, Any]) -> dict[str, Any]:
-    """A choice in which all that is looked at here has its form.
+    """A choice, once the parts that are read here have the right types.
 
     Raises:
-        TypeError: it has another.
+        TypeError: one of them has not.
     """
     message = found.get("message") or {}
     calls = (message.get("tool_calls") if isinstance(message, dict) else message) or []
@@ -168,19 +168,19 @@ def _choice(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _seeded(body: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """The request for one candidate, each with a seed of its own."""
+    """The request for one candidate, with a seed of its own."""
     one = {name: value for name, value in body.items() if name != "n"}
     return one | reseeded(body, number)
 
 
 def reseeded(body: Mapping[str, Any], number: int) -> dict[str, int]:
-    """The seed that comes so many behind a request's own, if it has one."""
+    """A request's own seed plus a number, if it has one."""
     seed = body.get("seed")
     return {"seed": seed + number} if type(seed) is int else {}
 
 
 def together(drawn: Sequence[Drawn]) -> Drawn:
-    """Several draws for the same request as one."""
+    """Join several draws for the same request into one."""
     usage: dict[str, int] = {}
     for one in drawn:
         for name, value in one.usage.items():

@@ -19,7 +19,7 @@ from reward_client import (
 from reward_contract.errors import NoFormatError
 
 RETRY_AFTER_S = 1
-BAD_GATEWAY = 502  # whatever else the reward server says
+BAD_GATEWAY = 502  # any other error of the reward server
 UNAUTHORIZED = 401
 UNPROCESSABLE = 422
 
@@ -35,12 +35,12 @@ STATUS: dict[type[RewardError], int] = {
 
 
 class GatewayError(Exception):
-    """An answer that is no result.
+    """An error that is answered over HTTP.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         message: what is wrong and what to do; without any text of a conversation.
-        kind: what it is called, for programs.
+        kind: the error's name, for programs.
         retry_after_s: seconds after which the caller may try again; None if that would not help.
     """
 
@@ -55,14 +55,14 @@ class GatewayError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Besides the body."""
+        """The answer's own headers."""
         if self.status == UNAUTHORIZED:
             return {"www-authenticate": "Bearer"}
         return {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
 
 
 def gateway_error(error: Exception) -> GatewayError:
-    """The answer to an error, whichever it is."""
+    """The HTTP error for an exception of any expected kind; others are raised again."""
     if isinstance(error, GatewayError):
         return error
     if isinstance(error, RewardError):
@@ -78,11 +78,11 @@ def gateway_error(error: Exception) -> GatewayError:
 
 
 def body_of(refusal: GatewayError, path: str) -> Mapping[str, object]:
-    """The JSON that the protocol of a path has for errors."""
+    """The JSON that the protocol of a path uses for errors."""
     message, kind = refusal.message, refusal.kind
     if path == "/get_reward":
         return {"error": kind, "message": message}
-    if path == "/rerank":  # TEI's, with what others look for beside it
+    if path == "/rerank":  # TEI's fields, and those that other clients look for
         return {"error": message, "error_type": kind, "message": message, "detail": message}
     error = {"message": message, "type": kind, "param": None, "code": refusal.status}
     return {"error": error, "message": message, "detail": message}

@@ -1,4 +1,4 @@
-"""What every request passes: keys, size, how many at once, and callers who go away."""
+"""Checks of every request: keys, size, how many at once, and callers that disconnect."""
 
 import asyncio
 import hmac
@@ -35,8 +35,8 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Guard:
     """ASGI middleware around the routes.
 
-    A request's body is read whole before the routes see it, and then the caller is listened to: one
-    that goes away has its work cancelled, down to the reward server's queue.
+    A request's body is read whole before the routes see it. If the caller disconnects after that,
+    its work is cancelled, down to the reward server's queue.
 
     Args:
         app: the routes.
@@ -52,7 +52,7 @@ class Guard:
         self._n_requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, as ASGI has it."""
+        """Answer a request in ASGI's form."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -64,24 +64,24 @@ class Guard:
         except GatewayError as error:
             await _refuse(error, scope, receive, answer)
         except Exception:
-            LOG.exception("an answer failed")
+            LOG.exception("a request failed")
             await _refuse(_BROKEN, scope, receive, answer)
         finally:
             self._note(scope, answer, time.perf_counter() - began)
 
     async def _guarded(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        if scope["path"] in OPEN or scope["method"] == "OPTIONS":  # what a browser asks before
+        if scope["path"] in OPEN or scope["method"] == "OPTIONS":  # a browser's preflight request
             await self._app(scope, receive, answer)
             return
         self._check_key(scope)
         try:  # before it counts, or slow callers would keep all others out
             body = await asyncio.wait_for(self._body(scope, receive), self._settings.timeout_s)
-        except asyncio.TimeoutError as error:  # the name that Python 3.10 has as well
-            raise GatewayError(408, "the body did not come in time", "DeadlineError") from error
+        except asyncio.TimeoutError as error:  # the name that Python 3.10 needs
+            raise GatewayError(408, "the body did not arrive in time", "DeadlineError") from error
         if self._n_requests >= self._settings.max_requests:
             raise GatewayError(
                 429,
-                f"{self._n_requests} requests are on their way already; try again later",
+                f"{self._n_requests} requests are in progress already; try again later",
                 "OverloadedError",
                 retry_after_s=RETRY_AFTER_S,
             )
@@ -112,12 +112,12 @@ class Guard:
         while not is_whole and n_bytes <= most:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise GatewayError(499, "the caller went away", "Cancelled")
+                raise GatewayError(499, "the caller disconnected", "Cancelled")
             body += message.get("body", b"")
             n_bytes = max(n_bytes, len(body))
             is_whole = not message.get("more_body", False)
         if n_bytes > most:
-            raise GatewayError(413, f"the body is above {most} bytes; send less", "TooLarge")
+            raise GatewayError(413, f"the body is over {most} bytes; send less", "TooLarge")
         return bytes(body)
 
     async def _while_awaited(
@@ -164,7 +164,7 @@ class Guard:
 
 async def _refuse(error: GatewayError, scope: Scope, receive: Receive, answer: "_Answer") -> None:
     scope["state"]["refused"] = error.kind
-    if answer.status is None:  # otherwise half an answer is on its way, and only ends
+    if answer.status is None:  # otherwise part of an answer has been sent, and it just ends
         response = JSONResponse(body_of(error, scope["path"]), error.status, headers=error.headers)
         await response(scope, receive, answer)
 
@@ -183,7 +183,7 @@ class _Answer:
 
 
 class _Replayed:
-    """A body that was read already; after it, silence: the guard itself listens."""
+    """Replays a body that was read already, then waits: the guard itself hears disconnects."""
 
     def __init__(self, body: bytes) -> None:
         self._messages = [{"type": "http.request", "body": body, "more_body": False}]
@@ -192,7 +192,7 @@ class _Replayed:
         if self._messages:
             return self._messages.pop()
         await asyncio.Event().wait()
-        raise AssertionError("nobody sets it")
+        raise AssertionError("the event is never set")
 
 
 async def _gone(receive: Receive) -> None:
@@ -205,5 +205,5 @@ def _header(scope: Scope, name: bytes) -> bytes:
 
 
 def _route(scope: Scope) -> str:
-    """The path of the route that answered; one name for all that no route has answered."""
+    """The path of the route that answered; "none" if no route did."""
     return getattr(scope.get("route"), "path", None) or "none"

@@ -1,4 +1,4 @@
-"""Whether the gateway lives, whether the reward server answers, and what was counted."""
+"""Whether the gateway is alive, whether the reward server answers, and the gateway's metrics."""
 
 import asyncio
 import time
@@ -13,17 +13,17 @@ from reward_gateway.errors import GatewayError
 router = APIRouter(tags=["health"])
 
 READY_TIMEOUT_S = 5.0
-KNOWN_S = 1.0  # everybody may ask, and each answer would cost the model a row
+KNOWN_S = 1.0  # anyone may ask, and each check costs the model a row
 
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """200 while the gateway lives, whatever happens behind it."""
+    """200 while the gateway is alive, even if the reward server is not."""
     return {"status": "ok"}
 
 
 class Readiness:
-    """Whether the model answers: asked once for all who want to know within a second.
+    """Whether the model answers, asked at most once per second for all callers.
 
     Args:
         client: of the reward server.
@@ -35,11 +35,11 @@ class Readiness:
         self._known: tuple[float, int | None] | None = None
 
     async def version(self) -> int | None:
-        """The version that answers, rightly as far as one row tells.
+        """The version that answers, after one golden row was checked.
 
         Raises:
-            RewardError: none does.
-            GatewayError: the reward is another than PyTorch's was when the model was exported.
+            RewardError: no version answers.
+            GatewayError: the reward differs from PyTorch's when the model was exported.
         """
         async with self._turn:
             if self._known is None or time.monotonic() - self._known[0] > KNOWN_S:
@@ -53,7 +53,7 @@ class Readiness:
 
 
 def _check(scores: Scores) -> None:
-    """The empty text is one of the golden rows that the exporter writes."""
+    """Check the reward of the empty text, one of the golden rows that the exporter writes."""
     golden = scores.model.golden if scores.model else None
     if golden is None or () not in golden.rows:
         return
@@ -61,8 +61,8 @@ def _check(scores: Scores) -> None:
     if not golden.is_close(row, found):
         raise GatewayError(
             503,
-            f"the model gives a golden row {found:.4f}, and PyTorch gave it "
-            f"{golden.rewards[row]:.4f}; gpt2-reward verify says more",
+            f"the model gives a golden row {found:.4f}, but PyTorch gave it "
+            f"{golden.rewards[row]:.4f}; run gpt2-reward verify for details",
             "WrongRewardError",
         )
 
@@ -70,13 +70,13 @@ def _check(scores: Scores) -> None:
 @router.get("/readyz")
 @router.get("/health", include_in_schema=False)  # of OpenRLHF's protocol
 async def readyz(request: Request) -> JSONResponse:
-    """200 while the model answers a golden row rightly; otherwise why not."""
+    """200 while the model gives a golden row the right reward; otherwise why not."""
     version = await request.state.service.readiness.version()
     return JSONResponse({"status": "ok", "model_version": version})
 
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """What was counted, for Prometheus."""
+    """The gateway's metrics, for Prometheus."""
     registry = request.state.service.metrics.registry
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

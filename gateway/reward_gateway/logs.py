@@ -1,4 +1,4 @@
-"""Logs: a line for each request, and never any text of one."""
+"""Logs: a line for each request, and never any text of a conversation."""
 
 import json
 import logging
@@ -7,10 +7,10 @@ from typing import Literal
 
 
 class Json(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level, logger, message, what was told besides, and an error's traceback."""
+        """Time, level, logger, message, extra fields, and an error's traceback."""
         told = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.created)),
             "level": record.levelname,
@@ -24,10 +24,10 @@ class Json(logging.Formatter):
 
 
 class Text(logging.Formatter):
-    """For people."""
+    """Plain lines for people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """As usual, with what was told besides behind it."""
+        """The usual line, followed by the extra fields."""
         told = getattr(record, "told", {})
         return " ".join(
             [super().format(record), *(f"{key}={value}" for key, value in told.items())]
@@ -35,7 +35,7 @@ class Text(logging.Formatter):
 
 
 def set_up(form: Literal["text", "json"]) -> None:
-    """Log to standard error in one form, what the libraries say as well."""
+    """Log to standard error in one form, messages of libraries included."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         Json() if form == "json" else Text("%(asctime)s %(levelname)s %(message)s")

@@ -1,4 +1,4 @@
-"""What a gateway counts, in Prometheus' form."""
+"""The gateway's metrics, for Prometheus."""
 
 from typing import TypedDict
 
@@ -16,16 +16,16 @@ class _Own(TypedDict):
 
 
 class Metrics:
-    """The gateway's own, apart from those of other programs in the process.
+    """The gateway's own metrics, apart from those of other code in the process.
 
     Attributes:
-        registry: holds them.
+        registry: holds the metrics.
         requests: answers, by route and outcome (`ok`, or the kind of the error).
-        in_flight: requests now.
-        seconds: of a request, by route.
-        generating: seconds until the candidates were there.
-        ranking: seconds until their rewards were there.
-        candidates: drawn for a request, equal ones counted once.
+        in_flight: requests in progress.
+        seconds: duration of requests, by route.
+        generating: seconds that drawing the candidates took.
+        ranking: seconds that their rewards took.
+        candidates: drawn per request, equal ones counted once.
         chosen: requests of best of N, by which candidate was answered (`first` or `another`).
         gain: reward of the answered candidate above the first one's, which would have been
             answered without the reward model.
@@ -37,22 +37,22 @@ class Metrics:
         self.registry = CollectorRegistry()
         own: _Own = {"namespace": NAMESPACE, "registry": self.registry}
         self.requests = Counter("requests", "Requests answered.", ["route", "outcome"], **own)
-        self.in_flight = Gauge("in_flight", "Requests on their way.", **own)
+        self.in_flight = Gauge("in_flight", "Requests in progress.", **own)
         self.seconds = Histogram(
             "request_seconds", "Duration of requests.", ["route"], buckets=SECONDS, **own
         )
         self.generating = Histogram(
-            "generation_seconds", "Until the candidates were there.", buckets=SECONDS, **own
+            "generation_seconds", "Time to draw the candidates.", buckets=SECONDS, **own
         )
         self.ranking = Histogram(
-            "ranking_seconds", "Until their rewards were there.", buckets=SECONDS, **own
+            "ranking_seconds", "Time to rank the candidates.", buckets=SECONDS, **own
         )
         self.candidates = Histogram(
-            "candidates", "Different candidates of a request.", buckets=NUMBERS, **own
+            "candidates", "Distinct candidates per request.", buckets=NUMBERS, **own
         )
         self.chosen = Counter("chosen", "Requests by the candidate answered.", ["which"], **own)
         self.gain = Histogram(
-            "reward_gain", "Reward of the answered candidate above the first.", buckets=GAINS, **own
+            "reward_gain", "Reward of the answer minus the first one's.", buckets=GAINS, **own
         )
         self.unranked = Counter("unranked", "Answers without rewards.", ["reason"], **own)
-        self.second_draws = Counter("second_draws", "Requests drawn for twice.", **own)
+        self.second_draws = Counter("second_draws", "Requests with a second draw.", **own)

@@ -3,7 +3,7 @@
     POST /get_reward   {"query": [text, ...], "prompts": [...], "labels": [...]}
                     -> {"rewards": [float, ...], "scores": [...], "extra_logs": {...}}
 
-`query` is the whole text, prompt and response; `prompts` and `labels` are not looked at.
+`query` is the whole text, prompt and response; `prompts` and `labels` are ignored.
 Source: `openrlhf/cli/serve_rm.py` and `openrlhf/utils/agent.py` of OpenRLHF 0.11.2.
 """
 
@@ -28,8 +28,8 @@ def _query(body: bytes) -> list[str]:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InvalidInputError("the body is no JSON") from error
+        raise InvalidInputError("the body is not JSON") from error
     query = content.get("query") if isinstance(content, dict) else None
     if not isinstance(query, list) or not all(isinstance(text, str) for text in query):
-        raise InvalidInputError('"query" has to be a list of texts')
+        raise InvalidInputError('"query" must be a list of texts')
     return query

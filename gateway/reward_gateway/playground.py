@@ -1,4 +1,4 @@
-"""A page that shows what the model saw, and the one request that it makes."""
+"""A page that shows what the model read, and the routes behind it."""
 
 import time
 from pathlib import Path
@@ -22,7 +22,7 @@ POLICY = (
 
 
 class ShowRequest(BaseModel):
-    """A group to rank, with all that is to be seen of it."""
+    """A group to rank and show."""
 
     model_config = ConfigDict(extra="forbid")
     context: str | list[dict[str, Any]]
@@ -31,7 +31,7 @@ class ShowRequest(BaseModel):
 
 @router.get("/", include_in_schema=False)
 async def page() -> FileResponse:
-    """The page; it needs nothing from elsewhere, and may ask nobody else."""
+    """The page; it loads nothing from other hosts, and may send them nothing."""
     return FileResponse(PAGE, headers={"content-security-policy": POLICY})
 
 
@@ -43,7 +43,7 @@ async def setup(request: Request) -> dict[str, bool]:
 
 @router.post("/playground/rank")
 async def show(asked: ShowRequest, request: Request) -> dict[str, Any]:
-    """The candidates ranked under both truncation policies, and what of the context was read."""
+    """Candidates ranked under both truncation policies, and how much of the context was read."""
     service: Service = request.state.service
     shown, ranking = {}, None
     for truncation in get_args(Truncation):

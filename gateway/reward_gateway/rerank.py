@@ -1,8 +1,8 @@
-"""Reranking in the protocols that others have: Cohere's, Jina's and TEI's.
+"""Reranking in the protocols of Cohere, Jina and TEI.
 
 The query is the context: a text, or messages, which are rendered in the model's format. Documents
-are the candidates. Where a protocol says relevance, a candidate's is its probability of acceptance;
-`raw_scores` gives rewards instead. What a protocol offers beyond what is here is refused.
+are the candidates. The relevance of a candidate is its probability of acceptance; `raw_scores`
+gives rewards instead. Options of a protocol that are not supported here are refused.
 
 Sources: the API references of Cohere (`/v1/rerank`, `/v2/rerank`), Jina (`/v1/rerank`) and Hugging
 Face's text-embeddings-inference (`/rerank`).
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from reward_client import Ranking
 from reward_gateway.errors import UNPROCESSABLE, GatewayError
 
-MAX_TEXTS = 10_000  # of one request; more would keep others from the event loop
+MAX_TEXTS = 10_000  # in one request; more would hold up the event loop for others
 
 router = APIRouter(tags=["reranking"])
 
@@ -45,13 +45,13 @@ class RerankRequest(BaseModel):
 
 
 class CohereV1Request(RerankRequest):
-    """What only Cohere's first version has: fields of documents to read, of which there is one."""
+    """What Cohere's first version sends: also the fields of documents to read, only `text` here."""
 
     rank_fields: list[Literal["text"]] | None = None
 
 
 class CohereV2Request(RerankRequest):
-    """Cohere's second version takes texts alone, and gives them back where clients still ask."""
+    """What Cohere's second version sends: texts only, which are returned if a client still asks."""
 
     documents: Annotated[Sequence[str], Field(min_length=1, max_length=MAX_TEXTS)]
 
@@ -82,28 +82,28 @@ Unversioned = Annotated[
 
 @router.post("/v1/rerank")
 async def rerank_v1(asked: CohereV1Request, request: Request) -> dict[str, Any]:
-    """Cohere's first version and Jina's, which share a path: the answer has what both have."""
+    """Rerank for Cohere's first version and Jina, which share a path: the answer suits both."""
     is_wanted = asked.return_documents is not False
     return await _reranked(asked, request, with_documents=is_wanted, version="1")
 
 
 @router.post("/v2/rerank")
 async def rerank_v2(asked: CohereV2Request, request: Request) -> dict[str, Any]:
-    """Cohere's second version."""
+    """Rerank for Cohere's second version."""
     is_wanted = asked.return_documents is True
     return await _reranked(asked, request, with_documents=is_wanted, version="2")
 
 
 @router.post("/rerank")
 async def rerank(asked: Unversioned, request: Request) -> list[dict[str, Any]] | dict[str, Any]:
-    """TEI's if there are `texts`; Cohere's and Jina's if there are `documents`."""
+    """Rerank for TEI if there are `texts`, for Cohere and Jina if there are `documents`."""
     if isinstance(asked, RerankRequest):
         is_wanted = asked.return_documents is not False
         return await _reranked(asked, request, with_documents=is_wanted, version="1")
     if asked.truncate is False:
         raise GatewayError(
             UNPROCESSABLE,
-            "truncate=false: texts that are too long are always cut on the left here; leave it out",
+            "truncate=false is not supported: long texts are always cut on the left; leave it out",
             "InvalidInputError",
         )
     ranking = await request.state.service.client.rank(asked.query, asked.texts)

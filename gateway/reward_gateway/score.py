@@ -16,7 +16,7 @@ from reward_gateway.rerank import MAX_TEXTS
 router = APIRouter(tags=["scores"])
 
 Texts = str | Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)]
-LABEL = "LABEL_0"  # what transformers calls the only one of a head with one logit
+LABEL = "LABEL_0"  # transformers' name for the only class of a head with one logit
 
 
 class ScoreRequest(BaseModel):
@@ -34,7 +34,7 @@ class ScoreRequest(BaseModel):
 
 
 class ClassifyRequest(BaseModel):
-    """Whole texts."""
+    """Whole texts to classify."""
 
     model_config = ConfigDict(extra="forbid")
     input: Texts
@@ -57,8 +57,8 @@ async def score(asked: ScoreRequest, request: Request) -> dict[str, Any]:
     else:
         raise GatewayError(
             UNPROCESSABLE,
-            f"{len(contexts)} of text_1 and {len(candidates)} of text_2; give one of text_1, or "
-            "as many as of text_2",
+            f"text_1 has {len(contexts)} texts and text_2 has {len(candidates)}; give one text_1, "
+            "or as many as there are in text_2",
             "InvalidInputError",
         )
     rankings = await request.state.service.client.rank_many(groups)

@@ -1,4 +1,4 @@
-"""What a gateway is told once, at its start."""
+"""The settings of a gateway, which are given once, at its start."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ OnRewardFailure: TypeAlias = Literal["first", "error"]
 """What a caller gets when no reward comes: the first candidate, or an error."""
 
 Drawing: TypeAlias = Literal["auto", "n", "parallel"]
-"""How N candidates are asked for: by the generator's own `n`, or by N requests at once; `auto`
-asks by `n`, and for what is missing by requests."""
+"""How N candidates are drawn: with the generator's own `n`, or with N requests at once; `auto`
+draws with `n`, and with requests those that are missing."""
 
 SAMPLING: dict[str, Mapping[str, object]] = {
     "chai": {
@@ -25,7 +25,7 @@ SAMPLING: dict[str, Mapping[str, object]] = {
 """Sampling parameters by the name of the preset, as the reward model's card has them.
 
 Source: the card's generation example (token 198, where it stops, is the line break). Its `top_k` of
-0 means none, as generators do where it is not given.
+0 means no limit, which is what generators do if it is not given.
 """
 
 
@@ -37,13 +37,13 @@ class Choosing:
     """How the best of several candidates is found.
 
     Attributes:
-        n: candidates that are drawn for a request.
-        drawing: how they are asked for.
-        sampling: parameters that a request has unless it names its own.
+        n: candidates that are drawn per request.
+        drawing: how they are drawn.
+        sampling: parameters of requests that do not set their own.
         min_probability: draw a second time if no candidate's probability of acceptance reaches
             it; None never does.
-        time_budget_s: rank what has come after this many seconds; None waits for all. Candidates
-            are asked for one by one then, whatever `drawing`.
+        time_budget_s: rank what has come within this many seconds; None waits for all. Each
+            candidate is then a request of its own, whatever `drawing` says.
         on_reward_failure: what a caller gets when no reward comes.
     """
 
@@ -57,20 +57,20 @@ class Choosing:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a gateway is told once, at its start.
+    """The settings of a gateway, which are given once, at its start.
 
     Attributes:
         model: name of the reward model.
         upstream: base URL of the generator, such as `http://generator:8000/v1`; None without one.
-        upstream_key: sent to it instead of what the caller sent; None passes the caller's on, or
-            none where `api_keys` are the gateway's own.
-        choosing: of candidates, unless a request wants otherwise.
-        max_n: the most candidates that a request may want.
+        upstream_key: sent to the generator instead of the caller's key; None passes on the
+            caller's, or none if the gateway has `api_keys` of its own.
+        choosing: how candidates are drawn and chosen, unless a request overrides it.
+        max_n: the most candidates that a request may ask for.
         timeout_s: seconds until a request is answered with 504.
-        api_keys: one of which a caller has to show; empty asks for none.
+        api_keys: a caller has to send one of these; if empty, none is required.
         max_body_bytes: of a request.
         max_requests: at the same time; more are answered with 429.
-        cors_origins: pages of these origins may ask.
+        cors_origins: web pages of these origins may send requests.
     """
 
     model: str = MODEL_NAME

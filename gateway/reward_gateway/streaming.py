@@ -8,7 +8,7 @@ OWN_OF_CHOICE = ("reward", "probability", "drawn")
 
 
 def events(answer: Mapping[str, Any], *, is_chat: bool, with_usage: bool) -> Iterator[str]:
-    """Server-sent events: each choice in one piece, why it ended, and what was chosen how."""
+    """Server-sent events: each choice in one piece, why it ended, and how it was chosen."""
     common = {name: value for name, value in answer.items() if name not in ("choices", "usage")}
     if is_chat:
         common["object"] = "chat.completion.chunk"
@@ -33,4 +33,4 @@ def _pieces(choice: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _event(content: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(content, allow_nan=False)}\n\n"  # ASCII: it may hold half characters
+    return f"data: {json.dumps(content, allow_nan=False)}\n\n"  # ASCII: may hold lone surrogates

@@ -1,14 +1,14 @@
-"""JSON as its standard has it: Python's reader takes NaN and infinities besides."""
+"""JSON as its standard defines it: Python's reader also takes NaN and infinities."""
 
 import json
 from typing import Any
 
 
 def read_json(content: bytes) -> Any:  # noqa: ANN401  # JSON
-    """The value of a text.
+    """Read the value of a JSON text.
 
     Raises:
-        ValueError: it is no JSON, or nested too deeply to be read.
+        ValueError: the text is not JSON, or nested too deeply to be read.
     """
     try:
         return json.loads(content, parse_constant=_no_number)
@@ -17,4 +17,4 @@ def read_json(content: bytes) -> Any:  # noqa: ANN401  # JSON
 
 
 def _no_number(name: str) -> object:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a number in JSON")

@@ -84,7 +84,7 @@ def test_vllms_scores(gateway: Any, ranking: Any) -> None:
     found = httpx.post(f"{url}/score", json=body).json()
     assert [one["score"] for one in found["data"]] == pytest.approx(ranking.rewards.tolist())
     body = {"text_1": [CONTEXT] * 2, "text_2": DOCUMENTS}
-    assert "2 of text_1 and 3 of text_2" in httpx.post(f"{url}/score", json=body).text
+    assert "text_1 has 2 texts and text_2 has 3" in httpx.post(f"{url}/score", json=body).text
 
 
 def test_vllms_classes(gateway: Any, ranking: Any) -> None:

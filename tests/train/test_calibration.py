@@ -99,11 +99,11 @@ def test_messages_as_context_are_asked_in_the_models_format(
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("[]", "line 2 is no labelled row"),
-        ("{", "line 2 is no labelled row: Expecting"),
-        ('{"context": "a", "candidate": "b"}', 'line 2 is no labelled row: no "label"'),
-        ('{"context": "a", "candidate": 7, "label": 1}', "is no text"),
-        ('{"candidate": "b", "label": 1}', "line 2 is no labelled row: 'context'"),
+        ("[]", "line 2 is not a labelled row"),
+        ("{", "line 2 is not a labelled row: Expecting"),
+        ('{"context": "a", "candidate": "b"}', 'line 2 is not a labelled row: no "label"'),
+        ('{"context": "a", "candidate": 7, "label": 1}', "is not a text"),
+        ('{"candidate": "b", "label": 1}', "line 2 is not a labelled row: 'context'"),
     ],
 )
 def test_a_line_that_is_no_row_is_named(

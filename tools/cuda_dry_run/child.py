@@ -2,8 +2,8 @@
 
     python child.py JOB.json     with the wheel on PYTHONPATH and the stand-ins on LD_LIBRARY_PATH
 
-Standard error holds ONNX Runtime's own account of where it puts each node, the file that
-DRY_RUN_LOG names what the stand-ins were asked; both hold marks that tell sessions and runs apart.
+Standard error holds ONNX Runtime's own account of where it puts each node, and the file that
+DRY_RUN_LOG names holds what the stand-ins were asked; marks in both tell sessions and runs apart.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ import onnxruntime
 
 
 def main() -> None:
-    """Run the job: for each graph and compute capability one session, for each batch one run."""
+    """Run the job: one session per graph and compute capability, in it one run per batch."""
     job = json.loads(Path(sys.argv[1]).read_text())
     folder = Path(os.environ["LD_LIBRARY_PATH"].split(":")[0])
     runtime = next(p for p in folder.glob("libcudart.so.*") if p.suffix[1:].isdecimal())
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def open_session(graph: str, options: dict[str, str]) -> onnxruntime.InferenceSession:
-    """On the CUDA provider, with its choices said in full; the copies end in a file beside it."""
+    """A session on the CUDA provider that logs its choices, and saves the graph with its copies."""
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 0
     settings.intra_op_num_threads = 1

@@ -1,8 +1,8 @@
-/* A stand-in for NVIDIA's libcudart: a GPU that computes nothing, and writes down what it is asked.
+/* A stand-in for NVIDIA's libcudart: a GPU that computes nothing, and logs what it is asked.
  *
- * Device memory is memory of the host that nobody touches, copies are copies, launches and
- * allocations are lines in the log. What CUDA's kernels would write stays as it is: zeros, mostly.
- * What ONNX Runtime asks besides is answered "success" by code that stand_ins.py writes.
+ * Device memory is host memory that no kernel touches, copies to and from it are real, and copies,
+ * launches and waits are lines in the log. What CUDA's kernels would write stays unchanged: zeros,
+ * mostly. All else that ONNX Runtime asks succeeds, by code that stand_ins.py writes.
  */
 #define _GNU_SOURCE
 #include <pthread.h>

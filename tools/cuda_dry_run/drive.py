@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cuda_dry_run import stand_ins
 
-# in the names of kernels that keep scores to themselves
+# in the names of attention kernels that do not store the scores
 FUSED = ("fmha", "flash", "attention_kernel_batched")
 
 
@@ -26,11 +26,11 @@ class Run:
 
     Attributes:
         error: ONNX Runtime's message, empty if the batch went through.
-        launches: of each kernel, by its demangled name's stem.
+        launches: how often each kernel was launched, by its demangled name's stem.
         products: calls of cuBLAS.
         to_device: copies from the host.
         to_host: copies back.
-        waits: of the host for the device.
+        waits: how often the host waited for the device.
     """
 
     error: str = ""
@@ -42,7 +42,7 @@ class Run:
 
     @property
     def work(self) -> int:
-        """Launches and products."""
+        """The number of launches and products."""
         return self.launches.total() + self.products
 
     @property
@@ -61,8 +61,8 @@ class Session:
     capability: int
     version: str
     runs: dict[str, Run]
-    nodes: dict[str, collections.Counter[str]]  # by provider, of each operator
-    copies: list[str]  # Memcpy nodes: direction, the operator that gives, those that take
+    nodes: dict[str, collections.Counter[str]]  # by provider, the number of each operator
+    copies: list[str]  # Memcpy nodes: direction, the operator copied from, those copied to
     most_memory: int  # bytes of the device that the whole job held at its peak
 
 
@@ -81,7 +81,7 @@ def dry_run(  # noqa: PLR0913 each is a choice of its own
         runtime: an unpacked `onnxruntime-gpu`.
         graphs: files.
         batches: int32 [B, S] by name.
-        folder: for what is written in between.
+        folder: for intermediate files.
         capabilities: compute capabilities times ten.
         options: of the CUDA provider, as the model's configuration has them.
 

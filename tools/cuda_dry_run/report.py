@@ -5,17 +5,17 @@ from collections.abc import Iterable
 
 from cuda_dry_run.drive import Session
 
-MOST_WORK = 16  # launches and products of a layer
-MOST_TO_HOST = 1  # copies back before the answer: the answer
+MOST_WORK = 16  # launches and products per layer
+MOST_TO_HOST = 1  # copies back per run: the answer
 LIMITS = (
-    "What a dry run cannot know: any time; any number that a kernel computes; what cuBLAS or cuDNN "
+    "A dry run cannot show: any time; any number that a kernel computes; what cuBLAS or cuDNN "
     "launch inside one call; whether a kernel that is launched would fail on the device; NVIDIA's "
     "own build inside the Triton image."
 )
 
 
 def work_of_a_layer(shallow: Session, deep: Session, n_more: int) -> dict[str, float]:
-    """Launches and products that one layer more adds, by batch."""
+    """Launches and products that one more layer adds, by batch."""
     return {name: (deep.runs[name].work - run.work) / n_more for name, run in shallow.runs.items()}
 
 
@@ -28,7 +28,7 @@ def describe(session: Session) -> Iterable[str]:
     back = [line for line in session.copies if line.startswith("ToHost")]
     yield f"  Memcpy nodes: {len(session.copies)}, back to the host: {back or 'none'}"
     runs = session.runs.values()
-    yield f"  copies back in a run, the answer among them: {max(run.to_host for run in runs)}"
+    yield f"  copies back per run, including the answer: {max(run.to_host for run in runs)}"
     attention = collections.Counter(run.attention for run in runs)
     yield f"  attention kernels, by batch: {dict(attention)}"
     for name, run in session.runs.items():
@@ -61,5 +61,5 @@ def violations(shallow: Session, deep: Session, n_more: int) -> list[str]:
         elif run.to_host > MOST_TO_HOST:
             found.append(f"{name}: {run.to_host} copies back, at most {MOST_TO_HOST} is allowed")
         elif work > MOST_WORK:
-            found.append(f"{name}: {work} launches a layer, at most {MOST_WORK} are allowed")
+            found.append(f"{name}: {work} launches per layer, at most {MOST_WORK} are allowed")
     return found

@@ -1,7 +1,7 @@
 """Libraries that take the place of NVIDIA's, compiled from what an ONNX Runtime wheel asks for.
 
 `cudart.c` is the runtime. Of the others (cuBLAS, cuDNN, ...) only a few functions need an answer
-of their own; the rest is generated, one function a symbol that the wheel leaves undefined.
+of their own; the rest is generated, one function per symbol that the wheel leaves undefined.
 """
 
 import collections
@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# what is called "Create" gives a handle, everything else succeeds, but for these
+# functions with "Create" in their names give a handle, all others succeed, except for these
 ANSWERS = {
     "cublasGemmEx": "(void*h,int a,int b,int m,int n,int k)"
     '{dry_run_log("product %d x %d x %d",n,m,k);return 0;}',
@@ -36,7 +36,7 @@ HEAD = "#include <string.h>\nvoid dry_run_log(const char *, ...);"
 
 
 def build(runtime: Path, folder: Path) -> None:
-    """Compile the stand-ins of a wheel into a folder, unless they are there.
+    """Compile the stand-ins of a wheel into a folder, unless they are there already.
 
     Args:
         runtime: where the wheel was unpacked, the folder that holds `onnxruntime`.
@@ -47,7 +47,7 @@ def build(runtime: Path, folder: Path) -> None:
     """
     for tool in ("gcc", "readelf"):
         if not shutil.which(tool):
-            raise RuntimeError(f"the dry run compiles stand-ins, and {tool} is missing")
+            raise RuntimeError(f"the dry run needs {tool} to compile its stand-ins; install it")
     done = folder / "complete"
     newest = max(path.stat().st_mtime for path in (HERE / "cudart.c", Path(__file__)))
     if done.exists() and done.stat().st_mtime > newest:
@@ -63,10 +63,10 @@ def build(runtime: Path, folder: Path) -> None:
 
 
 def _wanted(libraries: list[Path]) -> tuple[dict[str, set[str]], set[str]]:
-    """Symbols by NVIDIA library, those with a version; and those without one."""
+    """Symbols with a version, by NVIDIA library; and symbols without one."""
     symbols: dict[str, set[str]] = collections.defaultdict(set)
-    symbols["libcuda.so.1"] = set()  # the driver's have no version
-    symbols["libcudnn.so.9"] = set()  # from 1.31 on it is looked up by name, while it runs
+    symbols["libcuda.so.1"] = set()  # the driver's symbols have no version
+    symbols["libcudnn.so.9"] = set()  # from 1.31 on they are looked up by name at run time
     loose = set()
     for path in libraries:
         for name in re.findall(r" UND (\S+)", _read(path, "--dyn-syms")):
@@ -94,7 +94,7 @@ def _code(library: str, symbols: set[str], loose: set[str]) -> str:
         return "\n".join([runtime, *map(_function, sorted(missing))])
     if library == "libcuda.so.1":
         symbols = {name for name in loose if re.match(r"(cu|nvrtc|cudnn|curand|cufft)[A-Z]", name)}
-    elif library.startswith(("libnvinfer", "libnvonnx")):  # TensorRT, which is not asked
+    elif library.startswith(("libnvinfer", "libnvonnx")):  # TensorRT, which is not used
         symbols |= {n for n in loose if re.match(r"create\w+_INTERNAL|get(Infer|PluginReg)", n)}
     return "\n".join([HEAD, *map(_function, sorted(symbols))])
 

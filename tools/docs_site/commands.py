@@ -1,4 +1,4 @@
-"""The command line as a page, from its parsers."""
+"""The command line as a page, generated from its parsers."""
 
 import argparse
 import functools
@@ -22,7 +22,7 @@ def _command(name: str, path: str) -> Iterator[str]:
     module = importlib.import_module(path)
     parser = command_parser(name, module)
     help_of = parser._get_formatter()  # noqa: SLF001  # argparse has no other way to ask
-    # as wide on every machine, whatever its terminal
+    # equally wide on every machine, whatever its terminal
     parser.formatter_class = functools.partial(argparse.HelpFormatter, width=76)
     yield f"## gpt2-reward {name} {{ #{name} }}\n"
     if module.EXTRA:
@@ -50,6 +50,6 @@ def _group(group: argparse._ArgumentGroup, help_of: argparse.HelpFormatter) -> I
 
 
 def _text(text: str) -> str:
-    """Help as Markdown: its signs as they are, pages as links."""
+    """Help as Markdown: special characters escaped, pages as links."""
     escaped = PLAIN.sub(r"\\\1", textwrap.dedent(text))
     return PAGE.sub(r"[docs/\1](\1)", escaped)

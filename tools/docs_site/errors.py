@@ -18,7 +18,7 @@ def markdown() -> str:
 def tree() -> dict[str, list[griffe.Class]]:
     """The errors under the project's one root, by the path of the error that they derive from."""
     found: dict[str, list[griffe.Class]] = {}
-    # the ground floor first, whose errors the others raise as well
+    # reward_contract first: the others raise its errors as well
     for name in sorted(packages(), key=lambda name: name != "reward_contract"):
         for error in _classes(packages()[name]):
             for base in error.resolved_bases:
@@ -27,7 +27,7 @@ def tree() -> dict[str, list[griffe.Class]]:
 
 
 def _classes(module: griffe.Module) -> Iterator[griffe.Class]:
-    """Those defined in a module or in one inside it, in the order of the source."""
+    """The classes defined in a module or in one inside it, in the order of the source."""
     for member in module.members.values():
         if isinstance(member, griffe.Module):
             yield from _classes(member)

@@ -9,7 +9,7 @@ TITLE = re.compile(r"^(\s*)Example:$", re.MULTILINE)
 
 
 class Examples(griffe.Extension):
-    """Has examples shown as Python, where Griffe knows the plural alone."""
+    """Shows `Example:` sections as Python: Griffe only knows the plural."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:  # noqa: ANN401  # Griffe's own
         """Change the title of one docstring's section."""

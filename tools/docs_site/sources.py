@@ -1,4 +1,4 @@
-"""Files of the checkout that the site shows beside docs/, and links that lead to their pages."""
+"""Files outside docs/ that the site shows, and links that lead to their pages."""
 
 import posixpath
 import re
@@ -18,7 +18,7 @@ PAGES = {
 FIRST_RANKING = ("Two commands", "Step by step")
 FIRST_RANKING_PAGE = "first-ranking.md"
 
-# [text](file#anchor), over line breaks in the text; pictures as well
+# [text](file#anchor), across line breaks in the text; pictures as well
 LINK = re.compile(r"\[([^\[\]]*)\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
 SECTION = re.compile(r"^## ", re.MULTILINE)
 NO_SIDEBAR = "---\nhide: [navigation]\n---\n"
@@ -26,7 +26,7 @@ LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", ".yml": "yaml", ".
 
 
 def pages() -> dict[str, tuple[str, str]]:
-    """The text of each page that is a file outside docs/, and that file's name, by its place."""
+    """Pages that are files outside docs/: the text and the file's name, by the page's place."""
     found = {page: (_read(source), source) for source, page in PAGES.items()}
     home, first = _divided(_read("README.md"))
     return {
@@ -38,11 +38,11 @@ def pages() -> dict[str, tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Links:
-    """Leads links of files to where the site has them.
+    """Rewrites links between files so that they lead to the site's pages.
 
     Attributes:
         titles: of the site's pages, by their place from the root of docs/. A link whose text is
-            the name of a file has the title of the page for it.
+            the name of a file gets the page's title instead.
         wanted: files that links lead to and that have no page yet; `shown` makes one.
     """
 
@@ -50,10 +50,10 @@ class Links:
     wanted: set[str] = field(default_factory=set)
 
     def lead(self, markdown: str, source: str, page: str) -> str:
-        """The text with links as the site has them.
+        """The text with links that lead to the site's pages.
 
         Args:
-            markdown: with links that are relative to the file `source`.
+            markdown: text with links that are relative to the file `source`.
             source: that file, from the root of the checkout.
             page: where the text is on the site, from the root of docs/.
         """
@@ -72,7 +72,7 @@ class Links:
 
 
 def shown(path: str) -> tuple[str, str]:
-    """-> the place and the text of a page that shows a file, or what a folder holds."""
+    """The place and the text of a page that shows a file, or lists a folder."""
     file = ROOT / path
     if file.is_dir():
         lines = [f"- [{one.name}]({one.name})" for one in sorted(file.iterdir()) if one.is_file()]
@@ -84,7 +84,7 @@ def shown(path: str) -> tuple[str, str]:
 
 
 def _divided(readme: str) -> tuple[str, str]:
-    """-> the home page, and the page of the first ranking.
+    """The README as two pages: the home page, and the page of the first ranking.
 
     Raises:
         SystemExit: the README does not have a section of `FIRST_RANKING`.

@@ -35,7 +35,7 @@ def _collection() -> griffe.ModulesCollection:
 
 
 def packages() -> dict[str, griffe.Module]:
-    """By their names."""
+    """All packages that users install, by name."""
     return dict(_collection().members)
 
 
@@ -49,7 +49,7 @@ def names(module_name: str) -> list[str]:
     """What a public module lists in `__all__`, sorted.
 
     Raises:
-        SystemExit: it has no such list, which says what is public.
+        SystemExit: the module has no such list, which says what is public.
     """
     listed = module(module_name).exports
     if not listed:
@@ -73,7 +73,7 @@ def path_of(module_name: str, name: str) -> str:
 
 
 def own_and_taken(module_name: str) -> tuple[list[str], list[tuple[str, str]]]:
-    """-> names described on the module's own page; and the others, each with what has it.
+    """Names described on the module's own page; and the others, each with its description's path.
 
     Errors are described on the page of errors, whatever module has them.
     """

@@ -1,1 +1,1 @@
-"""The model card's training procedure: rows of (context, candidate, label) to a checkpoint."""
+"""The model card's training procedure: from rows of (context, candidate, label) to a checkpoint."""

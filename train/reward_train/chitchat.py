@@ -1,4 +1,4 @@
-"""chitchat-dataset as dialogues: 7,168 conversations of volunteers, MIT.
+"""The dialogues of chitchat-dataset: 7,168 conversations between volunteers, MIT licence.
 
 Source: Brigham Young University's Chit-Chat Challenge, version 0.9.0 of the package.
 """

@@ -1,7 +1,7 @@
-"""Dialogues to labelled rows: which replies the partner went on after, and which not.
+"""Labelled rows from dialogues: after which replies the partner continued, and after which not.
 
 The text of a row is laid out in a format of `reward_text`: the candidate is the bot's reply, and
-the turns before it are the user's and the bot's in turn.
+the turns before it alternate between the user and the bot.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ Split = Literal["train", "validation", "test"]
 Kind = Literal["continued", "ended", "other", "other-of-like-length"]
 
 TEST_SHARE, VALIDATION_SHARE = 0.10, 0.04
-NEIGHBOURS = 50  # replies of like length are drawn from so many on either side
+NEIGHBOURS = 50  # replies of like length are drawn from this many on either side
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Dialogue:
     """A conversation of two sides that take turns.
 
     Attributes:
-        id: decides the split, so that it has to be stable.
-        turns: what was said, in turn, none of them empty.
+        id: decides the split, so it has to be stable.
+        turns: what the two sides said, alternating; none is empty.
     """
 
     id: str
@@ -38,11 +38,11 @@ class LabelledRow:
     """A labelled candidate.
 
     Attributes:
-        context: the turns before, in a format.
+        context: the turns before the reply, in a format.
         candidate: the reply, in that format.
         label: 1 accepted, 0 not.
-        kind: why: the partner went on, the conversation ended, or it is another one's reply.
-        group: rows of one group stand together and share the beginning of their contexts.
+        kind: why: the partner continued, the conversation ended, or the reply is from another one.
+        group: rows of one group are adjacent, and their contexts begin alike.
     """
 
     context: str
@@ -57,7 +57,7 @@ class LabelledGroup:
     """Candidates of one context, the real reply among them.
 
     Attributes:
-        context: the turns before, in a format, or messages.
+        context: the turns before the reply, in a format, or messages.
         candidates: replies, the real one at `best`, the others from other conversations.
         best: index of the real reply.
         worst: index of a candidate that must not be chosen, or None if none is known.
@@ -74,12 +74,12 @@ class RowOptions:
     """How rows are made.
 
     Attributes:
-        continued: an accepted reply has at least so many further turns of the partner.
-        n_negatives: replies of other conversations for each real one, every second of like
-            length.
-        window_chars: a dialogue is cut into windows of about so many characters, one drawn
+        continued: a reply is accepted if the partner sent at least this many further turns.
+        n_negatives: replies from other conversations for each real one; the first, third, ...
+            are of like length.
+        window_chars: a dialogue is cut into windows of about this many characters, one size drawn
             for each; contexts begin where their window does.
-        seed: of every draw.
+        seed: of all draws.
         chat_format: of the texts.
     """
 
@@ -91,7 +91,7 @@ class RowOptions:
 
 
 def split_of(dialogue_id: str) -> Split:
-    """The split of a conversation, from nothing but its id.
+    """The split of a conversation, from its id only.
 
     Test holds the lowest SHA-256 hashes, because the conversations of the exporter's sample
     and the demo were chosen in the order of these hashes: all of them are in test.
@@ -104,7 +104,7 @@ def split_of(dialogue_id: str) -> Split:
 
 
 def further_turns(n_turns: int, turn: int) -> int:
-    """How often the partner spoke after a turn. The card's "remaining user messages".
+    """How often the partner spoke after a turn: the card's "remaining user messages".
 
     >>> [further_turns(4, turn) for turn in range(4)]
     [2, 1, 1, 0]
@@ -113,7 +113,7 @@ def further_turns(n_turns: int, turn: int) -> int:
 
 
 def rows(dialogues: Sequence[Dialogue], options: RowOptions) -> Iterator[LabelledRow]:
-    """Rows of dialogues, which should all be of one split: negatives are drawn among them."""
+    """Rows of dialogues, which should all be of one split: negatives are drawn from them."""
     others = Replies(dialogues, random.Random(options.seed))  # noqa: S311  # no secret
     draw = random.Random(options.seed + 1)  # noqa: S311
     for dialogue in dialogues:
@@ -144,8 +144,8 @@ def windows(
 ) -> Iterator[tuple[int, int]]:
     """Ranges of turns that cover a dialogue, each of about a drawn number of characters.
 
-    A window begins two turns before the last one's end, so that every reply but the first has
-    a context of at least two turns.
+    A window begins two turns before the previous one's end, so that every reply but the first
+    has a context of at least two turns.
     """
     start = stop = 0
     while stop < len(turns):
@@ -158,7 +158,7 @@ def windows(
 
 
 def as_context(turns: Sequence[str], chat_format: Format) -> str:
-    """Turns of two sides before a reply of the bot's."""
+    """The turns before a reply of the bot, in a format."""
     roles = ("assistant", "user")  # the last one before the reply is the user's
     return chat_format.context(
         [
@@ -178,13 +178,13 @@ class Replies:
         self._draw = draw
 
     def any(self, own_id: str, reply: str) -> str:
-        """A reply of another conversation, not the same words."""
+        """A reply from another conversation, in other words than this one."""
         return self._other(own_id, reply, 0, len(self._replies) - 1)
 
     def of_like_length(self, own_id: str, reply: str) -> str:
-        """The same, about as long as the reply."""
+        """A reply from another conversation, about as long as this one and in other words."""
         place = bisect_left(self._lengths, len(reply))
-        # long conversations can fill a neighbourhood: it is not the same for every length
+        # a long conversation can fill this range with its own replies; `_other` then widens it
         return self._other(own_id, reply, place - NEIGHBOURS, place + NEIGHBOURS)
 
     def _other(self, own_id: str, reply: str, low: int, high: int) -> str:
@@ -204,12 +204,12 @@ def groups(
     seed: int = 0,
     chat_format: Format = FORMATS["lines"],
 ) -> Iterator[LabelledGroup]:
-    """Real replies that the partner went on after, each among replies of other conversations.
+    """Groups: a real reply after which the partner continued, among others' replies.
 
     The context is the whole conversation so far, as a chat service would send it.
 
     Args:
-        dialogues: of one split; long enough ones are used.
+        dialogues: of one split; those that are long enough are used.
         n_candidates: candidates of a group; every second distractor is of like length.
         a_dialogue: largest number of replies taken from one conversation.
         seed: of the draws.

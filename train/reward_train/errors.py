@@ -10,14 +10,14 @@ from reward_contract.errors import RewardError
 
 
 class TrainError(RewardError):
-    """Nothing was trained, or not to the end."""
+    """Training or evaluation failed."""
 
 
 class DataError(TrainError):
     """Rows, dialogues or groups that cannot be used.
 
     Attributes:
-        row: index of the offending row in the file, or None where no single one is.
+        row: index of the offending row in the file, or None if no single row is at fault.
     """
 
     def __init__(self, message: str, *, row: int | None = None) -> None:
@@ -26,4 +26,4 @@ class DataError(TrainError):
 
 
 class StartError(TrainError):
-    """The model to start from is not there, or its shape is impossible."""
+    """The model to start from does not exist, or its shape is impossible."""

@@ -4,28 +4,28 @@ from collections.abc import Mapping
 from typing import Any
 
 MIN_REMAINING = 2
-"""Further messages of the user that make a reply accepted.
+"""How many further messages of the user make a reply accepted.
 
-Two is what Chai's script for its retry models has (`v0_retry_accept/train.py` of
-chai-research/lmgym); the model card names no number.
+Two is the number in Chai's script for its retry models (`v0_retry_accept/train.py` of
+chai-research/lmgym); the model card names none.
 """
 
 
 def label_of(row: Mapping[str, Any], min_remaining: int = MIN_REMAINING) -> float:
-    """1 accepted, 0 not: the row's own, or by Chai's rule.
+    """The label of a row, 1 accepted or 0 not: its own, or by Chai's rule.
 
     >>> label_of({"retry": False, "remaining_user_messages": 2})
     1.0
 
     Raises:
-        ValueError: the row does not say.
+        ValueError: the row has no valid label, and nothing that gives one.
     """
     label = row.get("label")
     if label is None:
         retry, remaining = row.get("retry"), row.get("remaining_user_messages")
         if not (isinstance(retry, bool) and isinstance(remaining, int)):
             raise ValueError(
-                'no "label" (0 or 1), nor "retry" (a boolean) with "remaining_user_messages"'
+                'no "label" (0 or 1), and no "retry" (a boolean) with "remaining_user_messages"'
             )
         return float(not retry and remaining >= min_remaining)
     if label not in {0, 1}:
@@ -34,7 +34,7 @@ def label_of(row: Mapping[str, Any], min_remaining: int = MIN_REMAINING) -> floa
 
 
 def kind_of(row: Mapping[str, Any]) -> str:
-    """Why a row that was not accepted was not; "" if it does not say.
+    """Why a row was not accepted; "" if it does not say.
 
     >>> kind_of({"retry": True, "remaining_user_messages": 7})
     'retry'

@@ -11,14 +11,14 @@ N_BINS = 10  # of the calibration error
 
 
 def roc_auc(rewards: ArrayLike, labels: ArrayLike) -> float:
-    """How often an accepted row has the higher reward of one accepted and one not.
+    """How often an accepted row has a higher reward than one that is not accepted.
 
     >>> roc_auc([3.0, 1.0, 2.0, 1.0], [1, 1, 0, 0])
     0.625
 
     Args:
         rewards: [n]; ties count half.
-        labels: [n], 0 or 1; NaN comes back where all are alike.
+        labels: [n], 0 or 1; if all are alike, the result is NaN.
     """
     values, positive = np.asarray(rewards), np.asarray(labels) == 1
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
@@ -46,7 +46,7 @@ def pairwise_accuracy(groups: Sequence[tuple[NDArray[np.float32], NDArray[np.flo
     """How often an accepted row beats one of its own group that is not; ties count half.
 
     Args:
-        groups: rewards and labels of each; a mean over the groups that have both kinds.
+        groups: rewards and labels of each; the result is a mean over those with both labels.
     """
     found = [roc_auc(rewards, labels) for rewards, labels in groups]
     known = [one for one in found if not np.isnan(one)]

@@ -9,11 +9,11 @@ from reward_train.packing import NO_LABEL
 
 
 class PackedClassifier(GPT2ForSequenceClassification):  # type: ignore[no-untyped-call]
-    """The same weights and logits, for rows packed by `reward_train.packing`.
+    """A GPT-2 classifier for rows packed by `reward_train.packing`, with the same logits.
 
     Attributes:
-        token_loss: weight of the loss of every candidate token's own logit beside that of the
-            scored token; 0 is the card's training.
+        token_loss: weight of the loss of every candidate token's own logit, in addition to that
+            of the scored token; 0 is the card's training.
     """
 
     accepts_loss_kwargs = False
@@ -39,7 +39,7 @@ class PackedClassifier(GPT2ForSequenceClassification):  # type: ignore[no-untype
             token_labels: float [G, T], -100 where there is no candidate's token.
 
         Returns:
-            `logits`, float32 [G, R], and `loss` where there are labels.
+            `logits`, float32 [G, R], and `loss` if there are labels.
         """
         hidden = self.transformer(
             input_ids,

@@ -1,9 +1,9 @@
-"""Rows that begin alike, computed once: a prefix tree a group, flattened for one forward pass.
+"""Shared prefixes of rows, computed once: a prefix tree per group, flattened for one forward pass.
 
-A candidate's row is its context and itself, and the rows of a conversation share most of
-their tokens. Each token that differs takes one place; a place attends to its ancestors alone
-and stands at its depth, so that every row gets the logit it would get by itself. A row by
-itself is a tree without branches.
+A row is a context and its candidate, and the rows of a conversation share most of their tokens.
+A token that rows share takes one place; a place attends only to itself and its ancestors, and
+has its depth as its position, so that every row gets the logit that it would get by itself. A
+single row is a tree without branches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ NO_LABEL = -100.0  # what transformers pads labels with
 
 
 class PrefixTree:
-    """Rows of token ids, grown one by one; parents stand before their children.
+    """A prefix tree of rows of token ids, added one by one; parents come before their children.
 
     Attributes:
         input_ids: token of each of the T places.
-        parents: place of the token before, or -1.
+        parents: place of the token before each, or -1.
         scored: place of each row's scored token.
 
     Example:
@@ -50,9 +50,9 @@ class PrefixTree:
         return 0
 
     def add(self, row: Sequence[int]) -> None:
-        """Take a row in.
+        """Add a row.
 
-        Its scored token is the contract's: the rightmost that is no pad, or position 0.
+        Its scored token is the contract's: the rightmost that is not a pad, or position 0.
         """
         place = ROOT
         for token in _without_padding(row):
@@ -71,15 +71,15 @@ def _without_padding(row: Sequence[int]) -> Sequence[int]:
 
 
 def token_labels(tree: PrefixTree, labels: Sequence[float], n_own: Sequence[int]) -> list[float]:
-    """The label of each place, from the rows that it belongs to the candidates of.
+    """The label of each place: the mean over the rows whose candidates it belongs to.
 
     Args:
         tree: R rows in T places.
         labels: of each row.
-        n_own: tokens of each row that are the candidate's.
+        n_own: how many tokens of each row are the candidate's.
 
     Returns:
-        T labels: the mean of those rows', -100 for places of contexts.
+        T labels; -100 for places of contexts.
     """
     sums, counts = np.zeros(len(tree.parents)), np.zeros(len(tree.parents))
     for place, label, n_tokens in zip(tree.scored, labels, n_own, strict=True):
@@ -94,10 +94,10 @@ def token_labels(tree: PrefixTree, labels: Sequence[float], n_own: Sequence[int]
 
 
 def collate(groups: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, torch.Tensor]:
-    """A batch of G groups, T places and R rows in the largest.
+    """A batch of G groups, padded to T places and R rows, the most that one of them has.
 
     Args:
-        groups: `input_ids`, `parents`, `token_labels` [T] and `scored`, `labels` [R] each.
+        groups: each has `input_ids`, `parents`, `token_labels` [T] and `scored`, `labels` [R].
 
     Returns:
         What `PackedClassifier.forward` takes.

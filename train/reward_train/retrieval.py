@@ -1,7 +1,7 @@
 """Token embeddings that tell which reply belongs to which context: what a small model starts from.
 
 Context and reply are bags of tokens; the reply has to be found among those of the other pairs
-of the batch. Minutes on a CPU, where a transformer would need days to learn the same.
+of the batch. This takes minutes on a CPU; a transformer would need days to learn the same.
 
 Source: the loss of Henderson et al., "Efficient Natural Language Response Suggestion for
 Smart Reply" (2017), with StarSpace's shared bags of embeddings (Wu et al., 2017).
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch.nn import functional
 
-BATCH = 256  # pairs; each reply is told from 255 others
-CONTEXT_TOKENS, REPLY_TOKENS = 48, 32  # of a context the last, of a reply the first
+BATCH = 256  # pairs; each reply is told apart from 255 others
+CONTEXT_TOKENS, REPLY_TOKENS = 48, 32  # the last of a context, the first of a reply
 DECAY = 0.97  # of a token's weight, for each token that follows it in the context
 LEARNING_RATE, EPOCH_DECAY = 3e-3, 0.7
 START_STD = 0.1
@@ -30,11 +30,11 @@ def retrieval_embeddings(
     """Embeddings whose bags are alike for a context and its reply.
 
     Args:
-        pairs: at least two; a last batch that is not full is left out where there are more.
+        pairs: at least two; a last batch that is not full is left out, unless it is the only one.
         size: number of token ids, and size of an embedding.
-        epochs: times that all pairs are gone through.
-        seed: of the first embeddings and the order.
-        say: gets a line an epoch.
+        epochs: passes over all pairs.
+        seed: of the initial embeddings and the order.
+        say: gets a line per epoch.
 
     Returns:
         float32 [vocabulary, size].
@@ -80,7 +80,7 @@ def _bags(table: torch.Tensor, pairs: Sequence[Pair]) -> tuple[torch.Tensor, tor
 def _bag(
     table: torch.Tensor, bags: Sequence[Sequence[int]], weights: Sequence[Sequence[float]]
 ) -> torch.Tensor:
-    """Weighted sums over the root of the bag's size, so that long ones do not outweigh others."""
+    """Weighted sums over the root of the bag's size, so that long bags do not outweigh others."""
     lengths = torch.tensor([len(bag) for bag in bags])
     sums = functional.embedding_bag(
         torch.tensor([token for bag in bags for token in bag]),

@@ -25,15 +25,15 @@ READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 @dataclass(frozen=True, slots=True)
 class RowRules:
-    """How rows become what is trained on.
+    """How rows become items to train on.
 
     Attributes:
-        min_remaining: a reply is accepted if there was no retry and the user sent at least so
+        min_remaining: a reply is accepted if there was no retry and the user sent at least this
             many further messages; for rows without a label.
-        chat_format: in which "messages" are rendered; None if rows have texts alone.
-        max_tokens: the window: of a text, so many tokens from its end.
-        pack: rows that stand together and carry the same `group` become one item, whose shared
-            tokens are computed once, of at most so many tokens; 0 for items of one row.
+        chat_format: renders "messages"; None if rows only have texts.
+        max_tokens: the window: this many tokens are read, from the end of a text.
+        pack: adjacent rows of the same `group` become one item of at most this many tokens, whose
+            shared tokens are computed once; 0 for items of one row.
     """
 
     min_remaining: int = MIN_REMAINING
@@ -43,7 +43,7 @@ class RowRules:
 
     @property
     def usage(self) -> Usage:
-        """How a model of these rows wants to be asked."""
+        """How a model trained on these rows has to be asked."""
         return Usage(self.chat_format, self.max_tokens)
 
 
@@ -52,10 +52,10 @@ def read_rows(source: str, *, split: str = "train") -> Dataset:
 
     Args:
         source: a path that ends in `.jsonl` or `.parquet`, or a hub id.
-        split: of the data set on the hub; files are one split.
+        split: of the data set on the hub; a file is one split.
 
     Raises:
-        DataError: there is nothing that can be read, or no rows.
+        DataError: the source cannot be read, or has no rows.
     """
     path = Path(source)
     reader = READERS.get(path.suffix)
@@ -69,8 +69,8 @@ def read_rows(source: str, *, split: str = "train") -> Dataset:
     except Exception as error:  # each reader raises its own
         reason = str(error).strip().partition("\n")[0]
         raise DataError(
-            f"{source} is no JSONL or Parquet file, nor a data set on the hub, that could be "
-            f"read: {reason}"
+            f"{source} cannot be read as a JSONL or Parquet file, or as a data set on the hub: "
+            f"{reason}"
         ) from error
     if not len(rows):
         raise DataError(f"{source} has no rows")
@@ -81,12 +81,12 @@ def packed_items(rows: Dataset, rules: RowRules, cache: Path) -> Dataset:
     """Rows as `reward_train.packing.collate` takes them, with their `length` in tokens.
 
     Args:
-        rows: of `read_rows`.
-        rules: what becomes an item.
+        rows: from `read_rows`.
+        rules: how rows become items.
         cache: folder for the tokens, which may be more than memory holds.
 
     Raises:
-        DataError: a row that cannot be used; the message has its index.
+        DataError: a row cannot be used; the message has its index.
     """
     try:
         return Dataset.from_generator(

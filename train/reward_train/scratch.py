@@ -1,7 +1,7 @@
-"""A small GPT-2 to begin with where there is no checkpoint: one that has the parts to compare.
+"""A small GPT-2 to start from without a checkpoint, with the parts of a comparison built in.
 
 Random weights learn to compare a reply with its context only after very many tokens. Here
-the parts of a comparison are there from the start, and training has to tune them:
+the parts of a comparison are there from the start, and training only has to tune them:
 
     token embedding       [ what the token is like  | free                         ]
     attention, a mean     [        "                | mean of the tokens before     ]
@@ -26,7 +26,7 @@ from reward_train.model import PackedClassifier
 EMBEDDING_STD = 0.14  # of the token embeddings; what retrieval training ends with
 POSITION_SCALE = 0.3  # positions must not drown tokens
 MEAN_SCALE = 3.0  # a mean of many tokens is shorter than a token
-SQUARE_SCALE = 0.5  # keeps most of gelu's arguments where it is square
+SQUARE_SCALE = 0.5  # keeps most of gelu's arguments where it is nearly quadratic
 PRODUCT_SCALE = 0.1  # of the product in the residual stream
 
 
@@ -35,7 +35,7 @@ class Shape(NamedTuple):
 
     Attributes:
         n_layer: blocks, at least 2.
-        n_head: heads of each.
+        n_head: heads per block, an even number.
         n_embd: hidden size, a multiple of `n_head`.
     """
 
@@ -45,10 +45,10 @@ class Shape(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Shape":
-        """`4,4,128` as layers, heads and hidden size.
+        """Read a text such as `4,4,128` as layers, heads and hidden size.
 
         Raises:
-            StartError: it is something else.
+            StartError: the text is something else.
         """
         try:
             return cls(*map(int, text.split(",")))
@@ -72,19 +72,19 @@ class Scratch:
 
 
 def classifier_from_scratch(scratch: Scratch, embeddings: torch.Tensor) -> PackedClassifier:
-    """The model before its first step.
+    """A new model before its first training step.
 
     Args:
         scratch: sizes and seed.
-        embeddings: float [vocab_size, n_embd / 2], of tokens that are alike in use.
+        embeddings: float [vocab_size, n_embd / 2], alike for tokens that are used alike.
 
     Raises:
-        StartError: sizes that do not go together.
+        StartError: the sizes do not fit together.
     """
     n_layer, n_head, n_embd = scratch.shape
     if n_layer < 2 or n_embd % n_head or n_head % 2:  # noqa: PLR2004  # two kinds of layers
         raise StartError(
-            "a model from scratch has at least 2 layers, an even number of heads, and a hidden "
+            "a model from scratch needs at least 2 layers, an even number of heads, and a hidden "
             f"size that is a multiple of it, not {n_layer} layers, {n_head} heads and {n_embd}"
         )
     config = GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd)

@@ -1,6 +1,6 @@
 """Fine-tunes a GPT-2 classifier as the model card did, with `transformers`' Trainer.
 
-The card's figures are the defaults: binary cross entropy, learning rate 1e-5, 16 rows a
+The card's figures are the defaults: binary cross entropy, learning rate 1e-5, 16 rows per
 device (on 4 devices), 2 epochs.
 """
 
@@ -33,28 +33,28 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """What a run is made of; the card's figures are the defaults.
+    """The options of a training run; the card's figures are the defaults.
 
     Attributes:
         rows: file or hub id of labelled rows.
         output: folder of the checkpoint; intermediate ones are in its `steps/`.
         base: hub id or folder of a GPT-2 to start from, with a head or without.
-        scratch: a small model instead of `base`.
+        scratch: a small new model to start from instead of `base`.
         validation: file or hub id of rows that are not trained on.
         rules: how rows become labels and items.
-        learning_rate: the highest.
-        scheduler: how it falls, a name of `transformers.SchedulerType`.
-        warmup: share of the steps in which it rises.
+        learning_rate: at its peak.
+        scheduler: how the learning rate falls, a name of `transformers.SchedulerType`.
+        warmup: share of the steps in which the learning rate rises.
         weight_decay: of AdamW.
-        batch_size: items a device and step.
+        batch_size: items per device and step.
         accumulation: steps whose gradients are added up.
-        epochs: times that all rows are gone through.
+        epochs: passes over all rows.
         precision: of the forward and backward pass; weights stay float32.
-        token_loss: weight of a loss of every token of a candidate.
-        embedding_epochs: from scratch, of the embeddings before everything else.
+        token_loss: weight of the loss of every candidate token.
+        embedding_epochs: passes that train the embeddings before everything else, from scratch.
         seed: of order and weights.
         eval_steps: optimiser steps between two evaluations and intermediate checkpoints.
-        resume: go on from the newest intermediate checkpoint.
+        resume: continue from the newest intermediate checkpoint.
         save_dtype: of the weights written.
     """
 
@@ -81,20 +81,20 @@ class TrainOptions:
 
 
 def train(options: TrainOptions, say: Callable[[str], None]) -> dict[str, float] | None:
-    """Train, and write a folder that `gpt2-reward export` takes as it is.
+    """Train, and write a checkpoint folder that `gpt2-reward export` takes.
 
     Args:
         options: of the run.
-        say: gets a line of progress now and then, besides the Trainer's bar.
+        say: gets a line of progress now and then, in addition to the Trainer's bar.
 
     Returns:
-        The last evaluation's figures, empty without rows to validate on; None in processes
-        other than the first of several.
+        The last evaluation's figures, empty without rows to validate on; None in every process
+        but the first of several.
 
     Raises:
-        DataError: rows that cannot be used.
-        StartError: no such base, or impossible sizes.
-        TrainError: `resume` without anything to go on from, or an output that is taken.
+        DataError: the rows cannot be used.
+        StartError: there is no such base, or the sizes are impossible.
+        TrainError: there is nothing to resume from, or the output folder is taken.
     """
     steps = options.output / "steps"
     last = _last(options, steps)
@@ -129,7 +129,7 @@ def _check_window(model: GPT2ForSequenceClassification, rules: RowRules) -> None
     if rules.max_tokens > model.config.n_positions:
         raise StartError(
             f"the model has {model.config.n_positions} positions, and cannot read windows of "
-            f"{rules.max_tokens} tokens; take --max-tokens {model.config.n_positions} or fewer"
+            f"{rules.max_tokens} tokens; use --max-tokens {model.config.n_positions} or fewer"
         )
 
 
@@ -156,16 +156,16 @@ def figures(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def _nothing(_line: str) -> None:
-    """What a process other than the first says."""
+    """Discard a line: only the first process reports."""
 
 
 def _last(options: TrainOptions, steps: Path) -> str | None:
-    """The intermediate checkpoint to go on from."""
+    """The intermediate checkpoint to continue from, if any."""
     if (options.output / "config.json").exists():
         raise TrainError(f"{options.output} holds a checkpoint already; choose another folder")
     written = sorted(steps.glob("checkpoint-*"), key=lambda one: int(one.name.rpartition("-")[2]))
     if written and not options.resume:
-        raise TrainError(f"{steps} is from a run that did not end; resume it, or remove it")
+        raise TrainError(f"{steps} is from a run that did not finish; resume it, or remove it")
     whole = [str(folder) for folder in written if _is_whole(folder)]
     if options.resume and not whole:
         raise TrainError(f"{steps} has no intermediate checkpoint to resume from")
@@ -173,7 +173,7 @@ def _last(options: TrainOptions, steps: Path) -> str | None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """The Trainer writes its state last; a run may have been killed while it did."""
+    """Whether a checkpoint is complete: the Trainer, which may be killed, writes its state last."""
     try:
         json.loads((folder / "trainer_state.json").read_bytes())
     except (OSError, ValueError):
@@ -221,7 +221,7 @@ def _data(options: TrainOptions) -> tuple[Dataset, Dataset | None]:
 
 
 def _start(options: TrainOptions, items: Dataset, say: Callable[[str], None]) -> PackedClassifier:
-    """The model before its first step, on the attention that suits the device."""
+    """The model before its first step, with the attention that suits the device."""
     if options.scratch is not None:
         embeddings = retrieval_embeddings(
             accepted_pairs(items),

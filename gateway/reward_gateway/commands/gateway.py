@@ -1,8 +1,9 @@
-"""Answer over HTTP: reranking, best of N in front of a chat server, and a page to try it.
+"""Serve over HTTP: reranking, best of N in front of a chat server, and a page to try it.
 
 Reranking speaks the protocols of Cohere, Jina, TEI and vLLM; /get_reward is OpenRLHF's. With
 --upstream, /v1/chat/completions and /v1/completions draw several candidates from that server and
-answer the best. The page at / shows rankings, and what of a conversation the model read.
+answer with the best. The page at / shows rankings, and which part of a conversation the model
+read.
 """
 
 import argparse
@@ -32,11 +33,11 @@ from reward_gateway.settings import (
 
 EXTRA = "gateway"
 USUAL = Settings()
-DRAINING_S = 30  # for what is on its way when told to stop
+DRAINING_S = 30  # for requests in flight when told to stop
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt2-reward gateway` takes."""
+    """Add the arguments of `gpt2-reward gateway`."""
     parser.add_argument("--host", default="127.0.0.1", help="Listen on this address.")
     parser.add_argument("--port", type=int, default=5000, help="Listen on this port.")
     parser.add_argument(
@@ -45,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patient",
         action="store_true",
-        help="Wait for a reward server that is away until --timeout, as trainers want it; chats "
-        "are told at once.",
+        help="Wait up to --timeout for a reward server that is down, as trainers need it. Default: "
+        "fail after a few attempts, as chats need it.",
     )
     _add_limits(parser.add_argument_group("callers"))
     _add_generator(parser.add_argument_group("best of N"))
@@ -58,30 +59,30 @@ def _add_limits(group: "argparse._ArgumentGroup") -> None:
         "--api-keys",
         type=Path,
         metavar="FILE",
-        help="Ask callers for one of the keys in this file, one a line. Without it, for one of "
-        "those in the variable GPT2_REWARD_API_KEYS, apart by commas, or for none.",
+        help="Require one of the keys in this file, one per line. Default: one of those in the "
+        "environment variable GPT2_REWARD_API_KEYS, separated by commas, or none if it is empty.",
     )
     group.add_argument(
         "--max-requests",
         type=int,
         default=USUAL.max_requests,
         metavar="N",
-        help="Answer 429 to more requests than these at the same time.",
+        help="Answer 429 to requests beyond this many at the same time.",
     )
     group.add_argument(
         "--max-body-bytes",
         type=int,
         default=USUAL.max_body_bytes,
         metavar="BYTES",
-        help="Answer 413 to requests with a body above this.",
+        help="Answer 413 to requests with a body larger than this.",
     )
     group.add_argument(
         "--cors-origin",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="Let pages of this origin ask, such as https://chat.example. May be given several "
-        "times.",
+        help="Let web pages of this origin send requests, such as https://chat.example. May be "
+        "given several times.",
     )
 
 
@@ -95,27 +96,27 @@ def _add_generator(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--upstream-key-env",
         metavar="VARIABLE",
-        help="Show that server the key in this environment variable. Without it, callers' own keys "
-        "are passed on unless this gateway has keys itself.",
+        help="Send the --upstream server the key in this environment variable. Default: pass on "
+        "callers' own keys, unless this gateway requires keys itself.",
     )
     group.add_argument(
         "--n",
         type=_number,
         default=USUAL.choosing.n,
         metavar="N",
-        help=f"Draw this many candidates for a request, from 1 to {MAX_N}.",
+        help=f"Draw this many candidates per request, from 1 to {MAX_N}.",
     )
     group.add_argument(
         "--drawing",
         choices=get_args(Drawing),
         default=USUAL.choosing.drawing,
-        help="Ask for candidates by the server's own n, by parallel requests, or by n and, where "
-        "it gives fewer, by requests.",
+        help="Draw candidates with the server's own parameter n (n), with parallel requests "
+        "(parallel), or with n and then, if it gives fewer, with requests (auto).",
     )
     group.add_argument(
         "--sampling",
         choices=SAMPLING,
-        help="Sample with these parameters where a request names none: chai has those of the "
+        help="Sample with these parameters unless a request has its own: chai has those of the "
         "reward model's card.",
     )
     group.add_argument(
@@ -128,13 +129,15 @@ def _add_generator(group: "argparse._ArgumentGroup") -> None:
         "--time-budget",
         type=seconds_argument,
         metavar="SECONDS",
-        help="Rank what has come after this time. Candidates are drawn by parallel requests then.",
+        help="Rank the candidates that have come within this time. They are then drawn with "
+        "parallel requests.",
     )
     group.add_argument(
         "--on-reward-failure",
         choices=get_args(OnRewardFailure),
         default=USUAL.choosing.on_reward_failure,
-        help="Answer the first candidate, marked and counted, or an error, where no reward comes.",
+        help="Answer with the first candidate, marked and counted, or with an error if no reward "
+        "comes.",
     )
 
 
@@ -155,7 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.host not in ("127.0.0.1", "localhost", "::1") and not settings.api_keys:
         logging.getLogger("reward_gateway").warning(
-            "anybody who reaches %s:%d may ask; --api-keys closes that",
+            "anyone who can reach %s:%d may send requests; require keys with --api-keys",
             arguments.host,
             arguments.port,
         )

@@ -1,8 +1,9 @@
-"""Measure how often a served model chooses the best of N candidates, where the best is known.
+"""Measure how often a served model chooses the best of N candidates, on labelled groups.
 
-A line of GROUPS is {"context": ..., "candidates": [...], "best": index}; `gpt2-reward rows`
-writes such files. Several truncation policies, or a second server or version, are compared
-with the first. With --calibrate, probabilities are fitted to labelled rows: docs/evaluation.md.
+Each line of GROUPS is {"context": ..., "candidates": [...], "best": index}; `gpt2-reward rows`
+writes such files. Further truncation policies, or a second server, model or version, are
+compared with the first. With --calibrate, probabilities are fitted to labelled rows: see
+docs/evaluation.md.
 """
 
 import argparse
@@ -24,19 +25,19 @@ EXTRA = "evaluate"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt2-reward evaluate` takes."""
+    """Add the arguments of `gpt2-reward evaluate`."""
     parser.add_argument(
         "groups",
         nargs="?",
         type=Path,
         metavar="GROUPS",
-        help="The labelled groups: a JSONL file. Default: none, with --calibrate.",
+        help="The labelled groups: a JSONL file. May be left out with --calibrate.",
     )
     parser.add_argument(
         "--limit", type=_count, metavar="N", help="Score at most N groups. Default: all."
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="Write all figures into this file."
+        "--json", type=Path, metavar="FILE", help="Write all figures to this file, as JSON."
     )
     parser.add_argument(
         "--plot",
@@ -72,7 +73,8 @@ def _add_calibration(group: "argparse._ArgumentGroup") -> None:
         "--calibrate",
         type=Path,
         metavar="ROWS",
-        help="Fit scale and bias of probabilities on half of these rows, judge them on the rest.",
+        help="Fit the scale and bias of probabilities on half of these rows, and judge them on "
+        "the rest.",
     )
     group.add_argument(
         "--min-remaining",
@@ -86,15 +88,15 @@ def _add_calibration(group: "argparse._ArgumentGroup") -> None:
         "--repository",
         type=Path,
         metavar="FOLDER",
-        help="Write the calibration into the version of this model repository that was asked. "
-        "Default: it is only printed.",
+        help="Write the calibration into this model repository, into the version that answered. "
+        "Default: only print it.",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the figures; progress goes to standard error."""
     if arguments.groups is None and arguments.calibrate is None:
-        raise DataError("nothing to evaluate: name a file of GROUPS, or --calibrate ROWS")
+        raise DataError("nothing to evaluate: give a file of GROUPS, or --calibrate ROWS")
     if arguments.groups is not None:
         _judge_groups(arguments)
     if arguments.calibrate is not None:
@@ -113,8 +115,8 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         return
     if found.model.identity is None:
         raise TrainError(
-            "the server does not say which model it serves, so that none can be calibrated in "
-            f"{arguments.repository}; export it again"
+            "the server does not say which model it serves, so none can be calibrated in "
+            f"{arguments.repository}; export the model again"
         )
     version, identity = found.model.version, found.model.identity
     print(
@@ -134,7 +136,7 @@ def _judge_groups(arguments: argparse.Namespace) -> None:
     found = [evaluate(groups, given) for given in _ways(arguments)]
     found = [replace(one, name=name_of(one, found)) for one in found]
     if len({one.name for one in found}) < len(found):
-        raise TrainError("the second is what the first is; name another server or version")
+        raise TrainError("both ways of scoring are the same; name another server or version")
     agreements = {one.name: agreement(found[0].scored, one.scored) for one in found[1:]}
     print(table(found, agreements))
     if arguments.json:
@@ -155,14 +157,14 @@ def _ways(arguments: argparse.Namespace) -> list[ClientArguments]:
     model = arguments.against_model
     if url is not None or version is not None or model is not None:
         second = replace(given, urls=[url] if url else given.urls, model=model or given.model)
-        # a version is a number of one model
+        # a version number belongs to one model
         pinned = version or (given.model_version if second.model == given.model else None)
         ways.append(replace(second, model_version=pinned))
     return ways
 
 
 def _drawing(file: Path | None) -> Any:  # noqa: ANN401  # the function, or None
-    """Told missing before the work."""
+    """Import `draw` before the work, so that a missing extra is reported at once."""
     if file is None:
         return None
     from reward_train.evaluate.plot import draw  # noqa: PLC0415  # an extra

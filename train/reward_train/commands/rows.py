@@ -1,7 +1,7 @@
 """Turn dialogues into labelled rows to train on, and into groups to judge rewards by.
 
-Dialogues are JSONL, {"id": ..., "turns": [...]} a line, both sides in turn; or those of the
-package chitchat-dataset. docs/training.md says what the labels stand for.
+Dialogues are JSONL, one {"id": ..., "turns": [...]} per line, in which the two sides alternate;
+or those of the package chitchat-dataset. docs/training.md says what the labels mean.
 """
 
 import argparse
@@ -23,32 +23,32 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt2-reward rows` takes."""
+    """Add the arguments of `gpt2-reward rows`."""
     parser.add_argument(
         "output", type=Path, metavar="FOLDER", help="Write the files into this folder."
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--dialogues", type=Path, metavar="FILE", help="Read the dialogues of this JSONL file."
+        "--dialogues", type=Path, metavar="FILE", help="Read dialogues from this JSONL file."
     )
     source.add_argument(
         "--chitchat",
         action="store_true",
-        help="Take the dialogues of the package chitchat-dataset: volunteers', MIT licence.",
+        help="Use the dialogues of the package chitchat-dataset (volunteers, MIT licence).",
     )
     parser.add_argument(
         "--continued",
         type=int,
         default=1,
         metavar="N",
-        help="Label a reply as accepted if its partner sent at least N further turns.",
+        help="Label a reply as accepted if the partner sent at least N further turns.",
     )
     parser.add_argument(
         "--negatives",
         type=int,
         default=3,
         metavar="N",
-        help="Add N replies of other conversations for each real one.",
+        help="Add N replies from other conversations for each real one.",
     )
     parser.add_argument(
         "--candidates", type=int, default=16, metavar="N", help="Put N candidates into a group."
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write rows and groups of each split; say how many."""
+    """Write the rows and groups of each split, and print how many."""
     found = chitchat.dialogues() if arguments.chitchat else list(read(arguments.dialogues))
     options = RowOptions(
         continued=arguments.continued,
@@ -93,10 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def read(file: Path) -> Iterator[Dialogue]:
-    """Dialogues of a file.
+    """Read the dialogues of a JSONL file.
 
     Raises:
-        DataError: it cannot be read, or a line is no dialogue; the message has its number.
+        DataError: the file cannot be read, or a line is not a dialogue; the message has the
+            line's number.
     """
     try:
         lines = file.read_text("utf-8").splitlines()
@@ -109,7 +110,7 @@ def read(file: Path) -> Iterator[Dialogue]:
             item = None
         if not _is_dialogue(item):
             raise DataError(
-                f'line {number} of {file} is no {{"id": string, "turns": [strings, none empty]}}',
+                f'line {number} of {file} is not {{"id": string, "turns": [strings, none empty]}}',
                 row=number - 1,
             )
         if len(item["turns"]) >= chitchat.MIN_TURNS:

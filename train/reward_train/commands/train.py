@@ -1,7 +1,7 @@
 """Fine-tune a GPT-2 classifier on labelled rows, as the model card did.
 
 A row holds "context" or "messages", "candidate" and "label" (1 accepted, 0 not), or "retry" and
-"remaining_user_messages" instead of the label: docs/training.md.
+"remaining_user_messages" instead of the label; see docs/training.md.
 """
 
 import argparse
@@ -16,7 +16,7 @@ EXTRA = "train"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt2-reward train` takes."""
+    """Add the arguments of `gpt2-reward train`."""
     parser.add_argument(
         "rows", metavar="ROWS", help="The labelled rows: a .jsonl or .parquet file, or a hub id."
     )
@@ -70,8 +70,9 @@ def _add_rules(group: "argparse._ArgumentGroup") -> None:
         type=int,
         default=0,
         metavar="TOKENS",
-        help='Compute what neighbouring rows of one "group" share once, in items of at most this '
-        "many tokens, which --batch-size then counts; 0 makes each row an item.",
+        help='Pack neighbouring rows of one "group" into items of at most this many tokens, and '
+        "compute the tokens that they share once; --batch-size then counts items. 0 makes each "
+        "row an item.",
     )
 
 
@@ -82,8 +83,8 @@ def _add_usage(group: "argparse._ArgumentGroup") -> None:
         type=format_argument,
         metavar="NAME|FILE",
         help="Render messages in this format, and write it into the checkpoint's reward.json for "
-        f"those who ask the model: {', '.join(FORMATS)}, or a JSON file. Texts have to be in it "
-        "already. Default: none, for rows with texts.",
+        f"clients: {', '.join(FORMATS)}, or a JSON file. Texts have to be in this format already. "
+        "Default: none, for rows with texts.",
     )
     group.add_argument(
         "--max-tokens",
@@ -96,17 +97,17 @@ def _add_usage(group: "argparse._ArgumentGroup") -> None:
 
 def _add_hyper_parameters(group: "argparse._ArgumentGroup") -> None:
     for name, kind, default, text in (
-        ("learning-rate", float, 1e-5, "Begin with this learning rate."),
-        ("scheduler", str, "linear", "Change the learning rate by this schedule of transformers."),
+        ("learning-rate", float, 1e-5, "Use this learning rate at its peak."),
+        ("scheduler", str, "linear", "Lower the learning rate by this schedule of transformers."),
         ("warmup", float, 0.0, "Warm the learning rate up over this share of the steps."),
-        ("weight-decay", float, 0.0, "Decay weights by this factor of AdamW."),
-        ("batch-size", int, 16, "Compute this many items on each device in a step."),
+        ("weight-decay", float, 0.0, "Use this weight decay in AdamW."),
+        ("batch-size", int, 16, "Compute this many items per device and step."),
         ("accumulation", int, 1, "Add up the gradients of this many steps before an update."),
         ("epochs", float, 2.0, "Train for this many passes over the rows."),
         ("token-loss", float, 0.0, "Add the loss of every candidate token with this weight."),
         ("embedding-epochs", int, 3, "Train embeddings for this many passes (--from-scratch)."),
         ("seed", int, 0, "Start random draws from this seed."),
-        ("eval-steps", int, 1000, "Evaluate and save after every so many steps."),
+        ("eval-steps", int, 1000, "Evaluate and save at intervals of this many steps."),
     ):
         group.add_argument(f"--{name}", type=kind, default=default, help=text)
     group.add_argument(
@@ -118,7 +119,7 @@ def _add_hyper_parameters(group: "argparse._ArgumentGroup") -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train; figures on standard error, the folder on output."""
+    """Train; print figures to standard error, and the checkpoint's folder to standard output."""
     # here, not above: --help must not wait for torch
     from reward_train.rows import RowRules  # noqa: PLC0415
     from reward_train.scratch import Scratch, Shape  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Probabilities that come true: Platt's fit of a served model's rewards to held-out labels."""
+"""Calibrated probabilities: Platt's fit of a served model's rewards to held-out labels."""
 
 import hashlib
 import json
@@ -28,14 +28,14 @@ _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """A row of a file.
+    """A labelled row of a file.
 
     Attributes:
         context: a text, or messages.
         candidate: the reply.
         label: 1 accepted, 0 not.
-        kind: why not; "" if the row does not say.
-        half: 0 or 1, by its group or context: rows that share one are in the same half.
+        kind: why it was not accepted; "" if the row does not say.
+        half: 0 or 1, from its group or context: rows that share one are in the same half.
     """
 
     context: Context
@@ -47,14 +47,14 @@ class LabelledText:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """What was fitted, and how good it is.
+    """A fitted calibration, and how good it is.
 
     Attributes:
-        model: that was asked.
-        n_rows: of both halves.
-        accepted: share of all rows.
+        model: the model that answered.
+        n_rows: rows of both halves.
+        accepted: share of all rows that is accepted.
         roc_auc: of all rows.
-        roc_auc_against: of accepted rows and those of one kind that were not, by the kind.
+        roc_auc_against: by kind, of the accepted rows and those of that kind that were not.
         calibration: fitted on one half.
         error_before: expected calibration error of the other half, as the model is served now.
         error_after: the same with the new calibration.
@@ -71,15 +71,16 @@ class Calibrated:
 
 
 def read_labelled(file: Path, *, min_remaining: int) -> list[LabelledText]:
-    """Rows of a JSONL file, as `gpt2-reward train` takes them.
+    """Read labelled rows from a JSONL file, as `gpt2-reward train` takes them.
 
     Args:
         file: "context" (a text) or "messages", "candidate" and "label" on each line, or "retry" and
             "remaining_user_messages" instead of the label.
-        min_remaining: as `label_of`'s.
+        min_remaining: as in `label_of`.
 
     Raises:
-        DataError: it cannot be read, or a line is no row; the message has its number.
+        DataError: the file cannot be read, or a line is not a row; the message has the line's
+            number.
     """
     found = []
     try:
@@ -89,7 +90,7 @@ def read_labelled(file: Path, *, min_remaining: int) -> list[LabelledText]:
                     found.append(_row(json.loads(line), min_remaining))
                 except (*_MALFORMED, InvalidInputError) as error:
                     raise DataError(
-                        f"line {number} is no labelled row: {error}", row=number - 1
+                        f"line {number} is not a labelled row: {error}", row=number - 1
                     ) from error
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
@@ -99,18 +100,18 @@ def read_labelled(file: Path, *, min_remaining: int) -> list[LabelledText]:
 def _row(item: dict[str, Any], min_remaining: int) -> LabelledText:
     context, candidate = context_of(item), item["candidate"]
     if not isinstance(candidate, str):
-        raise TypeError('its "candidate" is no text')
+        raise TypeError('its "candidate" is not a text')
     key = json.dumps(item.get("group") or item.get("messages") or item.get("context"))
     half = hashlib.sha256(key.encode()).digest()[0] % 2
     return LabelledText(context, candidate, label_of(item, min_remaining), kind_of(item), half)
 
 
 def calibrate(rows: Sequence[LabelledText], given: ClientArguments) -> Calibrated:
-    """Score labelled rows, fit one half of them, and judge on the other.
+    """Score labelled rows, fit a calibration on one half of them, and judge it on the other.
 
     Raises:
-        TrainError: the labels of a half are all alike, the rewards do not predict them, or the
-            model was exchanged in between.
+        TrainError: the labels to fit are all alike, the rewards do not predict them, or more than
+            one model answered.
         RewardError: as `RewardClient.rank_many`.
     """
     rewards, model = _rewards(rows, given)
@@ -139,7 +140,7 @@ def calibrate(rows: Sequence[LabelledText], given: ClientArguments) -> Calibrate
 
 
 def fitted(rewards: NDArray[np.float32], labels: NDArray[np.float64]) -> Calibration:
-    """Scale and bias that make the labels likeliest: logistic regression on the reward.
+    """Scale and bias that make the labels most likely: logistic regression on the reward.
 
     Args:
         rewards: float32 [n].
@@ -161,7 +162,7 @@ def fitted(rewards: NDArray[np.float32], labels: NDArray[np.float64]) -> Calibra
     scale, bias = float(model.coef_[0, 0]), float(model.intercept_[0])
     if scale <= 0:
         raise TrainError(
-            f"rows of lower rewards are accepted more often (scale {scale:.3g}): the rows are not "
+            f"rows with lower rewards are accepted more often (scale {scale:.3g}): they are not "
             "in the format that the model reads, or the labels are the wrong way round"
         )
     return Calibration(scale, bias)
@@ -201,7 +202,7 @@ def _bar(n_rows: int) -> "tqdm[Any]":
 
 
 def summary(found: Calibrated) -> str:
-    """The figures for reading."""
+    """The figures as text for people."""
     kinds = "".join(f"\n  against {kind}: {auc:.3f}" for kind, auc in found.roc_auc_against.items())
     return (
         f"{found.n_rows:,} labelled rows, {found.accepted:.1%} accepted; ROC AUC "

@@ -23,16 +23,16 @@ BySize: TypeAlias = dict[int, Estimate]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one way of scoring gave.
+    """The result of one way of scoring.
 
     Attributes:
-        name: of it, for people.
-        url: the server that said who it is.
+        name: its name, for people.
+        url: of the server that the client connected to.
         served_as: name of the model there.
-        model: that answered, as its server describes it.
+        model: the model that answered, as its server describes it.
         truncation: of long contexts.
         scored: the groups, in the order of the file.
-        quality: its figures.
+        quality: the figures.
     """
 
     name: str
@@ -49,7 +49,7 @@ def evaluate(groups: Sequence[LabelledGroup], given: ClientArguments) -> Found:
 
     Raises:
         DataError: a candidate cannot be scored.
-        TrainError: the model was exchanged in between.
+        TrainError: more than one version answered.
         RewardError: as `RewardClient.rank_many`.
     """
     scored, models = list[Scored](), set[ModelInfo | None]()
@@ -70,14 +70,14 @@ def evaluate(groups: Sequence[LabelledGroup], given: ClientArguments) -> Found:
     if others or model is None:
         versions = sorted(str(one and one.version) for one in models)
         raise TrainError(
-            f"versions {versions} of the model answered, and their rewards do not compare; pin one "
-            "with --model-version"
+            f"versions {versions} of the model answered, and their rewards are not comparable; pin "
+            "one with --model-version"
         )
     return Found("", url, given.model, model, given.truncation, scored, quality(scored))
 
 
 def table(found: Sequence[Found], agreements: dict[str, Agreement]) -> str:
-    """The figures for reading."""
+    """The figures as a table for people."""
     sizes = list(found[0].quality.first_of)
     width = max(len(one.name) for one in found)
     heads = [*(f"best of {n}" for n in sizes), "beats one", "rec. rank"]
@@ -115,7 +115,7 @@ def _further(found: Sequence[Found]) -> Iterator[tuple[str, list[tuple[str, BySi
 
 
 def report(found: Sequence[Found], agreements: dict[str, Agreement]) -> dict[str, Any]:
-    """The figures for programs."""
+    """The figures as JSON for programs."""
     return {
         "n_groups": len(found[0].scored),
         "found": [
@@ -137,7 +137,7 @@ def report(found: Sequence[Found], agreements: dict[str, Agreement]) -> dict[str
 
 
 def name_of(one: Found, all_found: Sequence[Found]) -> str:
-    """What tells it from the others."""
+    """A name that tells one way of scoring from the others."""
     parts = [f"version {one.model.version}"]
     if len({other.served_as for other in all_found}) > 1:
         parts.insert(0, one.served_as)

@@ -10,23 +10,23 @@ from reward_text import context_of
 from reward_train.dialogues import LabelledGroup
 from reward_train.errors import DataError
 
-MIN_CANDIDATES = 2  # one alone is always the best
+MIN_CANDIDATES = 2  # a single one is always the best
 
 
 def read_groups(file: Path, *, limit: int | None = None) -> list[LabelledGroup]:
-    """The groups of a file, a JSON object per line: "context", "candidates" and "best", an index.
+    """Read groups from a file, a JSON object per line: "context", "candidates", "best" (an index).
 
     Instead of "context", there may be "messages", which are rendered in the model's format.
 
-    "worst", the index of a candidate that must not be chosen, may be there too.
+    "worst", the index of a candidate that must not be chosen, is optional.
 
     Args:
         file: to read.
         limit: how many groups to read at most; all if None.
 
     Raises:
-        DataError: it cannot be read, has no groups, or a line is no group; the message has its
-            number.
+        DataError: the file cannot be read or has no groups, or a line is not a group; the message
+            has the line's number.
     """
     groups: list[LabelledGroup] = []
     try:
@@ -49,7 +49,7 @@ def _group(line: bytes, number: int) -> LabelledGroup:
         raise DataError(f"line {number} is not JSON", row=number - 1) from error
     if not _is_group(item):
         raise DataError(
-            f'line {number} is no {{"context": string, or "messages": list, '
+            f'line {number} is not {{"context": string, or "messages": list, '
             '"candidates": [two strings or more], "best": index of one of them, '
             '"worst": index of another, or left out}',
             row=number - 1,

@@ -1,4 +1,4 @@
-"""Draws what an evaluation found: the extra `[evaluate]`."""
+"""Plots of what an evaluation found; needs the extra `[evaluate]`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from reward_train.evaluate.quality import Quality, Scored, rewards_of
 
-# told apart by people who see few colours
+# can be told apart by people who are colour-blind
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 MARKERS = "os^Dv"
 
@@ -17,16 +17,16 @@ MARKERS = "os^Dv"
 def draw(
     file: Path, qualities: Mapping[str, Quality], scored: Mapping[str, Sequence[Scored]]
 ) -> None:
-    """Best-of-N accuracy, and rewards against the first one's, into a PNG, SVG or PDF file.
+    """Draw best-of-N accuracy, and rewards against the first one's, into a PNG, SVG or PDF file.
 
     Args:
-        file: its ending says which.
+        file: its extension chooses the format.
         qualities: by name, in the order of the legend.
         scored: the groups of each, by the same names.
 
     Raises:
-        OSError: it cannot be written.
-        ValueError: an ending that is none of a picture.
+        OSError: the file cannot be written.
+        ValueError: the extension is not of a picture.
     """
     mpl.use("agg")
     first, *others = qualities

@@ -1,4 +1,4 @@
-"""How good choices are, and how alike two ways of scoring, from rewards alone."""
+"""How good choices are, and how alike two ways of scoring are, from rewards alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from reward_client.results import Rewards
 from reward_export.ranks import ranks, spearman
 
 SIZES = (2, 4, 8, 16)
-"""N of best-of-N."""
+"""The values of N in best-of-N."""
 
 DRAWS = 1000  # of the bootstrap
 CONFIDENCE = 0.95
@@ -39,10 +39,10 @@ class Estimate:
     """A mean over groups.
 
     Attributes:
-        mean: of all.
-        low: end of the 95 % interval, by bootstrap over groups.
-        high: its other end.
-        n_groups: that it is a mean of.
+        mean: over all groups.
+        low: lower end of the 95 % interval, by bootstrap over groups.
+        high: its upper end.
+        n_groups: how many groups it is a mean of.
     """
 
     mean: float
@@ -61,7 +61,7 @@ class Quality:
         worst_rejected: by N, how often the worst does not come first among itself and N - 1 of
             the others; {} if no group names a worst.
         pairwise: how often it beats one of the others.
-        reciprocal_rank: mean of one over its place among all.
+        reciprocal_rank: mean of 1 / its place among all.
     """
 
     first_of: dict[int, Estimate]
@@ -78,8 +78,8 @@ class Agreement:
     Attributes:
         same_first: by N, how often both choose the same of a group's first N candidates.
         spearman: rank correlation of all rewards.
-        max_difference: of a reward.
-        mean_difference: of a reward.
+        max_difference: the largest difference between two rewards of a candidate.
+        mean_difference: the mean of these differences.
     """
 
     same_first: dict[int, float]
@@ -89,11 +89,11 @@ class Agreement:
 
 
 def within(group: Scored, index: int, n: int, places: int = 1) -> float:
-    """How likely a candidate is among the first places of itself and n - 1 others, drawn by chance.
+    """How likely a candidate is among the first places of itself and n - 1 random others.
 
-    All draws are counted, not a sample of them: of the others, j better ones, k as good and
-    n - 1 - j - k worse are drawn in C(better, j) C(alike, k) C(worse, n-1-j-k) of C(others, n-1)
-    ways, and those as good share the places after the better ones.
+    All draws are counted, not a sample of them: of the others, j better ones, k equal ones and
+    n - 1 - j - k worse ones are drawn in C(better, j) C(alike, k) C(worse, n-1-j-k) of
+    C(others, n-1) ways, and equal ones share the places after the better ones.
 
     >>> within(Scored(np.array([2.0, 3.0, 1.0, 2.0], np.float32), best=0), 0, 2)
     0.5
@@ -101,8 +101,8 @@ def within(group: Scored, index: int, n: int, places: int = 1) -> float:
     Args:
         group: the rewards.
         index: of the candidate.
-        n: candidates that are chosen among, at most all of the group.
-        places: how many of the first count.
+        n: how many candidates to choose from, at most all of the group.
+        places: how many places count as first.
     """
     own, others = group.rewards[index], np.delete(group.rewards, index)
     better, alike = int((others > own).sum()), int((others == own).sum())
@@ -120,9 +120,9 @@ def within(group: Scored, index: int, n: int, places: int = 1) -> float:
 
 
 def quality(groups: Sequence[Scored], *, seed: int = 0) -> Quality:
-    """Figures of groups, with intervals whose draws have this seed.
+    """Figures of groups, with bootstrap intervals drawn from this seed.
 
-    An N counts groups of at least as many candidates, and is left out where there are none.
+    The figure for N counts groups of at least N candidates, and is left out if there are none.
     """
     with_worst = [one for one in groups if one.worst is not None]
     return Quality(
@@ -146,7 +146,7 @@ def _by_size(
 
 
 def agreement(one: Sequence[Scored], other: Sequence[Scored]) -> Agreement:
-    """Two ways of scoring the same groups, in the same order."""
+    """How alike two ways of scoring the same groups are; both in the same order."""
     same_first = {}
     for n in SIZES:
         same = [
@@ -162,7 +162,7 @@ def agreement(one: Sequence[Scored], other: Sequence[Scored]) -> Agreement:
 
 
 def rewards_of(groups: Sequence[Scored]) -> NDArray[Any]:
-    """All rewards, in order."""
+    """The rewards of all groups, in order."""
     return np.concatenate([one.rewards for one in groups])
 
 
@@ -172,7 +172,7 @@ def _pairwise(group: Scored) -> float:
 
 
 def _reciprocal_rank(group: Scored) -> float:
-    """Of a tie, the mean over its places."""
+    """1 / the best one's place; for a tie, the mean over its places."""
     own = group.rewards[group.best]
     above, alike = int((group.rewards > own).sum()), int((group.rewards == own).sum())
     return float(np.mean(1 / np.arange(above + 1, above + alike + 1)))
