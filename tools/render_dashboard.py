@@ -121,7 +121,7 @@ def draw(start: float, end: float, path: Path) -> None:
     figure, axes = plt.subplots((len(panels) + 1) // 2, 2, figsize=(12, 9), sharex=True)
     for panel, axis in zip(panels, axes.flat, strict=False):
         for target in panel["targets"]:
-            for series in query(target["expr"], start + 10, end):
+            for series in query(target["expr"].replace("$model", ".*"), start + 10, end):
                 label = target["legendFormat"]
                 for name, value in series["metric"].items():
                     label = label.replace("{{" + name + "}}", value)

@@ -341,6 +341,8 @@ def test_every_metric_is_one_that_the_server_exposes(server: TritonServer) -> No
     dashboard = json.loads(DASHBOARD.read_text())
     panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len(panels) >= 8
+    variables = {one["name"] for one in dashboard["templating"]["list"]}
+    assert {*re.findall(r"\$(\w+)", "\n".join(panels))} == variables
     texts = {"rules": RULES.read_text(), "hpa": (BASE / "hpa.yaml").read_text()}
     texts["keda"] = (
         DEPLOY / "kubernetes" / "components" / "keda" / "scaledobject.yaml"
