@@ -112,7 +112,7 @@ def cut(op: Ops, stretches: Stretches, most: ir.Value) -> Stretches:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What one turn of the loop takes."""
+    """One turn of the loop."""
 
     begin: ir.Value  # [1] into the packed queries
     end: ir.Value  # [1]

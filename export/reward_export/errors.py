@@ -4,7 +4,7 @@ RewardError
 └── ExportError
     ├── CheckpointError     the checkpoint cannot be found, or cannot be served
     ├── ParityError         the graph does not give PyTorch's rewards
-    └── PublishError        the repository cannot take the version
+    └── PublishError        the version cannot be published to the repository
         └── VersionTakenError   another version has its number
 """
 
@@ -34,7 +34,7 @@ class ParityError(ExportError):
 
 
 class PublishError(ExportError):
-    """The repository cannot take the version."""
+    """The version cannot be published to the repository."""
 
 
 class VersionTakenError(PublishError):

@@ -84,7 +84,7 @@ def export(options: ExportOptions, say: Say) -> Published:
     Raises:
         CheckpointError: the checkpoint is not there or cannot be served.
         ParityError: the graph does not give PyTorch's rewards.
-        PublishError: the repository cannot take the version.
+        PublishError: the version cannot be published to the repository.
     """
     precision = PRECISIONS[options.precision]
     form = precision.form(options.device, options.attention)

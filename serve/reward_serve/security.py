@@ -30,8 +30,8 @@ class Security:
             (mutual TLS).
         control_key: value of the header that opens the control protocols; if None, they are
             closed to every caller.
-        http_inference: whether the HTTP port scores texts; otherwise callers without `http_key`
-            can only ask it for health.
+        http_inference: whether the HTTP port scores texts; otherwise it answers only health checks
+            of callers without `http_key`.
         http_key: value of the header that opens what is closed over HTTP: the control key, or a
             key that only this process knows if there is none, or TLS, which HTTP does not have.
 
