@@ -32,8 +32,8 @@ def make_folder() -> Path:
         if _is_plain(parent) and os.access(parent, os.W_OK):
             return Path(tempfile.mkdtemp(prefix="gpt2-reward-", dir=parent))
     raise HostError(
-        f"none of {', '.join((tempfile.gettempdir(), *FOLDERS))} is writable and has a path "
-        "without spaces and special characters; set TMPDIR to a folder that is and has"
+        f"none of {', '.join((tempfile.gettempdir(), *FOLDERS))} is writable with a path "
+        "free of spaces and special characters; set TMPDIR to a folder that is"
     )
 
 

@@ -26,7 +26,9 @@ def own_address(host: str) -> str:
     try:
         found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
-        hint = "0.0.0.0 listens on all of them" if ":" in host else "give one of this machine"
+        hint = (
+            "0.0.0.0 listens on every address" if ":" in host else "give an address of this machine"
+        )
         raise PortError(
             f"cannot listen on {host}: it is not an IPv4 address or the name of one, which is all "
             f"that Triton's HTTP and metrics take; {hint}",
