@@ -1,1 +1,1 @@
-"""Checkpoint to ONNX graph, checked against PyTorch, published for Triton."""
+"""Turns a checkpoint into an ONNX graph, checks it against PyTorch, and publishes it for Triton."""

@@ -1,17 +1,17 @@
 """Step 4 of the scoring graph: attention for packed tokens, each over its own row.
 
 A row's fresh tokens are one stretch, from where it leaves the tree to its end. Their
-queries meet the keys of the row from position 0 on: those of its own stretch, and those
-that other rows own. Three ways to do that, which give the same numbers:
+queries attend to the keys of the row from position 0 on: those of its own stretch, and
+those that other rows own. There are three ways to do that, which give the same numbers:
 
 `Looped` takes one piece of a stretch after the other, at its exact size: nothing is
-padded, and a piece's queries do not meet the keys after it. The fastest on CPUs. On a GPU
-each turn of its loop would wait for the host four times.
+padded, and a piece's queries are not multiplied with the keys after it. The fastest on
+CPUs. On a GPU, each turn of its loop would wait for the host four times.
 
 `Padded` cuts all stretches into chunks of one size, gathers every chunk's keys, and runs
 one operator over all of them, with a bias that hides what a query must not see. For GPUs.
 
-`varlen.Varlen` gives the operator chunks of their own sizes. For GPUs as well.
+`varlen.Varlen` gives the operator chunks of different sizes. Also for GPUs.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ import onnx_ir as ir
 from reward_export.ops import FLOAT, FLOAT16, INT64, Ops
 from reward_export.tree import Packed, Tree, size
 
-# added to the score of a key that must not be seen: the least number of the type that holds it
+# added to the score of a key that must not be seen: the lowest number of its type
 MASKED = {FLOAT: float(np.finfo(np.float32).min), FLOAT16: float(np.finfo(np.float16).min)}
-PIECE = 128  # most queries of a loop's turn: larger turns meet more keys than they may see
-# what CUDA's fused kernel wants: 88 queries of 221 keys are an error, 87 queries go to a kernel
-# that holds all scores, and so do less than 256 in float32
+PIECE = 128  # most queries per turn of the loop: larger pieces score more keys that they ignore
+# multiples that CUDA's fused kernel wants: 88 queries of 221 keys are an error, 87 queries go to a
+# kernel that stores all scores, and so do fewer than 256 in float32
 UNIT, CHUNK = 8, {FLOAT16: 8, FLOAT: 256}
 
 
@@ -40,18 +40,18 @@ class Attention(Protocol):
         """Each query's mixture of the values that it sees.
 
         Args:
-            query: [T, H] for the tokens whose result is wanted, as many as `lengthened` gives.
+            query: [T, H] for the tokens whose result is wanted, in the length of `lengthened`.
             key: [T, H] of all packed tokens.
-            value: the same.
-            n_head: heads.
-            scale: times the product of query and key.
+            value: [T, H] of all packed tokens.
+            n_head: number of heads.
+            scale: factor for the product of query and key.
 
         Returns:
             [T, H], in the order of `query`.
         """
 
     def lengthened(self, line: ir.Value) -> ir.Value:
-        """An int64 line of one number a query, with zeros for spare ones at its end, if any."""
+        """An int64 line of one number per query, with zeros at its end for any spare queries."""
 
 
 class AttentionForm(Protocol):
@@ -60,11 +60,11 @@ class AttentionForm(Protocol):
     def __call__(
         self, op: Ops, tree: Tree, packed: Packed, stretches: "Stretches", compute: int, /
     ) -> Attention:
-        """The plan.
+        """Plan attention for a set of queries.
 
         Args:
             op: appends to the graph.
-            tree: the rows that differ.
+            tree: the distinct rows.
             packed: their tokens that differ.
             stretches: the queries.
             compute: ONNX element type of queries, keys and values.
@@ -82,7 +82,7 @@ class Stretches:
 
 
 def fresh_stretches(op: Ops, tree: Tree) -> Stretches:
-    """The stretch of fresh tokens of each row that differs. [U]."""
+    """The stretch of fresh tokens of each distinct row. [U]."""
     fresh = op.ReduceSum(op.Cast(tree.fresh, to=INT64), op.shape(1), keepdims=0)
     begin = op.CumSum(fresh, op.int64(0), exclusive=1)
     position = op.Sub(tree.length, fresh)  # where the row leaves the tree
@@ -90,7 +90,7 @@ def fresh_stretches(op: Ops, tree: Tree) -> Stretches:
 
 
 def last_tokens(op: Ops, tree: Tree) -> Stretches:
-    """One query for each row that differs, its last token. [U]."""
+    """One query for each distinct row: its last token. [U]."""
     row, one = op.count(size(op, tree.length, 0)), op.int64(1)
     return Stretches(row, row, op.Min(tree.length, one), op.Sub(tree.length, one))
 
@@ -112,7 +112,7 @@ def cut(op: Ops, stretches: Stretches, most: ir.Value) -> Stretches:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A loop's turn."""
+    """One turn of the loop."""
 
     begin: ir.Value  # [1] into the packed queries
     end: ir.Value  # [1]
@@ -121,7 +121,7 @@ class _Piece:
 
 
 class Looped:
-    """One piece of a stretch after the other, at its exact size."""
+    """Attention over one piece of a stretch after the other, at its exact size."""
 
     def __init__(
         self, op: Ops, tree: Tree, packed: Packed, stretches: Stretches, _compute: int = FLOAT
@@ -152,11 +152,11 @@ class Looped:
         return merge_heads(op, attended)
 
     def lengthened(self, line: ir.Value) -> ir.Value:
-        """See `Attention`; there are no spare ones."""
+        """See `Attention`; there are no spare queries."""
         return line
 
     def _rounded(self, _op: Ops, x: ir.Value) -> ir.Value:
-        """The weights of the values, as `float16.RoundedLooped` has them in float16."""
+        """The weights of the values; `float16.RoundedLooped` rounds them to float16."""
         return x
 
     def _piece(self, op: Ops, i: ir.Value) -> _Piece:
@@ -180,7 +180,7 @@ class Padded:
 
     Args:
         op: appends to the graph.
-        tree: the rows that differ.
+        tree: the distinct rows.
         packed: their tokens that differ.
         stretches: the queries.
         compute: ONNX element type of queries, keys and values.
@@ -208,7 +208,7 @@ class Padded:
         more = op.Concat(op.shape(0, 0, 0), op.Sub(wide, n), axis=0)
         self._keys = op.Gather(op.Pad(packed.node, more, op.int64(0)), chunks.row)  # [A, N]
         # in float16, which holds whole numbers up to 2,048: integers would keep the bias on the
-        # CPU, from where each batch would copy it
+        # CPU, and each batch would copy it from there
         key_position = op.Cast(op.count(wide), to=FLOAT16)  # [N]
         bias = causal_bias(op, op.Cast(op.Add(first, step), to=FLOAT16), key_position, compute)
         self._bias = op.Unsqueeze(bias, op.shape(1))  # [A, 1, C, N]
@@ -234,7 +234,7 @@ class Padded:
         return op.Gather(flat, self._slots)
 
     def lengthened(self, line: ir.Value) -> ir.Value:
-        """See `Attention`; spare ones repeat others here."""
+        """See `Attention`; spare queries repeat others here."""
         return line
 
 
@@ -247,7 +247,7 @@ def causal_bias(
 
 
 def split_heads(op: Ops, x: ir.Value, n_head: int) -> ir.Value:
-    """[T, H] to [h, T, D]: each head's rows side by side."""
+    """[T, H] to [h, T, D]: each head's rows are contiguous."""
     return op.Transpose(op.Reshape(x, op.shape(0, n_head, -1)), perm=(1, 0, 2))
 
 

@@ -1,4 +1,4 @@
-"""Real conversations as batches of token ids: what the exporter calibrates and compares on."""
+"""Real conversations as batches of token ids, on which the exporter calibrates and compares."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,18 +9,18 @@ from reward_contract import CONTRACT
 from reward_export.conversations import Conversation, conversations
 from reward_text import Tokenizer, pad_rows
 
-GROUP = 8  # candidates of a context
+GROUP = 8  # candidates per context
 
 Ids = NDArray[np.int32]
 
 
 def groups_of_candidates() -> Iterator[Ids]:
-    """Real contexts, each with eight real replies: what rankings are judged by. int32 [8, S]."""
+    """Real contexts, each with eight real replies, to judge rankings by. int32 [8, S]."""
     return _groups(conversations()[:24])
 
 
 def calibration_groups() -> Iterator[Ids]:
-    """The same from other conversations: what quantisation may look at beforehand."""
+    """The same from other conversations, to calibrate quantisation on. int32 [8, S]."""
     return _groups(conversations()[24:])
 
 
@@ -50,13 +50,13 @@ def _edge_rows(row: Ids) -> Ids:
     pad = np.array([CONTRACT.pad_token_id], np.int32)
     return pad_rows(
         [
-            row[:0],  # pads alone
+            row[:0],  # only pads
             row[:40],
             row[:40],  # a duplicate
             row[:20],  # a prefix of another
             np.concatenate([row[:20], pad, row[20:30]]),  # the pad token inside
-            np.concatenate([pad, row[:10]]),  # and at the start
-            np.concatenate([row[:20], pad]),  # and at the end, where it is padding
+            np.concatenate([pad, row[:10]]),  # the pad token at the start
+            np.concatenate([row[:20], pad]),  # the pad token at the end, where it is padding
             row[:1],
         ]
     )

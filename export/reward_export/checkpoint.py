@@ -1,4 +1,4 @@
-"""Loads a `GPT2ForSequenceClassification` checkpoint, and says why where it cannot be served."""
+"""Loads a `GPT2ForSequenceClassification` checkpoint, and says why if it cannot be served."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +18,7 @@ from reward_export.graph import Architecture
 
 GELUS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh", "gelu": "none"}
 OLD_BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks, which older transformers saved
-TWO_LABELS = 2  # rejected and accepted, of which a softmax is the score
+TWO_LABELS = 2  # rejected and accepted; their softmax is the score
 MODEL_FILES = ("config.json", "*.safetensors", "pytorch_model*.bin")
 
 
@@ -31,7 +31,7 @@ class Checkpoint:
         source: the hub id or folder it came from, as given.
         revision: the hub's commit, or `sha256:` of a folder's weight files.
         architecture: what the graph is built from.
-        hub_revision: what was asked for on the hub; None for folders and default branches.
+        hub_revision: the revision that was given; None for folders and default branches.
     """
 
     model: GPT2ForSequenceClassification
@@ -58,12 +58,12 @@ class Checkpoint:
         return weights
 
     def rewards(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        """The card's snippet: [B, S] int32 ids to [B, 1] float32 logits.
+        """Rewards as by the card's snippet: [B, S] int32 ids to [B, 1] float32 logits.
 
-        Of a model with two outputs, the second minus the first.
+        For a model with two outputs, the second minus the first.
         """
         tokens = torch.from_numpy(ids.astype(np.int64))
-        # ones: the mask cannot change the answer, and saying so quiets a warning
+        # all ones: the mask cannot change the answer, and passing one avoids a warning
         with torch.inference_mode():
             logits = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
         if self.model.num_labels == TWO_LABELS:
@@ -114,7 +114,7 @@ class Checkpoint:
     ) -> None:
         """Run the model, and show the name, input [T, I] and output [T, O] of modules of a kind.
 
-        T are the tokens up to each row's scored one: what follows is padding.
+        T counts the tokens up to each row's scored one: what follows is padding.
         """
         used = torch.empty(0)
 
@@ -145,9 +145,9 @@ def load(source: str, *, revision: str | None = None) -> Checkpoint:
         revision: branch, tag or commit on the hub; its default branch if None.
 
     Raises:
-        CheckpointError: it is not there, is no GPT-2 classifier with one output or two, has no
-            trained head, has weights that would be left out, or its pad id, vocabulary or
-            positions do not fit the contract, or a weight is NaN or infinite.
+        CheckpointError: the checkpoint is not there, is not a GPT-2 classifier with one output or
+            two, has no trained head, or has weights that would be left out; its pad id, vocabulary
+            or positions do not fit the contract; or a weight is NaN or infinite.
     """
     config = _config(source, revision)
     architecture = _architecture(config, source)
@@ -167,7 +167,7 @@ def load(source: str, *, revision: str | None = None) -> Checkpoint:
     if unexpected := sorted(left_out):
         raise CheckpointError(
             f"{source} holds {len(unexpected)} weights that GPT2ForSequenceClassification does "
-            f"not have, {unexpected[0]} among them; without them its rewards would be others. "
+            f"not have, {unexpected[0]} among them; without them its rewards would differ. "
             "Merge adapters, and export what GPT2ForSequenceClassification.save_pretrained wrote"
         )
     _check_finite(model, source)
@@ -181,12 +181,12 @@ def load(source: str, *, revision: str | None = None) -> Checkpoint:
 
 
 def _check_finite(model: GPT2ForSequenceClassification, source: str) -> None:
-    """Every weight: the texts that are compared read few of the embeddings."""
+    """Check every weight: the texts that are compared later use few of the embeddings."""
     for name, tensor in model.state_dict().items():
         if n_bad := int((~torch.isfinite(tensor)).sum()):
             raise CheckpointError(
                 f"{source} has {n_bad} of {tensor.numel()} values in {name} that are NaN or "
-                "infinite; the rewards of texts that read them would be as well"
+                "infinite; so would be the rewards of texts that use them"
             )
 
 
@@ -212,12 +212,12 @@ def _config(source: str, revision: str | None) -> GPT2Config:
 
 
 def _architecture(config: GPT2Config, source: str) -> Architecture:
-    """The sizes, once everything that the contract or the graph rests on has been checked."""
+    """The sizes, after a check of everything that the contract or the graph relies on."""
     _check_head(config, source)
     _check_contract(config, source)
     if config.activation_function not in GELUS or config.add_cross_attention:
         raise CheckpointError(
-            f"{source} is no plain GPT-2: activation_function is "
+            f"{source} is not a plain GPT-2: activation_function is "
             f"{config.activation_function!r} (known: {', '.join(GELUS)}), "
             f"add_cross_attention is {config.add_cross_attention} (known: False)"
         )
@@ -234,26 +234,26 @@ def _architecture(config: GPT2Config, source: str) -> Architecture:
 
 
 def _check_head(config: GPT2Config, source: str) -> None:
-    """One logit, or two whose softmax is the score: all else is no single logit."""
+    """Accept one logit, or two whose softmax is the score: nothing else is a single logit."""
     if config.num_labels not in {1, TWO_LABELS}:
         raise CheckpointError(
             f"{source} has {config.num_labels} outputs; a reward is one logit (num_labels=1), or "
             "the difference of two. The mean sigmoid of several labels is not a logit, and the "
-            "graph answers nothing else: train a head of one output on that mean"
+            "graph returns nothing but logits: train a head with one output on that mean"
         )
     if config.num_labels == TWO_LABELS and config.problem_type == "multi_label_classification":
         raise CheckpointError(
             f"{source} has two labels that do not exclude each other (problem_type "
-            f"{config.problem_type!r}), so that their difference is not the logit of "
-            "either; train a head of one output"
+            f"{config.problem_type!r}), so their difference is not the logit of "
+            "either; train a head with one output"
         )
 
 
 def _check_contract(config: GPT2Config, source: str) -> None:
     if config.pad_token_id is None:
         raise CheckpointError(
-            f"{source} does not say which token is the pad, so nobody can tell where a row "
-            f'ends; add "pad_token_id": {CONTRACT.pad_token_id} to its config.json'
+            f"{source} does not say which token is the pad, so the end of a row is "
+            f'unknown; add "pad_token_id": {CONTRACT.pad_token_id} to its config.json'
         )
     for name, found, wanted in (
         ("pad_token_id", config.pad_token_id, CONTRACT.pad_token_id),
@@ -276,7 +276,7 @@ def _attention_scale(config: GPT2Config, layer: int) -> float:
 
 
 def revision_of(folder: Path) -> str:
-    """What tells a folder's model apart from others: `sha256:` of its configuration and weights."""
+    """Identifies the model in a folder: `sha256:` of its configuration and weights."""
     digest = hashlib.sha256()
     for path in sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern)):
         digest.update(path.name.encode())

@@ -1,4 +1,4 @@
-"""A model's `config.pbtxt`: the one that the project ships, and what it says of each version."""
+"""A model's `config.pbtxt`: the one that the project ships, and the facts in it of each version."""
 
 import json
 import os
@@ -28,14 +28,14 @@ def configuration(model: str = MODEL_NAME) -> bytes:
 def show(config: Path, version: int, facts: Facts, *, kept: list[int], scratch: Path) -> None:
     """Write a version's facts into the model's configuration, where clients of a server see them.
 
-    To be done before the version is renamed into place: a server that polls then finds both at
-    the same look, and loads the version once. In between, nothing reads the new parameter.
+    Call it before the version is renamed into place: a server that polls then finds both at the
+    same time, and loads the version once. In between, nothing reads the new parameter.
 
     Args:
-        config: the model's `config.pbtxt`; all but the versions' lines is kept as it is.
+        config: the model's `config.pbtxt`; all but the versions' lines is left unchanged.
         version: the number that the version will have.
         facts: what to show.
-        kept: versions whose lines stay; of others, which are gone, they are removed.
+        kept: versions whose lines stay; the lines of others, which are gone, are removed.
         scratch: a folder on the same disk, for the file while it is written.
     """
     text = config.read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Real conversations, shipped with the exporter: what it checks itself on."""
+"""Real conversations, shipped with the exporter, on which it checks its graphs."""
 
 import json
 from dataclasses import dataclass

@@ -1,11 +1,11 @@
-"""What the exporter raises on purpose, under the package's one root.
+"""Exceptions that the exporter raises on purpose, under the package's one root.
 
 RewardError
 └── ExportError
-    ├── CheckpointError     not a checkpoint that can be served, or not to be found
+    ├── CheckpointError     the checkpoint cannot be found, or cannot be served
     ├── ParityError         the graph does not give PyTorch's rewards
-    └── PublishError        the repository cannot take the version
-        └── VersionTakenError   its number belongs to another one
+    └── PublishError        the version cannot be published to the repository
+        └── VersionTakenError   another version has its number
 """
 
 from reward_contract.errors import RewardError
@@ -16,7 +16,7 @@ class ExportError(RewardError):
 
 
 class CheckpointError(ExportError):
-    """Not a checkpoint that can be served under the contract, or not to be found."""
+    """The checkpoint cannot be found, or cannot be served under the contract."""
 
 
 class ParityError(ExportError):
@@ -24,7 +24,7 @@ class ParityError(ExportError):
 
     Attributes:
         difference: the largest absolute difference that was seen.
-        tolerance: what would have been accepted.
+        tolerance: the largest difference that would have been accepted.
     """
 
     def __init__(self, message: str, *, difference: float, tolerance: float) -> None:
@@ -34,7 +34,7 @@ class ParityError(ExportError):
 
 
 class PublishError(ExportError):
-    """The repository cannot take the version."""
+    """The version cannot be published to the repository."""
 
 
 class VersionTakenError(PublishError):

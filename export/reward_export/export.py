@@ -24,7 +24,7 @@ from reward_text import Usage
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
-EMULATED = "float16 emulated on the CPU"  # in place of a provider's name
+EMULATED = "float16 emulated on the CPU"  # instead of a provider's name
 CPU, CUDA = PROVIDERS["cpu"], PROVIDERS["cuda"]
 LIBRARIES = ("gpt2-reward", "torch", "transformers", "onnx", "onnx-ir", "numpy")
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # one of the two is installed
@@ -42,11 +42,11 @@ class ExportOptions:
         revision: branch, tag or commit on the hub.
         precision: of weights and arithmetic, a key of `precision.PRECISIONS`.
         device: `cpu` or `cuda`; the precision's first if None.
-        attention: name of its form for that device; the first if None.
+        attention: name of the form of attention for that device; the first if None.
         version: version number; the next free one if None.
-        chat_format: of conversations, by name or file; the checkpoint's own if None.
+        chat_format: format of conversations, by name or file; the checkpoint's own if None.
         max_tokens: the window; the checkpoint's own if None.
-        name: the model's in the repository, by which clients ask for it.
+        name: the model's name in the repository, by which clients ask for it.
     """
 
     checkpoint: str
@@ -78,13 +78,13 @@ def export(options: ExportOptions, say: Say) -> Published:
     """Publish a checkpoint as a new version.
 
     Args:
-        options: what, and where to.
-        say: told what is going on, a line each.
+        options: what to export, and where to.
+        say: told of progress, one line per call.
 
     Raises:
         CheckpointError: the checkpoint is not there or cannot be served.
         ParityError: the graph does not give PyTorch's rewards.
-        PublishError: the repository cannot take the version.
+        PublishError: the version cannot be published to the repository.
     """
     precision = PRECISIONS[options.precision]
     form = precision.form(options.device, options.attention)
@@ -121,7 +121,7 @@ def export(options: ExportOptions, say: Say) -> Published:
 
 
 def _asked(usage: Usage) -> str:
-    """How clients will ask, in a line."""
+    """One line that says how clients will ask."""
     form = usage.chat_format
     chats = "texts alone: no format of conversations is known, and --format names one"
     if form is not None:
@@ -140,7 +140,7 @@ def _compare(
         parity = parities.check(session, checkpoint, n_positions, tolerance)
         if on_gpu or precision.emulation is None:
             return parity, session.get_providers()[0]
-    # no GPU: its rounding, on this CPU
+    # no GPU: emulate its rounding on this CPU
     with tempfile.TemporaryDirectory() as folder:
         emulated = Path(folder) / GRAPH_NAME
         ir.save(precision.emulate(checkpoint), emulated, external_data=DATA_NAME)

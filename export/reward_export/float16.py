@@ -3,8 +3,8 @@
 ONNX Runtime on a CPU computes float16 graphs in float32 and shows nothing of what float16 does
 to a checkpoint. Here each result that a GPU would store in float16 is rounded to it: products
 (which CUDA sums in float32), norms, the residual stream, the weights of the values, and the
-activation function step by step, as CUDA's kernel of `FastGelu` computes it. What is left out is
-the order of sums. The exporter compares this graph with PyTorch wherever no GPU is there.
+activation function step by step, as CUDA's kernel of `FastGelu` computes it. Only the order of
+sums is not emulated. The exporter compares this graph with PyTorch if there is no GPU.
 """
 
 import math
@@ -24,7 +24,7 @@ def rounded(op: Ops, x: ir.Value) -> ir.Value:
 
 
 def nearest(array: Float32) -> Float32:
-    """The same of a weight; what is beyond float16 is infinite."""
+    """The nearest float16 numbers to a weight, as float32; beyond float16's range, infinity."""
     return array.astype(np.float16).astype(np.float32)
 
 
@@ -77,7 +77,7 @@ class RoundedLayers(Layers):
         )
 
     def activated(self, x: ir.Value, name: str) -> ir.Value:
-        """See `Layers`; tanh by CUDA's kernel, whose every step is float16."""
+        """See `Layers`; tanh as in CUDA's kernel, every step of which is float16."""
         op = self.op
         x = rounded(op, op.Add(self._product(x, name), self.weight(f"{name}.bias")))
         if self.architecture.gelu != "tanh":
@@ -98,5 +98,5 @@ class RoundedLayers(Layers):
 
 
 def nearest_number(value: float) -> float:
-    """A constant as float16 has it."""
+    """The float16 number nearest to a constant."""
     return float(np.float16(value))

@@ -1,9 +1,9 @@
-"""Takes the biases of keys and values out of the graph: two passes over all tokens less a block.
+"""Takes key and value biases out of the graph, which saves two passes over all tokens per block.
 
-A query's scores all hold the same product of query and key bias, and softmax does not see
-what all scores have in common: the key bias has no effect. The weights of a softmax add up
-to one, so the value bias goes through attention as it is: times `attn.c_proj`'s weight, it
-is part of that layer's bias.
+A query's scores all contain the same product of query and key bias, and softmax ignores what
+all scores have in common: the key bias has no effect. The weights of a softmax add up to one,
+so the value bias passes through attention unchanged: times `attn.c_proj`'s weight, it is part
+of that layer's bias.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ Float32 = NDArray[np.float32]
 
 
 def without_key_value_biases(weights: Mapping[str, Float32], n_layer: int) -> dict[str, Float32]:
-    """The same model, to which the key and value parts of `attn.c_attn.bias` no longer matter.
+    """Weights of the same model, with zeros as the key and value parts of `attn.c_attn.bias`.
 
     Args:
         weights: a state dict of `GPT2ForSequenceClassification`.
-        n_layer: blocks.
+        n_layer: number of blocks.
     """
     result = dict(weights)
     for layer in range(n_layer):

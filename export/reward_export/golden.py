@@ -1,8 +1,8 @@
-"""Golden rows: a few real rows with PyTorch's rewards, by which a server is trusted later.
+"""Golden rows: a few real rows with PyTorch's rewards, by which a server is checked later.
 
-The exporter compares on the machine that exports. What serves may be another processor, another
-provider or another ONNX Runtime, and the files may have been damaged on their way: a server that
-gives these rows these rewards computes the model that was exported.
+The exporter compares on its own machine. The server may have another processor, another provider
+or another ONNX Runtime, and the files may have been damaged on their way: a server that gives
+these rewards for these rows computes the model that was exported.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ SHORT = (8, 40, 120)
 
 
 def golden_rows(max_tokens: int = CONTRACT.max_tokens) -> list[NDArray[np.int32]]:
-    """The rows: the empty text, and ends of real conversations, `SHORT` and full. -> int32 [S].
+    """The golden rows, int32 [S]: the empty text, and `SHORT` and full ends of real conversations.
 
     Args:
         max_tokens: the window, which the last row fills.
@@ -39,7 +39,7 @@ def golden(
 
     Args:
         checkpoint: computes them in PyTorch, float32.
-        tolerance: largest difference that a server is held to.
+        tolerance: largest difference that a server may show.
         max_tokens: the window.
     """
     rows = golden_rows(max_tokens)

@@ -1,22 +1,22 @@
 """The scoring graph: GPT-2 with a one-output head that computes only tokens that differ.
 
-Each step is a function; shapes stand at line ends, in one alphabet:
+Each step is a function; shapes are at line ends, in one alphabet:
 
-    B rows   U rows that differ   S positions as sent   N positions up to the longest row
+    B rows   U distinct rows   S positions as sent   N positions up to the longest row
     V vocabulary   T packed tokens (those that differ)   H hidden   h heads   D hidden per head
     A stretches of queries   I, O input and output channels of a linear layer
 
 1. `tree.admit`        lengths of the rows; rows that cannot be scored are set aside
-2. `tree.prefix_tree`  the rows that differ, in order, and which tokens the row before has not
+2. `tree.prefix_tree`  the distinct rows, in order, and which tokens the row before does not have
 3. `tree.pack`         those tokens in one line: [T]
 4. `attention`         a row's queries against the keys of the row, wherever they were computed
-5. `Block.last`        the last block computes what is read: one token a row
-   `pool`              its logit, for each row that has it; NaN where the row was set aside
+5. `Block.last`        the last block computes only what is read: one token per row
+   `pool`              its logit, for each row that has it; NaN if the row was set aside
 
-Between 3 and 5 stand the transformer's blocks, on [T, H] alone: no padding, no shared
+Between 3 and 5 are the transformer's blocks, on [T, H] only: no padding, no shared
 prefix twice.
 
-Why the numbers stay those of the padded model: GPT-2 is causal and its positions are
+Why the rewards are those of the padded model: GPT-2 is causal and its positions are
 absolute, so a token's hidden state depends on the tokens up to it and on nothing else.
 Two rows that agree up to a position have the same state there.
 """
@@ -46,13 +46,13 @@ class Architecture:
     """Sizes and switches of a GPT-2, under the names of `transformers.GPT2Config`.
 
     Attributes:
-        n_layer: blocks.
+        n_layer: number of blocks.
         n_head: heads of each block.
         n_embd: hidden size H.
         n_positions: positions in the table, the longest row that can be scored.
         vocab_size: V.
         layer_norm_epsilon: added to the variance.
-        attention_scales: one factor a block for the scores of queries and keys.
+        attention_scales: one factor per block, for the scores of queries and keys.
         gelu: `tanh` for `gelu_new`, `none` for the exact one.
     """
 
@@ -68,7 +68,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The residual stream; its newest update may be still to be added, with a bias or without."""
+    """The residual stream; its newest update, with or without a bias, may not be added yet."""
 
     hidden: ir.Value  # [T, H]
     update: ir.Value | None = None  # [T, H]
@@ -77,7 +77,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """The parts of GPT-2 on packed tokens, each of the plain operators: the fastest on CPUs."""
+    """The parts of GPT-2 on packed tokens, made of standard operators: the fastest on CPUs."""
 
     op: Ops
     architecture: Architecture
@@ -98,7 +98,7 @@ class Layers:
         return normed, stream.hidden
 
     def update(self, hidden: ir.Value, x: ir.Value, name: str) -> Stream:
-        """The stream after a linear layer of `x` was added."""
+        """The stream with a linear layer of `x` added."""
         return Stream(self.op.Add(hidden, self.linear(x, name)))
 
     def activated(self, x: ir.Value, name: str) -> ir.Value:
@@ -121,15 +121,15 @@ class Layers:
         return self.times(self.op, x, name, np.ascontiguousarray(weight), own_bias)
 
     def weight(self, name: str) -> ir.Value:
-        """A weight of the checkpoint as it is: small ones are float32 in every precision."""
+        """A weight of the checkpoint, unchanged: small ones are float32 in every precision."""
         return self.op.weight(name, self.weights[f"transformer.{name}"])
 
 
 class FusedLayers(Layers):
-    """The same of ONNX Runtime's fused operators, for GPUs: fewer launches, fewer bytes.
+    """The parts made of ONNX Runtime's fused operators, for GPUs: fewer launches, fewer bytes.
 
-    The residual stream is of the type that the linear layers compute in. Biases of the layers
-    that go into it are added with it, in the norm that follows.
+    The residual stream has the type that the linear layers compute in. The norm that follows a
+    layer adds its output and its bias to the stream.
     """
 
     def embed(self, tokens: ir.Value, positions: ir.Value) -> Stream:
@@ -163,7 +163,7 @@ class FusedLayers(Layers):
         return self.op.contrib(operator, self._product(x, name), self.weight(f"{name}.bias"))
 
     def weight(self, name: str) -> ir.Value:
-        """A weight in the type that everything has here."""
+        """A weight of the checkpoint, in the type that the linear layers compute in."""
         dtype = ir.DataType(self.times.compute).numpy()
         return self.op.weight(name, self.weights[f"transformer.{name}"].astype(dtype))
 
@@ -184,7 +184,7 @@ class Block:
         return self._finish(hidden, self._attend(attention, normed, normed))
 
     def last(self, stream: Stream, pooled: ir.Value, attention: Attention) -> Stream:
-        """The same for the `pooled` tokens [U] alone, over the keys of all. -> [U, H]."""
+        """The block's output for the `pooled` tokens [U] only, over the keys of all. -> [U, H]."""
         layers, op = self.layers, self.layers.op
         normed, hidden = layers.norm(stream, self.name("ln_1"))
         attended = self._attend(attention, op.Gather(normed, pooled), normed)
@@ -228,7 +228,7 @@ def build(
         weights: float32 arrays under the names of `GPT2ForSequenceClassification`'s
             state dict.
         linear: how linear layers are computed.
-        attention: how attention is computed, on what `linear` gives.
+        attention: how attention is computed on the results of `linear`.
         parts: which operators the blocks are made of.
     """
     op = Ops()
@@ -256,7 +256,7 @@ def build(
 
 
 def pooled_tokens(op: Ops, tree: Tree, packed: Packed) -> ir.Value:
-    """Where the last token of each row that differs stands in the packed line. -> [U]."""
+    """Index in the packed line of the last token of each distinct row. -> [U]."""
     last = op.Sub(tree.length, op.int64(1))
     node = op.GatherElements(packed.node, op.Unsqueeze(last, op.shape(1)), axis=1)  # [U, 1]
     return op.Squeeze(node, op.shape(1))
@@ -265,7 +265,7 @@ def pooled_tokens(op: Ops, tree: Tree, packed: Packed) -> ir.Value:
 def pool(
     op: Ops, hidden: ir.Value, weight: NDArray[np.float32], rows: Rows, tree: Tree
 ) -> ir.Value:
-    """The reward of each row, NaN where the row was set aside. [U, H] -> [B, 1]."""
+    """The reward of each row, NaN if the row was set aside. [U, H] -> [B, 1]."""
     own = op.Gather(hidden, tree.which)  # [B, H]
     reward = op.Gemm(op.Cast(own, to=FLOAT), op.weight("score.weight", weight), transB=1)
     return op.Where(op.Unsqueeze(rows.admitted, op.shape(1)), reward, op.float32(float("nan")))

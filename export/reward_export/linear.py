@@ -1,13 +1,13 @@
 """A linear layer in each precision: [T, I] times [I, O], plus bias.
 
-`float32` is what it says.
+`float32` computes in float32 throughout.
 
 `float16` computes on float16 weights and activations, and sums in float32.
 
 `int8` quantises each row by its own largest magnitude, and each column of the weight by
-its own. The integer product is exact, so a row's result does not depend on the rows beside
-it. (The usual dynamic quantisation has one scale for all rows: a reward would move with
-its batch mates.)
+its own. The integer product is exact, so a row's result does not depend on the other rows
+of its batch. (The usual dynamic quantisation has one scale for all rows: a reward would
+change with its batch mates.)
 """
 
 from typing import Protocol, TypeAlias
@@ -21,7 +21,7 @@ from reward_export.ops import FLOAT, FLOAT16, Ops
 Float32: TypeAlias = NDArray[np.float32]
 
 STEPS = 127  # of magnitude in a signed byte
-ZERO = 128  # of activations, as unsigned bytes: the operand for which CPUs have the fast kernel
+ZERO = 128  # zero point of activations, which are unsigned: CPUs have the fast kernel for these
 TINIEST = float(np.finfo(np.float32).tiny)  # keeps a row of zeros from dividing by zero
 
 
@@ -104,21 +104,21 @@ class Int8Linear:
             "MatMulIntegerToFloat",
             op.QuantizeLinear(x, row_scale, op.Expand(zero, op.Shape(row_scale)), axis=0),
             op.weight(f"{name}.int8", quantised),
-            op.float32(1.0),  # the rows' scales follow: this operator takes one for all of them
+            op.float32(1.0),  # the rows' scales follow below: this operator takes one for all rows
             op.weight(f"{name}.scale", column_scale[0]),
             zero,
-            op.weight(f"{name}.zero", np.array(0, np.int8)),  # its own: see docs/precision.md
+            op.weight(f"{name}.zero", np.array(0, np.int8)),  # not shared: see docs/precision.md
         )  # [T, O]
         scaled = op.Mul(product, op.Unsqueeze(row_scale, op.shape(1)))
         return scaled if bias is None else op.Add(scaled, op.weight(f"{name}.bias", bias))
 
 
 def quantise(array: Float32, *, axis: int) -> tuple[NDArray[np.int8], Float32]:
-    """Symmetric int8 with one scale for each slice along `axis`'s other dimension.
+    """Symmetric int8 with one scale for each slice that runs along `axis`.
 
     Returns:
         int8 of the array's shape, and float32 scales with `axis` reduced to 1, such that
-        their product is the array to half a step.
+        their product is the array to within half a step.
     """
     largest = np.abs(array).max(axis=axis, keepdims=True)
     scale = np.maximum(largest / STEPS, TINIEST).astype(np.float32)

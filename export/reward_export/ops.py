@@ -27,14 +27,14 @@ Array: TypeAlias = NDArray[np.generic]
 
 
 class Ops:
-    """A graph in the making, or the body of a loop inside one.
+    """A graph under construction, or the body of a loop inside one.
 
     Names of operators and their semantics: https://onnx.ai/onnx/operators/.
     """
 
     def __init__(self, parent: Ops | None = None) -> None:
         self._tape = ir.tape.Tape()
-        # a loop's body sees what stands around it, so constants are kept once, outermost
+        # a loop's body sees the values around it, so constants are kept once, in the outer graph
         self._root: Ops = parent._root if parent else self
         self._weights: dict[str, ir.Value] = {}
         self._arrays: dict[str, Array] = {}
@@ -62,7 +62,7 @@ class Ops:
         domain: str = "",
         **attributes: Attribute,
     ) -> Sequence[ir.Value]:
-        """An operator with more than one output; all of them."""
+        """All outputs of an operator that has more than one."""
         outputs = self._tape.op_multi_out(
             op_type, inputs, attributes, num_outputs=n_outputs, domain=domain
         )
@@ -77,8 +77,8 @@ class Ops:
     def count(self, n: ir.Value) -> ir.Value:
         """0, 1, ... n - 1 as int64, for an int64 [1] of at least 1.
 
-        `Range` gives the same, and on a GPU it would take the numbers around it there, for
-        copies back and forth: its CUDA kernel reads its inputs in the host's memory.
+        `Range` gives the same, but on a GPU it would move the numbers around it there, at the
+        price of copies back and forth: its CUDA kernel reads its inputs in the host's memory.
         """
         one = self.shape(1)
         more = self.Concat(self.shape(0), self.Sub(n, one), axis=0)
@@ -92,8 +92,8 @@ class Ops:
         Args:
             n_turns: int64 scalar, at least 1.
             turn: appends one turn's operators to the `op` it is given; `i` is an int64
-                scalar. What it returns may differ in size along `axis` alone.
-            axis: of the concatenation.
+                scalar. Its results may differ in size along `axis` only.
+            axis: axis of the concatenation.
         """
         body = Ops(self)
         i = tensor_input(self._new_name("turn"), ir.DataType.INT64, ())
@@ -131,7 +131,7 @@ class Ops:
         return self.weight(f"shape_{'x'.join(map(str, dims))}", np.array(dims, np.int64))
 
     def weight(self, name: str, array: Array) -> ir.Value:
-        """An initializer of this name; asked for again, the same one.
+        """The initializer of this name, made at the first call.
 
         Raises:
             ValueError: another array has this name.
@@ -172,7 +172,7 @@ class Ops:
         return value
 
     def _new_name(self, stem: str) -> str:
-        """Unique in the whole model: a body may not name a value that stands around it."""
+        """A name unique in the whole model: a loop's body may not reuse a name from around it."""
         return f"{stem}_{next(self._root._numbers)}"
 
 

@@ -1,8 +1,8 @@
-"""Does the graph on ONNX Runtime give the rewards of the checkpoint in PyTorch?
+"""Checks that the graph on ONNX Runtime gives the rewards of the checkpoint in PyTorch.
 
-Asked before anything is published, on real conversations of many lengths and on the rows
-where padding, pooling and the prefix tree could go wrong. float32 is held to a difference;
-the smaller precisions to what they are for, ranking candidates as float32 does.
+This is done before anything is published, on real conversations of many lengths and on rows
+with which padding, pooling and the prefix tree could go wrong. float32 may differ only slightly;
+the smaller precisions have to do what they are for: rank candidates as float32 does.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from reward_export.precision import CUDA_OPTIONS, PROVIDERS, Tolerance
 from reward_export.ranks import spearman
 
 CUDA = PROVIDERS["cuda"]
-ALL_ROWS_EVERY = 6  # batches of which every row is scored alone; of the others, the last one
+ALL_ROWS_EVERY = 6  # in one of so many batches, every row is scored alone; in others, the last
 
 
 Ids = NDArray[np.int32]
@@ -42,15 +42,15 @@ class Parity:
 
     Attributes:
         n_rows: rows compared.
-        n_batches: batches they came in.
-        longest_row: tokens of the longest.
+        n_batches: batches that they came in.
+        longest_row: tokens of the longest row.
         max_difference: largest absolute difference of a reward.
         mean_difference: mean absolute difference.
         max_batch_effect: largest change of a row's reward with its batch mates.
-        reward_std: standard deviation of the reference's rewards, to judge the others by.
+        reward_std: standard deviation of the reference's rewards, as a scale for differences.
         spearman: rank correlation of the rewards with the reference's.
         best_agreement: share of groups of eight candidates with the reference's best one.
-        tolerance: what `max_difference` was held to.
+        tolerance: limit of `max_difference`.
     """
 
     n_rows: int
@@ -65,32 +65,32 @@ class Parity:
     tolerance: float
 
     def as_dict(self) -> dict[str, float]:
-        """For the manifest."""
+        """The measurements, for the manifest."""
         return asdict(self)
 
 
 def open_session(
     graph: Path, providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> onnxruntime.InferenceSession:
-    """The graph on ONNX Runtime, its inputs and outputs held to the contract.
+    """Open a graph on ONNX Runtime, and check its inputs and outputs against the contract.
 
     Args:
-        graph: the file.
-        providers: those to run it on that are installed, the preferred one first; CUDA's with
+        graph: the graph's file.
+        providers: execution providers to use if installed, the preferred one first; CUDA's gets
             the options that it is served with.
 
     Raises:
-        ExportError: they are not those of the contract, or the first provider did not start.
+        ExportError: inputs or outputs do not fit the contract, or the provider did not start.
     """
     options = onnxruntime.SessionOptions()
     if int8_saturates():
         options.add_session_config_entry(*EXACT_INT8)
     installed = [name for name in providers if name in onnxruntime.get_available_providers()]
     if CUDA in installed and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA that came with pip is on no library path
+        onnxruntime.preload_dlls()  # CUDA installed by pip is not on any library path
     chosen = [(name, CUDA_OPTIONS if name == CUDA else {}) for name in installed]
     session = onnxruntime.InferenceSession(str(graph), options, providers=chosen)
-    if session.get_providers()[0] != installed[0]:  # ONNX Runtime only warns, and takes the CPU
+    if session.get_providers()[0] != installed[0]:  # ONNX Runtime only warns, and uses the CPU
         raise ExportError(
             f"ONNX Runtime has {installed[0]} and could not start it; look for its warning above. "
             "On a machine without a GPU, install onnxruntime instead of onnxruntime-gpu"
@@ -118,13 +118,13 @@ def check(
 
     Args:
         session: the graph.
-        reference: gives the rewards that are right.
+        reference: gives the correct rewards.
         n_positions: length of the longest row that can be scored.
-        tolerance: what the rewards are held to.
+        tolerance: limits that the rewards have to keep.
 
     Raises:
-        ParityError: the rewards differ by more than that.
-        ExportError: a row that cannot be scored did not answer NaN, or touched its mates.
+        ParityError: the rewards do not keep a limit.
+        ExportError: the reward of an unscorable row was not NaN, or the row changed others'.
     """
     groups, others = list(groups_of_candidates()), list(other_batches(n_positions))
     wanted, found, alone = [], [], []
@@ -159,14 +159,14 @@ def check(
 def _batch_effect(
     session: onnxruntime.InferenceSession, ids: Ids, together: NDArray[np.float32], *, every: bool
 ) -> float:
-    """The largest change of a row's reward when it is scored alone, of all rows or the last."""
+    """The largest change of a reward when its row is scored alone: of all rows, or of the last."""
     rows = range(len(ids)) if every else [len(ids) - 1]
     alone = np.array([_run(session, ids[row : row + 1])[0, 0] for row in rows])
     return float(np.abs(alone - together[list(rows)]).max())
 
 
 def _hold(parity: Parity, tolerance: Tolerance, batch_effect: float) -> None:
-    # ranks decide for these, and a checkpoint whose rewards hardly differ has none to keep
+    # these are judged by ranks, and a checkpoint whose rewards hardly differ has none to keep
     remedy = "; try --precision fp32" if tolerance.in_reward_stds else ""
     checks = (
         ("largest difference", parity.max_difference, "at most", parity.tolerance),
@@ -175,7 +175,7 @@ def _hold(parity: Parity, tolerance: Tolerance, batch_effect: float) -> None:
         ("agreement on the best", parity.best_agreement, "at least", tolerance.best_agreement),
     )
     for what, value, relation, limit in checks:
-        # phrased so that NaN fails
+        # written so that NaN fails
         if not (value <= limit if relation == "at most" else value >= limit):
             raise ParityError(
                 f"the graph does not give PyTorch's rewards: {what} is {value:.3g}, and has to be "
@@ -192,21 +192,21 @@ def _longest(ids: Ids) -> int:
 def _check_isolation(
     session: onnxruntime.InferenceSession, ids: Ids, n_positions: int, batch_effect: float
 ) -> None:
-    """A row that cannot be scored answers NaN for itself alone."""
+    """Check that a row that cannot be scored gets NaN, and does not affect other rows."""
     width = n_positions + 1
     clean = np.full((len(ids), width), CONTRACT.pad_token_id, np.int32)
     clean[:, : ids.shape[1]] = ids
     poisoned = clean.copy()
     poisoned[0, 0] = -1
-    poisoned[1, n_positions - 1] = CONTRACT.vocab_size  # the last position, behind padding
+    poisoned[1, n_positions - 1] = CONTRACT.vocab_size  # the last position, after padding
     poisoned[-1] = 0  # a valid id throughout, one position too many
     bad, good = [0, 1, -1], slice(2, -1)
     wanted, found = _run(session, clean), _run(session, poisoned)
     moved = float(np.max(np.abs(found[good] - wanted[good])))
     if not (np.isnan(found[bad]).all() and moved <= batch_effect):
         raise ExportError(
-            f"rows that cannot be scored answered {found[bad, 0]} instead of NaN, or moved their "
-            f"batch mates (by {moved:.3g})"
+            f"rows that cannot be scored got {found[bad, 0]} instead of NaN, or changed the "
+            f"rewards of their batch mates (by {moved:.3g}, at most {batch_effect:.3g} is allowed)"
         )
 
 

@@ -1,4 +1,4 @@
-"""What `--precision` chooses: one value each, with everything that follows from it."""
+"""The values of `--precision`, each with everything that follows from it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from reward_export.smooth import smoothed
 from reward_export.varlen import Varlen
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# of the CUDA provider, those of config.pbtxt's accelerator block that rewards depend on
+# the CUDA provider's options in config.pbtxt's accelerator block that rewards depend on
 CUDA_OPTIONS = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1", "sdpa_kernel": "3"}
-DEVICES_KEY = "devices"  # of the file's metadata: kinds of devices that it is for
+DEVICES_KEY = "devices"  # in the file's metadata: the kinds of device that it is for
 
 Batches: TypeAlias = Iterable[NDArray[np.int32]]
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What a precision is held to.
+    """Limits that the rewards of a precision have to keep.
 
     Attributes:
         max_difference: largest absolute difference of a reward from PyTorch's.
@@ -35,7 +35,7 @@ class Tolerance:
             rather than absolute.
         spearman: least rank correlation of all rewards with PyTorch's.
         best_agreement: least share of groups whose best candidate is PyTorch's.
-        batch_effect: how far a reward may move with its batch mates.
+        batch_effect: how far a reward may change with its batch mates.
         batch_effect_in_reward_stds: whether that is in standard deviations of the rewards.
     """
 
@@ -48,7 +48,7 @@ class Tolerance:
 
 
 class Model(Protocol):
-    """A checkpoint, as far as its weights are prepared by it; `checkpoint.Checkpoint` is one."""
+    """What preparing weights needs of a checkpoint; `checkpoint.Checkpoint` is one."""
 
     @property
     def architecture(self) -> Architecture:
@@ -70,10 +70,10 @@ class Form:
 
     Attributes:
         device: `cpu` or `cuda`.
-        name: what tells it from the other forms for the device.
-        attention: what attention is.
+        name: distinguishes it from the other forms for the device.
+        attention: how attention is computed.
         parts: which operators the blocks are made of.
-        runs_on: kinds of devices that can run it at all; a server refuses the others.
+        runs_on: kinds of device that can run it at all; a server refuses it on others.
     """
 
     device: str
@@ -90,7 +90,7 @@ VARLEN = Form("cuda", "varlen", Varlen, FusedLayers, ("cuda",))
 
 @dataclass(frozen=True, slots=True)
 class Emulation:
-    """A graph for the CPU that gives the rewards which a GPU would give."""
+    """A graph for the CPU that gives the rewards that a GPU would give."""
 
     linear: Linear
     attention: AttentionForm
@@ -103,14 +103,14 @@ class Precision:
 
     Attributes:
         name: as the command line and the manifest have it.
-        linear: what linear layers and the token embedding are.
-        forms: how it is computed on each kind of device; the first is the one for users.
-        tolerance: what the rewards are held to before they are published.
+        linear: how linear layers and the token embedding are computed.
+        forms: how it is computed on each kind of device; the first is the default.
+        tolerance: limits that the rewards have to keep before a graph is published.
         bytes_per_weight: in the file.
-        prepare: the weights that the graph is built from, for a precision that has to look at
-            activations first; they are taken as they are if None.
-        emulation: what is compared with PyTorch where no GPU is there, if the graph's own
-            rewards on a CPU say nothing of those on a GPU.
+        prepare: returns the weights to build the graph from, for a precision that has to look at
+            activations first; if None, they are used unchanged.
+        emulation: what is compared with PyTorch if there is no GPU and the graph's own rewards
+            on a CPU say nothing about those on a GPU.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Precision:
         """The form for a kind of device, and of this name if there are several.
 
         Raises:
-            ExportError: there is none.
+            ExportError: there is no such form.
         """
         for form in self.forms:
             if device in {None, form.device} and name in {None, form.name}:
@@ -149,10 +149,10 @@ class Precision:
         return graph
 
     def emulate(self, model: Model) -> ir.Model:
-        """The graph that is compared where no GPU is there.
+        """The graph that is compared with PyTorch if there is no GPU.
 
         Raises:
-            ExportError: the precision has none, because its own graph tells on a CPU.
+            ExportError: the precision has none, because its own graph can be compared on a CPU.
         """
         own = self.emulation
         if own is None:
@@ -161,23 +161,23 @@ class Precision:
 
 
 def within_float16(model: Model) -> Weights:
-    """The weights as they are, once activations are known to stay far from float16's end.
+    """The weights, unchanged, after a check that activations stay far below float16's limit.
 
     Raises:
-        ParityError: they come near it, and a GPU would answer NaN.
+        ParityError: activations come near the limit, beyond which a GPU would return NaN.
     """
     check_float16_range(model.largest_activation(groups_of_candidates()))
     return model.weights()
 
 
 def check_float16_range(largest: float) -> None:
-    """Refuse float16 for activations that come near its end.
+    """Refuse float16 for activations that come near its limit.
 
     Args:
-        largest: magnitude seen in what float16 would hold.
+        largest: largest magnitude seen in what float16 would hold.
 
     Raises:
-        ParityError: it is more than half of float16's largest number.
+        ParityError: `largest` is more than half of float16's largest number.
     """
     limit = float(np.finfo(np.float16).max) / 2
     if not largest <= limit:

@@ -2,7 +2,7 @@
 
     python -m reward_export.random_checkpoint FOLDER [--layers 4 --heads 4 --hidden 128]
 
-Its shapes, files and loading are those of a real one; its rewards mean nothing.
+Its shapes, files and loading are those of a real checkpoint; its rewards are meaningless.
 """
 
 import argparse
@@ -26,11 +26,11 @@ def random_checkpoint(
     """Save a `GPT2ForSequenceClassification` with random weights, and return its folder.
 
     Args:
-        folder: where to; made if need be.
-        n_layer: blocks. GPT-2 small has 12, medium 24.
-        n_head: heads of each. Small 12, medium 16.
-        n_embd: hidden size. Small 768, medium 1024.
-        seed: of the weights.
+        folder: where to save it; made if missing.
+        n_layer: number of blocks. GPT-2 small has 12, medium 24.
+        n_head: heads of each block. GPT-2 small has 12, medium 16.
+        n_embd: hidden size. GPT-2 small has 768, medium 1024.
+        seed: seed of the weights.
         overrides: further fields of `GPT2Config`.
     """
     config = GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd)

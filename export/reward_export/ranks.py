@@ -1,4 +1,4 @@
-"""Ranks, and how alike two orders are."""
+"""Ranks, and how similar two rankings are."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def ranks(values: ArrayLike) -> NDArray[np.float64]:
-    """The place of each value in rising order, from 1; equal ones share the mean of theirs.
+    """The rank of each value in ascending order, from 1; equal values share their mean rank.
 
     >>> ranks([0.5, 2.0, 0.5]).tolist()
     [1.5, 3.0, 1.5]
@@ -18,6 +18,6 @@ def ranks(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def spearman(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """Spearman's rank correlation of [n] and [n]; NaN where all values of one are equal."""
+    """Spearman's rank correlation of [n] and [n]; NaN if all values of one are equal."""
     with np.errstate(invalid="ignore"):
         return float(np.corrcoef(ranks(x), ranks(y))[0, 1])

@@ -1,4 +1,4 @@
-"""Gives a published version another calibration: its rewards, and its files' hashes, stay."""
+"""Gives a published version another calibration; its rewards and the hashes of its files stay."""
 
 import json
 from dataclasses import replace
@@ -26,14 +26,14 @@ def recalibrate(
     """Write a calibration into a version's manifest, and into what servers show of it.
 
     Each of the two files is replaced whole. A server that polls loads the model again when it
-    sees the configuration change, without a failed call; any other shows it after its next start.
+    sees the configuration change, without a failed call; others show it after their next start.
 
     Args:
         repository: the model repository.
         version: the version's number.
-        calibration: that it shall have.
-        identity: the version has to have; any if None.
-        name: the model's.
+        calibration: the new calibration.
+        identity: the identity that the version has to have; any if None.
+        name: the model's name.
 
     Returns:
         The version's folder.
@@ -48,7 +48,7 @@ def recalibrate(
         if identity is not None and facts.identity != identity:
             raise PublishError(
                 f"{path} is another model than the one that was asked: its sha256 is "
-                f"{facts.identity}, and the server's {identity}"
+                f"{facts.identity}, the server's is {identity}"
             )
         part = scratch / MANIFEST_NAME
         part.write_text(json.dumps(manifest | facts.as_json(), indent=2) + "\n", "utf-8")

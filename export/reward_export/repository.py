@@ -1,14 +1,14 @@
 """A reward model's folder in a Triton repository.
 
 A version is put there whole or not at all: everything is written into a hidden folder, flushed
-to disk, and renamed into place in one step. The hidden folder is made beside the repository:
-inside the model's, a server that polls would load the version it serves again whenever
-something is written; inside the repository, it would take the folder for a model. If the
-repository is a volume of its own, only the model's folder is left.
+to disk, and renamed into place in one step. The hidden folder is made next to the repository:
+inside the model's folder, every write would make a server that polls reload the version that it
+serves; inside the repository, the server would take it for a model. If the repository is a volume
+of its own, only the model's folder is possible.
 
 No version is ever replaced. Clients pin a version, and files of rewards name the version that
-gave them, so that one number has to mean one model for good; and a folder that is exchanged
-under a reader gives it the graph of one model and the weights of another.
+gave them, so a number has to mean the same model forever; and if a folder is exchanged while it
+is read, the reader gets the graph of one model and the weights of another.
 """
 
 import contextlib
@@ -27,15 +27,15 @@ from reward_export.errors import PublishError, VersionTakenError
 from reward_export.staging import one_at_a_time, staged_in, sweep
 
 _WITHDRAWN = ".withdrawn-"  # hidden from Triton, which reads numbers only
-_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)  # a folder's name, and one in addresses
+_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)  # used as a folder's name and in URLs
 
 
 class ModelFolder:
     """The versions of a reward model in a repository, and its configuration.
 
     Args:
-        repository: the model repository, which may be still to make.
-        name: the model's, by which clients ask for it.
+        repository: the model repository, which need not exist yet.
+        name: the model's name, by which clients ask for it.
 
     Attributes:
         repository: as given.
@@ -43,21 +43,21 @@ class ModelFolder:
         path: the model's folder in the repository.
 
     Raises:
-        PublishError: no model can have the name.
+        PublishError: no model can have this name.
     """
 
     def __init__(self, repository: Path, name: str = MODEL_NAME) -> None:
         if not _NAME.fullmatch(name):
             raise PublishError(
-                f"a model cannot be named {name!r}: its name is a folder's, begins with a letter, "
-                "and continues with letters, digits and _ . -"
+                f"a model cannot be named {name!r}: its name is that of a folder, begins with a "
+                "letter, and continues with letters, digits and _ . -"
             )
         self.repository = repository
         self.name = name
         self.path = repository / name
 
     def versions(self) -> list[int]:
-        """Numbers that Triton can serve, ascending."""
+        """Numbers of the versions that Triton can serve, ascending."""
         return sorted(
             int(path.name)
             for path in self.path.glob("[1-9]*")
@@ -65,13 +65,13 @@ class ModelFolder:
         )
 
     def check(self, version: int | None = None) -> None:
-        """Refuse what cannot be published, before the work.
+        """Refuse a version that cannot be published, before any work is done.
 
         Args:
             version: the number that is wanted; None for the next free one.
 
         Raises:
-            PublishError: there is no place for the repository, or Triton does not serve the number.
+            PublishError: the repository cannot be made there, or Triton does not serve the number.
             VersionTakenError: another version has the number, or had it.
         """
         parent = self.repository.parent
@@ -91,7 +91,7 @@ class ModelFolder:
         """Write the model's configuration if there is none, and make the folders for it.
 
         Returns:
-            the file that was written, or None: an existing one is left as it is.
+            the file that was written; None if there is one, which is left unchanged.
 
         Raises:
             PublishError: it cannot be written.
@@ -112,15 +112,15 @@ class ModelFolder:
 
     @contextlib.contextmanager
     def staging(self, *, needed_bytes: int) -> Iterator[Path]:
-        """An empty hidden folder on the versions' disk, gone at the end unless published.
+        """An empty hidden folder on the versions' disk, removed at the end unless published.
 
-        What killed exports have left there is removed first.
+        Folders that killed exports have left there are removed first.
 
         Args:
-            needed_bytes: what will be written, checked against the free space beforehand.
+            needed_bytes: how much will be written, checked against the free space beforehand.
 
         Raises:
-            PublishError: the disk is or runs full, or the folder cannot be written.
+            PublishError: the disk is or becomes full, or the folder cannot be written.
         """
         try:
             room = _room_for_staging(self.path)
@@ -142,7 +142,7 @@ class ModelFolder:
         Args:
             staged: the folder that `staging` gave, complete.
             version: the number; the next free one if None.
-            facts: of the version, for clients of a server; they are shown in the configuration.
+            facts: the version's, which the configuration shows to clients of a server.
 
         Raises:
             VersionTakenError: another version has the number, or had it.
@@ -162,13 +162,13 @@ class ModelFolder:
     def withdraw(self) -> tuple[Path, Path]:
         """Hide the newest version from Triton, in one step, and keep its files.
 
-        Its number is not given out again: clients have seen it answer.
+        Its number is not used again: clients have seen it answer.
 
         Returns:
             where the withdrawn version is now, and the version that is the newest now.
 
         Raises:
-            PublishError: there is none before it, or the folder cannot be written.
+            PublishError: there is no earlier version, or the folder cannot be written.
         """
         *earlier, newest = self.versions() or [0]
         if not earlier:
@@ -187,7 +187,7 @@ class ModelFolder:
         return withdrawn, self.path / str(earlier[-1])
 
     def _rename_to_next(self, staged: Path, facts: Facts | None) -> Path:
-        """Where folders cannot be locked, whoever renames first has the number."""
+        """Take the next free number; if folders cannot be locked, the first to rename has it."""
         while True:
             with contextlib.suppress(VersionTakenError):
                 return self._rename(staged, max(self.taken_numbers(), default=0) + 1, facts)
@@ -204,7 +204,7 @@ class ModelFolder:
             raise
 
     def taken_numbers(self) -> list[int]:
-        """Numbers of versions that are there or were withdrawn, which are not given out again."""
+        """Numbers of versions that exist or were withdrawn, which are not used again."""
         return [*self.versions(), *self._withdrawn()]
 
     def _withdrawn(self) -> list[int]:
@@ -214,8 +214,8 @@ class ModelFolder:
     def _taken(self, version: int) -> VersionTakenError:
         what = "was withdrawn from" if version in self._withdrawn() else "exists in"
         return VersionTakenError(
-            f"version {version} {what} {self.path}, and a number means one model for good; leave "
-            "--version out for the next free number"
+            f"version {version} {what} {self.path}, and a number always means the same model; "
+            "omit --version to take the next free number"
         )
 
 
@@ -230,7 +230,7 @@ def _room_for_staging(folder: Path) -> Path:
 
 
 def _mount_points() -> set[str]:
-    """All of them, bind mounts too, which `os.path.ismount` does not see."""
+    """All mount points, including bind mounts, which `os.path.ismount` does not see."""
     table = Path("/proc/self/mountinfo")
     if not table.is_file():
         return set()
@@ -238,7 +238,7 @@ def _mount_points() -> set[str]:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Whole or not at all: a server that polls may read it at any time."""
+    """Write a file whole or not at all: a server that polls may read it at any time."""
     descriptor, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
     part = Path(name)
     try:
@@ -251,7 +251,7 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Of a file its data, of a folder its names."""
+    """Flush to disk the data of a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

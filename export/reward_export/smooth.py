@@ -1,14 +1,14 @@
 """Takes outlier channels out of activations before they are quantised to int8.
 
 GPT-2 has channels that are tens of times larger than the others. A row that is quantised by
-its largest magnitude has few steps left for the rest of it. Where the activation comes from
-a linear step, a factor for each channel moves from activation to weight for free:
+its largest magnitude has few steps left for the rest of it. If the activation comes from a
+linear step, a factor for each channel moves from activation to weight for free:
 
     activation / s  times  s * weight   is   activation  times  weight
 
-The layer norms in front of `attn.c_attn` and `mlp.c_fc` take 1 / s into scale and bias. The
-attention in front of `attn.c_proj` is linear in the values, so the value part of `attn.c_attn`
-takes it. In front of `mlp.c_proj` stands GELU, which is not linear: nothing is moved there.
+The layer norms before `attn.c_attn` and `mlp.c_fc` take 1 / s into scale and bias. The
+attention before `attn.c_proj` is linear in the values, so the value part of `attn.c_attn`
+takes it. Before `mlp.c_proj` is GELU, which is not linear: nothing is moved there.
 
 The factors are those of SmoothQuant (Xiao et al., 2022, arXiv 2211.10438) with alpha 1/2:
 the square root of the activation's largest magnitude over the weight's.
@@ -31,7 +31,7 @@ def smoothed(weights: Weights, largest: Mapping[str, Float32], n_layer: int) -> 
         weights: a state dict of `GPT2ForSequenceClassification`.
         largest: for each linear module's name, such as `transformer.h.0.mlp.c_fc`, the
             largest magnitude seen in each channel of its input. float32 [I].
-        n_layer: blocks.
+        n_layer: number of blocks.
     """
     result = dict(weights)
     for layer in range(n_layer):
@@ -59,7 +59,7 @@ def _smooth_values(weights: dict[str, Float32], largest: Float32, attention: str
 
 
 def _factor(largest: Float32, weight: Float32) -> Float32:
-    """What each input channel's activation is divided by. [I]; a power of two, so exact."""
+    """The divisor of each input channel's activation. [I]; powers of two, so it is exact."""
     ratio = np.maximum(largest, 1e-5) / np.maximum(np.abs(weight).max(axis=1), 1e-5)
     factor: Float32 = np.exp2(np.round(np.log2(np.sqrt(ratio)))).astype(np.float32)
     return factor

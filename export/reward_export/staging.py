@@ -1,4 +1,4 @@
-"""Hidden folders that a version is written in before it is renamed into place.
+"""Hidden folders in which a version is written before it is renamed into place.
 
 An export holds the lock of its folder while it runs. A folder whose lock is free was left by an
 export that was killed, and the next export removes it. On a file system that cannot lock
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from reward_contract import MODEL_NAME
 
-PREFIX = f".{MODEL_NAME}-staging-"  # hidden from Triton, and no other program's name
+PREFIX = f".{MODEL_NAME}-staging-"  # hidden from Triton, and not used by other programs
 
 
 def sweep(room: Path) -> None:
     """Remove what killed exports have left in a folder."""
     for path in room.glob(f"{PREFIX}*"):
-        # held by an export that runs, gone already, another user's, or no locks here
+        # locked by a running export, already gone, another user's, or there are no locks here
         with contextlib.suppress(OSError):
             lock = _lock(path)
             try:
@@ -35,7 +35,7 @@ def staged_in(room: Path) -> Iterator[Path]:
     """An empty folder in another one, removed at the end unless it was renamed.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be made.
     """
     path, lock = _make(room)
     try:
@@ -52,7 +52,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     """Wait until no other export publishes into the model's folder, and keep others waiting."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # network file systems that lock no folders
+        with contextlib.suppress(OSError):  # network file systems that cannot lock folders
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -60,13 +60,13 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _make(room: Path) -> tuple[Path, int | None]:
-    """A folder and its lock; None where there are no locks."""
+    """Make a folder, and return it with its lock; None if the file system has no locks."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=room))
         try:
             lock = _lock(path)
         except (FileNotFoundError, BlockingIOError):
-            continue  # another export swept between the two
+            continue  # another export removed it before it was locked
         except OSError:
             return path, None
         if path.exists():

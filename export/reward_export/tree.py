@@ -2,10 +2,11 @@
 
 Read `graph.py` first; it has the alphabet of the shapes.
 
-All of it is integer work, a few passes over the batch. On a GPU it stays on the CPU: the first
-`Pad` takes its sizes from a `Shape`, which ONNX Runtime keeps there, and so on from operator to
-operator. What would break that chain is left out: operators whose CUDA kernels take a computed
-input from the host's memory (`Range`, `Slice`, `Expand`, `TopK`). `make cuda-dry-run` holds it.
+All of it is integer work, a few passes over the batch. With a GPU, it still runs on the CPU: the
+first `Pad` takes its sizes from a `Shape`, which ONNX Runtime keeps there, and so on from operator
+to operator. Operators that would break that chain are not used: those whose CUDA kernels take a
+computed input from the host's memory (`Range`, `Slice`, `Expand`, `TopK`). `make cuda-dry-run`
+checks this.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from reward_contract import CONTRACT
 from reward_export.ops import INT32, INT64, Ops
 
 NOTHING = -1  # after a row's end; smaller than any id, so that a row sorts before its extensions
-NEVER = -2  # equal to nothing: the row before the first
+NEVER = -2  # equals no token: stands for the row before the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,16 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Step 2: the rows that differ in lexicographic order, and which of their tokens differ.
+    """Step 2: the distinct rows in lexicographic order, and which of their tokens differ.
 
-    In that order each row shares with the row before it whatever it shares with any of those
-    before, so that one comparison a row finds the whole tree.
+    In that order, a row shares with the row before it whatever it shares with any earlier row, so
+    one comparison per row finds the whole tree.
     """
 
     ids: ir.Value  # [U, N] int64, `NOTHING` after the row's end
     length: ir.Value  # [U] int64, at least 1
-    fresh: ir.Value  # [U, N] bool: a token that the row before does not have; one a row at least
-    which: ir.Value  # [B] int64: each row of the batch, among the U
+    fresh: ir.Value  # [U, N] bool: a token that the row before does not have; at least one per row
+    which: ir.Value  # [B] int64: index among the U of each row of the batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +49,18 @@ class Packed:
 
     tokens: ir.Value  # [T] int64
     positions: ir.Value  # [T] int64
-    node: ir.Value  # [U, N] int64: where a (row, position) stands in the packed line
+    node: ir.Value  # [U, N] int64: index of a (row, position) in the packed line
 
 
 def admit(op: Ops, ids: ir.Value, vocab_size: int, n_positions: int) -> Rows:
     """Lengths of the rows, and which of them can be scored.
 
-    A row's length runs up to its rightmost token that is not the pad; a row of pads alone
-    is scored at position 0, as `transformers` does. Ids outside the vocabulary and lengths
-    beyond the position table set the row aside: it is scored as pads, and answers NaN.
+    A row's length runs up to its rightmost token that is not the pad; a row of only pads is
+    scored at position 0, as `transformers` does. A row with ids outside the vocabulary, or longer
+    than the position table, is set aside: it is scored as pads, and its reward is NaN.
     """
     pad = op.int32(CONTRACT.pad_token_id)
-    # no row is empty then; that the 1 is computed from a shape keeps all this on the CPU
+    # so that no row is empty; computing the 1 from a shape keeps all this on the CPU
     one = op.Add(op.Mul(size(op, ids, 1), op.int64(0)), op.shape(1))
     ids = op.Pad(ids, op.Concat(op.shape(0, 0, 0), one, axis=0), pad)  # [B, S + 1]
     ends = op.Cast(op.Add(op.count(size(op, ids, 1)), op.int64(1)), to=INT32)  # [S + 1]: 1, 2, ...
@@ -87,7 +88,7 @@ def prefix_tree(op: Ops, rows: Rows) -> Tree:
     given = op.Where(ended, op.int64(NOTHING), op.Cast(rows.ids, to=INT64))
     ids, first, which, _ = op.several("Unique", given, n_outputs=4, axis=0, sorted=1)
 
-    before = op.Pad(ids, op.shape(1, 0, -1, 0), op.int64(NEVER))  # [U, N], a row later
+    before = op.Pad(ids, op.shape(1, 0, -1, 0), op.int64(NEVER))  # [U, N], shifted by a row
     unlike = op.Where(op.Equal(ids, before), size(op, ids, 1), position)
     leaves = op.ReduceMin(unlike, op.shape(1), keepdims=1)  # [U, 1] the first that differs
     live = op.GreaterOrEqual(ids, op.int64(0))
@@ -96,10 +97,10 @@ def prefix_tree(op: Ops, rows: Rows) -> Tree:
 
 
 def pack(op: Ops, tree: Tree) -> Packed:
-    """The fresh tokens in one line, and the way from each (row, position) into it.
+    """The fresh tokens in one line, and the index in it of each (row, position).
 
-    Of a position that is not fresh, the token stands in the nearest row above that has a fresh
-    one there: the last fresh one, when columns are read one after another.
+    If a position is not fresh, its token is that of the nearest row above that has a fresh one
+    there: the last fresh one so far, when columns are read one after another.
     """
     cells = op.Reshape(op.NonZero(op.Reshape(tree.fresh, op.shape(-1))), op.shape(-1))  # [T]
     tokens = op.Gather(op.Reshape(tree.ids, op.shape(-1)), cells)
@@ -112,7 +113,7 @@ def pack(op: Ops, tree: Tree) -> Packed:
 
 
 def _last_one(op: Ops, flags: ir.Value, *, axis: int) -> ir.Value:
-    """Which of the ones was the last up to here, when `axis` runs fastest. int32 [U, N]."""
+    """Ordinal of the last set flag up to each place, when `axis` runs fastest. int32 [U, N]."""
     ones = op.ReduceSum(flags, op.shape(axis), keepdims=1)  # [U, 1] or [1, N]
     before = op.CumSum(ones, op.int64(1 - axis), exclusive=1)
     return op.Sub(op.Add(op.CumSum(flags, op.int64(axis)), before), op.int32(1))

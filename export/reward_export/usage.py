@@ -1,4 +1,4 @@
-"""How a checkpoint wants to be asked: as told, as its own file says, or as is known of it."""
+"""How clients ask for a checkpoint's rewards: as told, as its own file says, or by its origin."""
 
 import re
 from pathlib import Path
@@ -18,16 +18,16 @@ _CHAI = re.compile(r"(^|/|--)ChaiML(/|--)", re.IGNORECASE)
 def usage_of(
     checkpoint: Checkpoint, *, chat_format: str | None = None, max_tokens: int | None = None
 ) -> Usage:
-    """How clients shall ask for a checkpoint's rewards.
+    """How clients are to ask for a checkpoint's rewards.
 
     Args:
-        checkpoint: as loaded.
-        chat_format: name of a format, or a file with one; if None, that of the `USAGE_NAME` beside
-            the checkpoint, `chai` for checkpoints of ChaiML that have none, unknown for others.
-        max_tokens: the window; that of the file if None, and of the contract if there is none.
+        checkpoint: the loaded checkpoint.
+        chat_format: name of a format, or a file with one; if None, the one in the checkpoint's
+            `USAGE_NAME`. Without that file, ChaiML's checkpoints have `chai` and others none.
+        max_tokens: the window; if None, the file's, or without a file the contract's.
 
     Raises:
-        CheckpointError: format or file cannot be read, or the window exceeds the positions.
+        CheckpointError: the format or file cannot be read, or the window exceeds the positions.
     """
     try:
         usage = _beside(checkpoint) or Usage(FORMATS["chai"] if _is_chais(checkpoint) else None)
@@ -37,7 +37,7 @@ def usage_of(
             usage.calibration,
         )
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"how to ask {checkpoint.source}: {error}") from error
+        raise CheckpointError(f"cannot tell how to ask {checkpoint.source}: {error}") from error
     n_positions = checkpoint.architecture.n_positions
     if usage.max_tokens > n_positions:
         raise CheckpointError(
@@ -48,7 +48,7 @@ def usage_of(
 
 
 def _beside(checkpoint: Checkpoint) -> Usage | None:
-    """What the checkpoint's own file says; None if there is none."""
+    """What the checkpoint's own file says; None if there is no file."""
     found = cached_file(
         checkpoint.source,
         USAGE_NAME,

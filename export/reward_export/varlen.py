@@ -1,19 +1,19 @@
-"""Attention over chunks of their own sizes, by CUDA's `MultiHeadAttention` alone.
+"""Attention over chunks of different sizes, which only CUDA's `MultiHeadAttention` computes.
 
 The operator takes all chunks' queries in one line and all their keys in another, and a mask of
 3 A + 2 numbers that says where each chunk begins and how many keys it has. Nothing is padded,
-and queries need no gather: the packed line is the line of queries. Nothing but CUDA's
-implementation has this, and its rules are read strictly here, because a kernel that is asked
-for something else answers wrongly without an error:
+and queries need no gather: the packed line is the line of queries. Only CUDA's implementation has
+this. Its rules are followed strictly here, because a kernel that is given anything else returns
+wrong numbers without an error:
 
-- starts begin at 0, rise, and end with the lines;
+- starts begin at 0, rise, and end with the length of their line;
 - a chunk's keys lie inside its own interval, and no two intervals overlap;
-- chunk a's queries are the last of its keys (causal from the bottom right), so that it has no
+- a chunk's queries belong to the last of its keys (causal from the bottom right), so it has no
   more queries than keys;
 - no chunk has more queries than the kernel's tiles of 64 reach: C rounded up to whole tiles.
 
-The lines are seen as [A, C, H] and [A, K, H], so they are lengthened to multiples of A. What is
-spare belongs to a chunk of its own, the last, which nothing reads.
+The lines are passed as [A, C, H] and [A, K, H], so they are lengthened to multiples of A. The
+spare entries form a chunk of their own, the last, which nothing reads.
 
 Source: `contrib_ops/cuda/bert/cutlass_fmha/fmha_launch_template.h` of ONNX Runtime.
 """
@@ -24,7 +24,7 @@ from reward_export.attention import Stretches, cut, divide_up
 from reward_export.ops import INT32, Ops
 from reward_export.tree import Packed, Tree, size
 
-TILE = 64  # queries of the kernel's tiles
+TILE = 64  # queries per tile of the kernel
 
 
 class Varlen:
@@ -32,7 +32,7 @@ class Varlen:
 
     Args:
         op: appends to the graph.
-        tree: the rows that differ.
+        tree: the distinct rows.
         packed: their tokens that differ.
         stretches: the queries.
     """
@@ -53,11 +53,11 @@ class Varlen:
             op.Reshape(op.Gather(packed.node, chunks.row), op.shape(-1)),
             op.Reshape(seen, op.shape(-1)),
         )  # into the packed line, chunk after chunk
-        n_chunks = op.Add(size(op, n_keys, 0), op.shape(1))  # A: the spare one as well
-        # as many that the longest chunk is reached
+        n_chunks = op.Add(size(op, n_keys, 0), op.shape(1))  # A: with the spare one
+        # enough to reach the end of the longest chunk
         least = op.Add(op.Mul(op.Sub(tiles, op.shape(1)), op.int64(TILE)), op.shape(1))
         c = op.Max(divide_up(op, n_queries, n_chunks), least)
-        k = op.Add(divide_up(op, size(op, keys, 0), n_chunks), op.shape(1))  # a spare key at least
+        k = op.Add(divide_up(op, size(op, keys, 0), n_chunks), op.shape(1))  # at least one spare
         end, end_of_keys = op.Mul(n_chunks, c), op.Mul(n_chunks, k)
         self._spare = op.Concat(op.shape(0), op.Sub(end, n_queries), axis=0)
         spare_keys = op.Concat(op.shape(0), op.Sub(end_of_keys, size(op, keys, 0)), axis=0)
@@ -93,5 +93,5 @@ class Varlen:
 
 
 def _starts(op: Ops, n: ir.Value, end: ir.Value) -> ir.Value:
-    """Where each chunk begins, the spare one's begin and the line's end. [A + 1]."""
+    """Where each chunk begins, the spare one included, and where the line ends. [A + 1]."""
     return op.Concat(op.shape(0), op.CumSum(n, op.int64(0)), end, axis=0)

@@ -1,7 +1,7 @@
-"""What the launcher asks its own server, over HTTP on this machine, with the key that opens it.
+"""The launcher's requests to its own server, over HTTP on this machine, with the key that opens it.
 
-HTTP rather than gRPC: it needs no package, no certificate where gRPC asks clients for theirs, and
-what answers is the same queue, model and processes. `greets` asks the gRPC port itself.
+HTTP rather than gRPC: it needs no package, and no certificate if gRPC requires one of clients; the
+same queue, model and processes answer. `greets` checks the gRPC port itself.
 """
 
 import http.client
@@ -26,10 +26,10 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class RefusedError(Exception):
-    """The server answered, with an error.
+    """The server answered with an error.
 
     Attributes:
-        status: of HTTP.
+        status: the HTTP status.
     """
 
     def __init__(self, message: str, *, status: int) -> None:
@@ -50,7 +50,7 @@ class Control:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def is_ready(self, path: str, *, timeout_s: float = 2.0) -> bool:
-        """Whether a path below `/v2` says so; False if nothing answers."""
+        """Whether a path below `/v2` answers that it is ready; False if nothing answers."""
         try:
             self._ask(path, None, timeout_s)
         except (OSError, RefusedError):
@@ -58,7 +58,7 @@ class Control:
         return True
 
     def state(self, model: str, version: int) -> str:
-        """Triton's word for a version: READY, LOADING, UNLOADING, UNAVAILABLE, or "".
+        """Triton's state of a version: READY, LOADING, UNLOADING, UNAVAILABLE, or "".
 
         Raises:
             OSError: nothing answers.
@@ -71,11 +71,11 @@ class Control:
         return ""
 
     def n_executions(self, model: str) -> int:
-        """Executions of a model that have ended so far, over all versions.
+        """Number of executions of a model that have ended, over all versions.
 
         Raises:
             OSError: nothing answers.
-            RefusedError: it does not tell.
+            RefusedError: the key does not open statistics, or there is no such model.
         """
         stats = cast(
             "dict[str, list[dict[str, int]]]", self._ask(f"models/{model}/stats", None, 5.0)
@@ -127,9 +127,9 @@ def greets(host: str, port: int, *, tls: bool, timeout_s: float) -> bool:
     Args:
         host: the address.
         port: the port.
-        tls: whether it speaks TLS; then a handshake is enough, since it may end the connection
-            of a client that has no certificate.
-        timeout_s: for all of it.
+        tls: whether the port speaks TLS; then a handshake is enough, since the server may close
+            the connection of a client without a certificate.
+        timeout_s: seconds that each step may take.
     """
     try:
         with socket.create_connection((host, port), timeout_s) as connection:

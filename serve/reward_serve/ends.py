@@ -1,4 +1,4 @@
-"""Why a process ended, in a few words: exit code, signal, or the kernel's lack of memory."""
+"""Says in a few words why a process ended: its exit code, a signal, or a lack of memory."""
 
 import signal
 from pathlib import Path
@@ -7,21 +7,21 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def how(exit_code: int) -> str:
-    """An exit code as `subprocess` gives it, negative for a signal."""
+    """Describe an exit code as `subprocess` gives it: negative for a signal."""
     return f"exit code {exit_code}" if exit_code >= 0 else _name(-exit_code)
 
 
 def how_status(wait_status: int) -> str:
-    """A wait status as wait(2) gives it and proc(5) shows it."""
+    """Describe a wait status as wait(2) gives it and proc(5) shows it."""
     return _name(wait_status & 0x7F) if wait_status & 0x7F else f"exit code {wait_status >> 8}"
 
 
 class OutOfMemory:
-    """Whether the kernel has killed a process of this cgroup for memory since the last look.
+    """Tells whether the kernel has killed a process of this cgroup for lack of memory.
 
     Args:
-        membership: file with the cgroups of this process, as in cgroups(7).
-        cgroups: where they are mounted.
+        membership: file that lists the cgroups of this process, as in cgroups(7).
+        cgroups: where cgroups are mounted.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class OutOfMemory:
         self._seen = self._kills()
 
     def happened(self) -> bool:
-        """True once for any number of kills."""
+        """Whether the kernel has killed any process since the previous call."""
         before, self._seen = self._seen, self._kills()
         return self._seen > before
 
     def explain(self, end: str) -> str:
-        """How a process ended, and whether that was for memory."""
+        """Return `end`, how a process ended, with the note "out of memory" if it applies."""
         return f"{end}: out of memory" if self.happened() else end
 
     def _kills(self) -> int:
@@ -45,7 +45,10 @@ class OutOfMemory:
 
 
 def _counters(membership: Path, cgroups: Path) -> list[Path]:
-    """Of this process's cgroup, version 2 or 1; in a container its own is mounted at the top."""
+    """The file that counts kills in this process's cgroup, version 2 or 1; [] if there is none.
+
+    In a container, its own cgroup is mounted at the top.
+    """
     found = []
     for line in _lines(membership):
         _number, controllers, path = line.split(":", 2)

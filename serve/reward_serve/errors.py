@@ -1,19 +1,19 @@
-"""What serving raises on purpose, under the package's one root.
+"""Exceptions that serving raises on purpose, under the package's one root.
 
 RewardError
 └── ServeError
     ├── HostError        this machine lacks what the server needs
-    ├── PortError        an address cannot be listened on
-    ├── SecurityError    certificates or keys that do not fit together
+    ├── PortError        the server cannot listen on an address
+    ├── SecurityError    certificates or keys are missing or do not belong together
     ├── RepositoryError  no repository, or nothing exported into it
     ├── VerifyError      a server cannot be compared with what was exported
-    └── ServerLogError   tritonserver failed, with its own reason
+    └── ServerLogError   tritonserver failed, for the reason that it logged
         ├── StartError   it ended while starting, or did not become ready
         │   └── CrashError          a signal ended it, or a model's process, while starting
         └── EndedError   it ended by itself after it had been ready
             ├── ModelProcessError   a model's process has died, so it was stopped
-            ├── UnhealthyError      it did not answer golden rows rightly, so it was stopped
-            └── UpgradeError        it could load nothing any more, so it was stopped
+            ├── UnhealthyError      it did not answer golden rows correctly, so it was stopped
+            └── UpgradeError        it could not load anything any more, so it was stopped
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from reward_contract.errors import RewardError
 
 
 class ServeError(RewardError):
-    """The server is not running."""
+    """Base of the errors that serving raises on purpose."""
 
 
 class HostError(ServeError):
@@ -30,10 +30,10 @@ class HostError(ServeError):
 
 
 class PortError(ServeError):
-    """An address cannot be listened on.
+    """The server cannot listen on an address.
 
     Attributes:
-        port: its number.
+        port: the port number.
     """
 
     def __init__(self, message: str, *, port: int) -> None:
@@ -42,7 +42,7 @@ class PortError(ServeError):
 
 
 class SecurityError(ServeError):
-    """Certificates or keys that are missing or do not fit together."""
+    """Certificates or keys are missing or do not belong together."""
 
 
 class RepositoryError(ServeError):
@@ -58,7 +58,7 @@ class ServerLogError(ServeError):
 
     Attributes:
         reasons: the server's own error lines.
-        log: where its full log stands.
+        log: path of its full log.
     """
 
     def __init__(self, message: str, *, reasons: tuple[str, ...], log: Path) -> None:
@@ -80,12 +80,12 @@ class EndedError(ServerLogError):
 
 
 class ModelProcessError(EndedError):
-    """A model's process has died; tritonserver, which does not mend that, was stopped."""
+    """A model's process has died; tritonserver, which does not replace it, was stopped."""
 
 
 class UnhealthyError(EndedError):
-    """It did not answer golden rows, or wrongly; it was stopped."""
+    """tritonserver was stopped: it did not answer golden rows, or answered them wrongly."""
 
 
 class UpgradeError(EndedError):
-    """A version's process died while loading, Triton waits for it, and there is another version."""
+    """tritonserver was stopped: it waits for a version that failed, and others have changed."""

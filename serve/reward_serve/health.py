@@ -1,4 +1,4 @@
-"""How the server is, as the launcher knows it: a state, counters, and a port that tells them.
+"""The server's health as the launcher knows it: a state, counters, and a port that shows them.
 
 Triton's own health says that a model was loaded. This one says that golden rows are answered.
 """
@@ -15,17 +15,17 @@ CONTENT_TYPE = "text/plain; charset=utf-8"
 
 @dataclass(slots=True)
 class Health:
-    """What is known of the server; threads share it.
+    """What is known about the server; threads share it.
 
     Attributes:
         reason: why it is not ready; "" if it is.
-        has_been_ready: whether it was, at some time.
-        misses: heartbeats in a row that were not answered rightly.
-        restarts: by reason, since the launcher began.
+        has_been_ready: whether it was ever ready.
+        misses: heartbeats in a row that were not answered correctly.
+        restarts: restarts by reason, since the launcher began.
         failures: heartbeats that failed, by reason.
         n_quarantined: versions that are not served because they are damaged or failed to load.
         beat_s: seconds that the last good heartbeat took.
-        models: whether the golden rows of each model were answered rightly, by its name.
+        models: whether each model answered its golden rows correctly, by name.
     """
 
     reason: str = "starting"
@@ -44,55 +44,57 @@ class Health:
         return not self.reason
 
     def mark_ready(self) -> None:
-        """It has started, and nothing is known against it."""
+        """Record that the server has started; it counts as healthy until a heartbeat fails."""
         with self._lock:
             self.has_been_ready = True
             self.reason, self.misses = "", 0
 
     def mark_away(self, reason: str) -> None:
-        """It is not running: starting, stopping, or dead."""
+        """Record that the server is not running: starting, stopping, or dead."""
         with self._lock:
             self.reason, self.misses = reason, 0
             self.models = dict.fromkeys(self.models, False)
 
     def note_models(self, models: dict[str, bool]) -> None:
-        """Which models were well at a heartbeat; of each that was asked."""
+        """Record for each model whether it was healthy at the last heartbeat."""
         with self._lock:
             self.models = models
 
     def mark_alive(self, seconds: float | None) -> None:
-        """A heartbeat was good; None if the server was too busy for it, and at work."""
+        """Record a good heartbeat; `seconds` is None if the server was at work, but too busy."""
         with self._lock:
             self.reason, self.misses = "", 0
             if seconds is not None:
                 self.beat_s = seconds
 
     def mark_miss(self, kind: str, detail: str) -> None:
-        """A heartbeat was not answered, or wrongly."""
+        """Record a heartbeat that was not answered, or answered wrongly."""
         with self._lock:
             self.reason = detail
             self.misses += 1
             self.failures[kind] += 1
 
     def count_restart(self, reason: str) -> None:
-        """The server is started again."""
+        """Count a restart of the server."""
         with self._lock:
             self.restarts[reason] += 1
 
     def metrics(self) -> str:
-        """For Prometheus, in its text format."""
+        """The metrics, in Prometheus's text format."""
         with self._lock:
             lines = [
-                *_gauge("ready", "Whether golden rows are answered rightly.", int(not self.reason)),
-                *_by_model(
-                    "model_ready", "Whether those of a model are answered rightly.", self.models
+                *_gauge(
+                    "ready", "Whether golden rows are answered correctly.", int(not self.reason)
                 ),
-                *_gauge("heartbeat_seconds", "Time of the last good heartbeat.", self.beat_s),
+                *_by_model(
+                    "model_ready", "Whether a model answers its golden rows correctly.", self.models
+                ),
+                *_gauge("heartbeat_seconds", "Duration of the last good heartbeat.", self.beat_s),
                 *_gauge(
                     "quarantined_versions", "Versions that are not served.", self.n_quarantined
                 ),
                 *_counter("heartbeat_failures", "Heartbeats that failed.", self.failures),
-                *_counter("restarts", "Times that the server was started again.", self.restarts),
+                *_counter("restarts", "Restarts of the server.", self.restarts),
             ]
         return "".join(f"{line}\n" for line in lines)
 
@@ -110,7 +112,7 @@ def _by_model(name: str, text: str, values: dict[str, bool]) -> list[str]:
 
 def _counter(name: str, text: str, values: Counter[str]) -> list[str]:
     full = f"gpt2_reward_{name}_total"
-    known = dict.fromkeys(KINDS[name], 0) | values  # a series that begins at 1 has no rate
+    known = dict.fromkeys(KINDS[name], 0) | values  # Prometheus misses the rise of a new series
     samples = [f'{full}{{reason="{reason}"}} {value}' for reason, value in known.items()]
     return [f"# HELP {full} {text}", f"# TYPE {full} counter", *samples]
 
@@ -122,18 +124,18 @@ KINDS = {
 
 
 class HealthPort:
-    """A port that tells a `Health`: `/ready`, `/live` and `/metrics`. A context manager.
+    """A port that shows a `Health`: `/ready`, `/live` and `/metrics`. A context manager.
 
     Args:
-        health: what to tell.
+        health: what to show.
         host: address to listen on.
-        port: its number; 0 takes a free one.
+        port: the port number; 0 takes a free one.
 
     Attributes:
-        url: where it listens.
+        url: the address where it listens.
 
     Raises:
-        OSError: the port cannot be listened on.
+        OSError: it cannot listen on the port.
     """
 
     def __init__(self, health: Health, host: str, port: int) -> None:
@@ -152,7 +154,7 @@ class HealthPort:
 
 
 class _Server(ThreadingHTTPServer):
-    """No more threads than connections that it takes at a time; others wait."""
+    """A server that takes `MAX_CONNECTIONS` at a time, each in a thread; others wait."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -178,7 +180,7 @@ class _Server(ThreadingHTTPServer):
 
 def _handler_of(health: Health) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = TIMEOUT_S  # for the request to come
+        timeout = TIMEOUT_S  # for the request to arrive
         server_version = "gpt2-reward"
         sys_version = ""
 
@@ -192,7 +194,7 @@ def _handler_of(health: Health) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its own name
-            """Probes come every few seconds: nothing to log."""
+            """Log nothing: probes come every few seconds."""
 
     return Handler
 
@@ -204,4 +206,4 @@ def _answer(health: Health, path: str) -> tuple[int, str]:
         return (200, "ready\n") if health.is_ready else (503, f"{health.reason}\n")
     if path == "/metrics":
         return 200, health.metrics()
-    return 404, "there are /ready, /live and /metrics\n"
+    return 404, "no such page; there are /ready, /live and /metrics\n"

@@ -1,7 +1,7 @@
-"""Asks the server for golden rows at intervals, so that what hangs, lies or is shut is noticed.
+"""Has the server score golden rows at intervals, to notice when it hangs, is wrong or unreachable.
 
-A stopped or swapped model process, a dead one, a graph that computes something else on this
-machine, and a port that takes no connection any more all look healthy to Triton.
+A model process that is stopped, swapped out or dead, a graph that computes something else on this
+machine, and a port that no longer accepts connections all look healthy to Triton.
 """
 
 import threading
@@ -16,25 +16,25 @@ from reward_contract.facts import Golden
 from reward_serve.control import Control, RefusedError
 from reward_serve.health import Health
 
-N_ROWS = 2  # the shortest; of unlike lengths, so that two instances are asked at once
-MOST_ASKED = 32  # rows at once, of all models
+N_ROWS = 2  # the shortest; of different lengths, so that two instances are used at once
+MOST_ASKED = 32  # rows in flight at once, over all models
 FULL = "maximum queue size"
 
 Answer: TypeAlias = tuple[float, int]
 """A reward, and the version that gave it."""
 
 Problem: TypeAlias = tuple[str, str]
-"""What is wrong: its kind, a reason of `Health.failures` or `busy`, and a line."""
+"""What is wrong: its kind (a reason in `Health.failures`, or `busy`), and a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """How often to ask, and when to lose patience.
+    """How often to have golden rows scored, and when to restart the server.
 
     Attributes:
         every_s: seconds from one heartbeat to the next; 0 for none.
         timeout_s: seconds within which a heartbeat has to be answered.
-        misses: heartbeats in a row after which the server is started again.
+        misses: failed heartbeats in a row after which the server is restarted.
     """
 
     every_s: float = 5.0
@@ -43,29 +43,29 @@ class Pulse:
 
 
 class Goldens(Protocol):
-    """What a heartbeat has to know of the models that are served."""
+    """What a heartbeat has to know about the models that are served."""
 
     @property
     def names(self) -> Sequence[str]:
-        """The models."""
+        """Names of the models."""
 
     @property
     def withheld(self) -> Sequence[str]:
         """Models that should be served, and have no version that is fit for it."""
 
     def golden(self, model: str, number: int | None = None) -> Golden | None:
-        """The golden rows of a version, or of the newest for None; None if it has none."""
+        """The golden rows of a version, by default of the newest; None if it has none."""
 
 
 class Heartbeat:
-    """A thread that asks each model, and tells `Health` what came back. A context manager.
+    """A thread that checks each model, and records in `Health` what it found. A context manager.
 
     Args:
-        control: the server to ask.
-        models: those that it serves.
-        front_door: whether the gRPC port takes a new connection.
-        pulse: how often.
-        health: is told.
+        control: the server to check.
+        models: the models that it serves.
+        front_door: whether the gRPC port accepts a new connection.
+        pulse: how often to check.
+        health: where to record the results.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Heartbeat:
             self.beat()
 
     def beat(self) -> None:
-        """Ask every model that Triton has loaded once, and tell."""
+        """Check every model that Triton has loaded once, and record the results."""
         names, withheld = self._models.names, self._models.withheld
         self._loaded = {name for name in (*names, *withheld) if self._has_loaded(name)}
         found = {name: self._models.golden(name) for name in names if name in self._loaded}
@@ -117,7 +117,7 @@ class Heartbeat:
         self._health.note_models({**dict.fromkeys(sorted(away), False), **well})
         problems = [one for one in verdicts.values() if one is not None]
         if not self._front_door():
-            problems.append(("silent", "the gRPC port takes no new connection"))
+            problems.append(("silent", "the gRPC port does not accept a new connection"))
         serious = [one for one in problems if not _is_well(one)]
         if serious:
             self._health.mark_miss(*serious[0])
@@ -125,14 +125,14 @@ class Heartbeat:
             self._health.mark_alive(None if problems else time.monotonic() - began)
 
     def _has_loaded(self, model: str) -> bool:
-        """Whether it was there at the start, or has been ready since it was shown.
+        """Whether a model was there at the start, or has been ready since it was shown.
 
-        One that was published a moment ago, or cannot be loaded, is no reason to restart others.
+        One that was published a moment ago, or cannot be loaded, is not a reason to restart others.
         """
         return model in self._loaded or self._control.is_ready(f"models/{model}/ready")
 
     def _ask(self, model: str, row: tuple[int, ...]) -> "Future[Answer]":
-        # the pad alone is the empty text
+        # a single pad token is the empty text
         sent = row or (CONTRACT.pad_token_id,)
         return self._pool.submit(self._control.reward, model, sent, timeout_s=self._pulse.timeout_s)
 
@@ -142,7 +142,7 @@ class Heartbeat:
         """What is wrong with a model; `busy` if it answered late and was at work meanwhile."""
         found = [self._problem(model, *pair) for pair in zip(rows, answers, strict=True)]
         problems = [problem for problem in found if problem is not None]
-        at_work = self._is_at_work(model)  # also if all is well: it compares with the last time
+        at_work = self._is_at_work(model)  # even if all is well: it compares with the last call
         if not problems:
             return None
         if at_work and all(kind == "busy" for kind, _ in problems):
@@ -153,7 +153,7 @@ class Heartbeat:
     def _problem(
         self, model: str, row: tuple[int, ...], answer: "Future[Answer]"
     ) -> Problem | None:
-        """What is wrong with an answer: its kind, and a line; None if nothing is."""
+        """What is wrong with an answer; None if nothing is."""
         try:
             reward, version = answer.result(0)
         except RefusedError as error:
@@ -169,12 +169,12 @@ class Heartbeat:
         index = golden.rows.index(row)
         if golden.is_close(index, reward):
             return None
-        wanted = f"{golden.rewards[index]:.6g}, and {golden.tolerance:.2g} may differ"
+        wanted = f"{golden.rewards[index]:.6g}, with a tolerance of {golden.tolerance:.2g}"
         where = f"golden row {index} of {model} version {version}"
-        return "wrong", f"{where} got {reward:.6g}; PyTorch's is {wanted}"
+        return "wrong", f"{where} got {reward:.6g}; PyTorch gives {wanted}"
 
     def _is_at_work(self, model: str) -> bool:
-        """Whether executions of a model have ended since the heartbeat before."""
+        """Whether executions of a model have ended since the previous heartbeat."""
         before = self._executed.get(model, -1)
         try:
             self._executed[model] = self._control.n_executions(model)
@@ -184,7 +184,7 @@ class Heartbeat:
 
 
 def shortest(golden: Golden) -> Sequence[tuple[int, ...]]:
-    """The rows that a heartbeat asks for."""
+    """The rows that a heartbeat has scored: the shortest ones."""
     return sorted(golden.rows, key=len)[:N_ROWS]
 
 

@@ -16,24 +16,24 @@ from reward_serve.wheel import Wheel, library_path
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 MOST_FILES = 1 << 20
-# also where TMPDIR names a folder that Triton cannot use
+# used also if TMPDIR names a folder that Triton cannot use
 FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # mkdtemp makes a private one inside
 
 
 def make_folder() -> Path:
-    """A temporary folder of the server's own, whose path Triton's Python backend can take.
+    """Make a temporary folder for one server, with a path that Triton's Python backend can handle.
 
-    It starts its processes through a shell, and splits their arguments at spaces.
+    The backend starts its processes through a shell, and splits their arguments at spaces.
 
     Raises:
-        HostError: there is none.
+        HostError: no folder for temporary files has such a path and can be written.
     """
     for parent in (tempfile.gettempdir(), *FOLDERS):
         if _is_plain(parent) and os.access(parent, os.W_OK):
             return Path(tempfile.mkdtemp(prefix="gpt2-reward-", dir=parent))
     raise HostError(
-        f"none of {', '.join((tempfile.gettempdir(), *FOLDERS))} can be written and has a path "
-        "without spaces; set TMPDIR to a folder that can"
+        f"none of {', '.join((tempfile.gettempdir(), *FOLDERS))} is writable with a path "
+        "free of spaces and special characters; set TMPDIR to a folder that is"
     )
 
 
@@ -48,15 +48,15 @@ def environment(wheel: Wheel, folder: Path) -> dict[str, str]:
         HostError: the shared libpython is missing.
     """
     return {
-        # ONNX Runtime reports its use to its makers from 1.32 on, unless told otherwise
+        # from 1.32 on, ONNX Runtime sends usage data to its makers unless told not to
         "ORT_DISABLE_TELEMETRY": "1",
-        # Triton 2.51's Python backend starts a model's instances at the same time, and now and then
-        # one start then ends with boost's lock_exception
+        # Triton 2.51's Python backend starts a model's instances in parallel, and occasionally
+        # one of them then fails with boost's lock_exception
         "TRITON_PARALLEL_INSTANCE_LOADING": "0",
         **os.environ,
         "TMPDIR": str(folder),
         "LD_LIBRARY_PATH": library_path(wheel),
-        # the stub takes its packages from the python3 that it finds first, and in some
+        # the stub takes its packages from the first python3 that it finds, and with some
         # Python versions ignores PYTHONPATH: let it find this environment's
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
@@ -65,14 +65,14 @@ def environment(wheel: Wheel, folder: Path) -> dict[str, str]:
 def arguments(
     options: ServerOptions, ports: Ports, *, models: Path, backends: Path, region: str
 ) -> Iterator[str]:
-    """The command line after the program's name.
+    """The arguments of tritonserver.
 
     Args:
-        options: as asked for.
-        ports: as chosen.
-        models: what to serve.
+        options: how to run it.
+        ports: the chosen ports.
+        models: the folder of the models to serve.
         backends: the backend directory.
-        region: what names of shared memory begin with.
+        region: prefix of the names of shared memory regions.
     """
     yield f"--model-repository={models}"
     yield f"--backend-directory={backends}"
@@ -81,20 +81,20 @@ def arguments(
     for service, port in (("grpc", ports.grpc), ("http", ports.http), ("metrics", ports.metrics)):
         yield f"--{service}-address={options.host}"
         yield f"--{service}-port={port}"
-    # the same of models that are loaded at the same time
+    # not in parallel, as with instances above
     yield "--model-load-thread-count=1"
     yield "--metrics-config=summary_latencies=true"  # percentiles: means hide what is slow
     yield from options.all_triton_options
 
 
 def in_new_process(*, end_with_parent: bool) -> None:
-    """To be run in the new process before the program: limits, and whom to follow into death.
+    """Raise the limit of open files, and tie the process's life to its parent's.
 
-    Every connection is a file: at a limit of 256, 400 idle ones shut callers out. So the limit
-    is raised to what the system allows, up to a million.
+    Runs in the new process before the program. Every connection is a file: at a limit of 256, 400
+    idle ones shut callers out. So the limit is raised to what the system allows, up to a million.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # some systems allow a thousand million, which programs that go through all of them do not bear
+    # some systems allow a billion, which is too many for programs that loop over all of them
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
     if end_with_parent:  # be terminated when the parent dies, however it dies

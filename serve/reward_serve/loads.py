@@ -19,12 +19,12 @@ class Loads:
     """Follows a log, and knows which versions are being loaded and which could not be.
 
     Args:
-        log: of tritonserver, while it grows.
+        log: tritonserver's log, which may be growing.
 
     Attributes:
-        begun: versions that Triton has begun to load and not finished with, in that order, and
-            since when nothing was loaded before it, in seconds of `time.monotonic`: it names all
-            at once, and loads one after the other.
+        begun: versions that Triton has announced and not finished loading, in that order, with the
+            `time.monotonic` of the last load to end before. Triton announces all at once, and loads
+            one after the other, so for the first this is when its turn came.
         failed: versions that it could not load and has not begun to load again, and why.
     """
 
@@ -35,9 +35,9 @@ class Loads:
         self._read = 0
 
     def update(self) -> None:
-        """Read the lines that have been written since the last time."""
+        """Read the lines that have been written since the previous call."""
         size = self._log.stat().st_size
-        if size < self._read:  # it was cut
+        if size < self._read:  # it was truncated
             self._read = 0
         if size == self._read:
             return

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 Tell: TypeAlias = Callable[[str], None]
-"""Is told what happens, a line each."""
+"""A function that is told what happens, one line per call."""
 
 # severity, date, time, process, place] "message": E1123 07:01:02.345678 123 server.cc:251] "..."
-# or, of a configuration's parser: [libprotobuf ERROR PATH:123] ...
-# or, of the command line: PATH/tritonserver: unrecognized option '--x'
+# or, from a configuration's parser: [libprotobuf ERROR PATH:123] ...
+# or, from the command line: PATH/tritonserver: unrecognized option '--x'
 _LINE = re.compile(
     r"^(?:[EF]\d{4} [\d:.]+ +\d+ (?P<place>[\w.]+):\d+\]|\[libprotobuf ERROR \S+\]"
     r'|\S*tritonserver:) *"?(?P<message>.*?)"?$'
 )
-# said at every start without a GPU and harmless, or said again by a line that tells more
+# harmless and logged at every start without a GPU, or repeated by a line that says more
 _NOISE = re.compile(r"CudaDriverHelper has not been|ERROR: Failed to create instance: ")
 _NOISY_PLACES = frozenset(
     {"pinned_memory_manager.cc", "cuda_memory_manager.cc", "metrics.cc", "chttp2_server.cc"}
 )
-_TRACEBACK = r"\n\nAt:"  # Triton prints a Python error's traceback behind it, escaped, in one line
+_TRACEBACK = r"\n\nAt:"  # Triton logs a Python error's traceback, escaped, on the error's own line
 _NO_REASON = re.compile(r"[IW]\d{4} |[+|]")  # information, and the borders of tables
 MOST = 5
 POLL_S = 0.1
@@ -38,8 +38,8 @@ MOST_KEPT = 10
 def reasons(log: str) -> tuple[str, ...]:
     """The error lines of a log without their prefixes, each once, at most five.
 
-    Where the server gave none, the last lines that are no information of its own: what died
-    may have said something.
+    If there are none, the last lines that are not the server's own information lines: whatever
+    died may have printed something.
     """
     told = dict.fromkeys(
         match["message"].partition(_TRACEBACK)[0].strip()
@@ -53,7 +53,7 @@ def reasons(log: str) -> tuple[str, ...]:
 
 
 def bound(log: Path) -> None:
-    """Cut a log that has grown beyond `MAX_LOG_BYTES` to its end, and keep the rest as `.1`."""
+    """Empty a log that exceeds `MAX_LOG_BYTES`, and keep its last `MAX_LOG_BYTES / 2` as `.1`."""
     if log.stat().st_size <= MAX_LOG_BYTES:
         return
     old = log.with_name(f"{log.name}.1")
@@ -65,7 +65,7 @@ def bound(log: Path) -> None:
 
 
 def keep(log: Path) -> Path:
-    """Copy a log to where it outlives its server, and remove the oldest of those kept so.
+    """Copy a log to where it outlives its server, and remove the oldest of these copies.
 
     A server that fails again and again, for days, must not fill the disk.
     """
@@ -83,22 +83,22 @@ def keep(log: Path) -> Path:
 
 
 class Sink(Protocol):
-    """What a log can be copied to: a binary file, for one."""
+    """What a log can be copied to, such as a binary file."""
 
     def write(self, content: bytes, /) -> object:
-        """Take a piece of it."""
+        """Take a piece of the log."""
 
     def flush(self) -> None:
-        """Have it written."""
+        """Write out the pieces taken so far."""
 
 
 def follow(log: Path, to: Sink, ended: threading.Event) -> None:
-    """Copy a log to `to` while it grows, to its last byte once `ended` is set."""
+    """Copy a log to `to` while it grows; once `ended` is set, copy the rest and return."""
     with log.open("rb") as source:
         last = False
         while not last:
             last = ended.wait(POLL_S)
-            if log.stat().st_size < source.tell():  # it was cut
+            if log.stat().st_size < source.tell():  # it was truncated
                 source.seek(0)
             to.write(source.read())
             to.flush()

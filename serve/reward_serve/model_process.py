@@ -1,9 +1,9 @@
-"""Looks after the processes that Triton's Python backend runs the models in.
+"""Watches the processes in which Triton's Python backend runs the models.
 
-tritonserver 2.51 keeps to itself that one has died. A server whose model is loaded stays "ready"
-and fails requests from then on; a server that is loading a version waits for it for ever.
+tritonserver 2.51 does not report that one has died. A server whose model is loaded stays "ready"
+and fails requests from then on; a server that is loading a version waits for it forever.
 
-The backend names its processes by version and model (`v2 gpt2_reward`), which they keep as zombies.
+The backend names its processes after version and model (`v2 gpt2_reward`); zombies keep the name.
 """
 
 import os
@@ -17,9 +17,9 @@ from reward_serve.ends import how_status
 PROCESSES = Path("/proc")
 IDLE = frozenset("SI")  # waiting for something to happen
 RESCAN_LOOKS = 4
-MOST_BYTES = 1 << 16  # of the list of a thread's children; a server has a few
-COMM_BYTES = 15  # that the kernel keeps of a process's name
-PATIENCE_S = 2.0  # far more than a server takes to wait for a child, on a busy machine too
+MOST_BYTES = 1 << 16  # read of the list of a thread's children; a server has a few
+COMM_BYTES = 15  # as much as the kernel keeps of a process's name
+PATIENCE_S = 2.0  # far longer than a server takes to reap a child, even on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,19 @@ class Child:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it has ended, and nothing has waited for it."""
+        """Whether it has ended and has not been reaped."""
         return self.state == "Z"
 
     @property
     def serves(self) -> tuple[str, int] | None:
-        """The beginning of its model's name, and the version; None if it has not begun to load."""
+        """The start of its model's name, and the version; None if it has not begun to load."""
         version, _, model = self.name.partition(" ")
         if not (version.startswith("v") and version[1:].isdecimal()):
             return None
         return model, int(version[1:])
 
     def may_serve(self, model: str, number: int) -> bool:
-        """Whether it serves a version, or one that is called alike in so few bytes."""
+        """Whether it serves this version, or one whose name is the same in the bytes kept."""
         return self.name.encode() == f"v{number} {model}".encode()[:COMM_BYTES]
 
     @property
@@ -67,13 +67,12 @@ class Child:
 
 
 class Watch:
-    """Looks at a server's children from time to time.
+    """Finds children of a server that have died and that it does not reap.
 
     Args:
-        server: its process id.
-        patience_s: seconds that it has to wait for a child that has ended; ten times as many for
-            one that has ended by itself with exit code 0, as those do in which Triton looks at a
-            model before it loads it.
+        server: the server's process id.
+        patience_s: seconds that the server has to reap a child; ten times as long for a child
+            with exit code 0, such as those in which Triton inspects a model before it loads it.
     """
 
     def __init__(self, server: int, patience_s: float = PATIENCE_S) -> None:
@@ -85,9 +84,9 @@ class Watch:
         self._told: set[int] = set()
 
     def newly_dead(self) -> list[Child]:
-        """Children that have been dead for so long, and not waited for; each once.
+        """Children that have been dead and not reaped for that long; each is returned once.
 
-        A model that is unloaded ends its process too, but then the server waits for it.
+        The process of a model that is unloaded ends too, but the server reaps it.
         """
         if self._looks % RESCAN_LOOKS == 0:  # a server has dozens of threads to ask
             self._known = [*children(self._server)]
@@ -107,9 +106,9 @@ class Watch:
 
 
 class Idleness:
-    """Whether a server's model processes all wait for work, at this look and the ones before.
+    """Counts for how many looks in a row all model processes of a server have waited for work.
 
-    Processes that are stopped, or run, or wait for a processor are not idle.
+    Processes that are stopped, running or waiting for a processor are not idle.
     """
 
     def __init__(self, server: int) -> None:
@@ -118,7 +117,7 @@ class Idleness:
         self._looks = 0
 
     def lasts(self) -> int:
-        """For how many looks in a row they have been idle, this one included."""
+        """Look again, and return for how many looks in a row the processes have been idle."""
         now = {pid: child for pid, child in children(self._server).items() if not child.is_dead}
         ticks = {pid: child.ticks for pid, child in now.items()}
         idle = ticks == self._ticks and all(child.state in IDLE for child in now.values())
@@ -148,15 +147,16 @@ def _look_at(pids: Iterable[int], parent: int) -> dict[int, Child]:
 
 
 def _child_ids(parent: int) -> Iterator[int]:
-    """Each thread lists the processes that it has started, unless the kernel is built without.
+    """Ids of the processes that a server's threads list as their children.
 
-    A server has a hundred threads, so the files are read with as few calls as there can be.
+    All ids if the kernel is built without these lists. A server has a hundred threads, so the files
+    are read with as few calls as possible.
     """
     threads = f"{PROCESSES}/{parent}/task"
     if not os.path.exists(f"{threads}/{parent}/children"):  # noqa: PTH110  # as below
         yield from (int(path.name) for path in PROCESSES.glob("[0-9]*"))
         return
-    for thread in os.listdir(threads):  # noqa: PTH208  # a path of each would double the cost
+    for thread in os.listdir(threads):  # noqa: PTH208  # a Path for each would double the cost
         try:
             file = os.open(f"{threads}/{thread}/children", os.O_RDONLY)
         except (FileNotFoundError, ProcessLookupError):  # the thread has ended

@@ -19,14 +19,14 @@ class Models:
 
     Args:
         repository: the model repository.
-        folder: where it is shown.
+        folder: where to show it.
         quarantine: versions that are left out.
-        tell: is told of versions that are put away, a line each.
-        only: names of the models to show; all if there are none.
+        tell: told of versions that are put away, one line per call.
+        only: names of the models to show; all if empty.
 
     Attributes:
         shown: versions that Triton sees.
-        changed: set whenever they change, after the start.
+        changed: set whenever `shown` changes.
     """
 
     def __init__(
@@ -46,24 +46,24 @@ class Models:
         self._lock = threading.Lock()
 
     def show(self) -> None:
-        """Show them for the first time.
+        """Show the repository for the first time.
 
         Raises:
-            RepositoryError: none is sound.
+            RepositoryError: no version is sound.
         """
         self.sync()
         if not self.shown:
             reasons = self._quarantine.reasons.items()
             why = "".join(f"\n  {version}: {reason}" for version, reason in reasons)
             raise RepositoryError(
-                f"{self._view.repository} has no version that is as it was exported; copy it "
-                f"again, or export it again:{why}"
+                f"{self._view.repository} has no version whose files are as they were exported; "
+                f"copy or export one again:{why}"
             )
 
     def sync(self) -> None:
-        """Follow the repository."""
+        """Show what the repository has now."""
         with self._lock:
-            with contextlib.suppress(FileNotFoundError):  # it changed at this very moment
+            with contextlib.suppress(FileNotFoundError):  # it changed meanwhile
                 shown = self._view.sync()
                 if shown != self.shown:
                     self.shown = shown
@@ -71,17 +71,17 @@ class Models:
             self._report()
 
     def put_away(self, versions: Iterable[Version], reason: str) -> list[Version]:
-        """Stop showing those versions that an older one can stand in for, and return them."""
+        """Stop showing those of the versions that an older one can replace, and return them."""
         put = [version for version in dict.fromkeys(versions) if self._has_older(version)]
         for version in put:
-            with contextlib.suppress(FileNotFoundError):  # gone by itself
+            with contextlib.suppress(FileNotFoundError):  # already gone
                 self._quarantine.put(version, self._view.path_of(version), reason)
         self.sync()
         return put
 
     @property
     def names(self) -> list[str]:
-        """The models that are shown, in the order of the alphabet."""
+        """The models that are shown, in alphabetical order."""
         return sorted({version.model for version in self.shown})
 
     @property
@@ -90,7 +90,7 @@ class Models:
         return sorted({version.model for version in self._quarantine.reasons} - {*self.names})
 
     def golden(self, model: str, number: int | None = None) -> Golden | None:
-        """The golden rows of a version of a model, or of the newest that is shown.
+        """The golden rows of a version of a model, by default of the newest that is shown.
 
         Returns:
             None if there is no such version, or it has none.
@@ -119,10 +119,11 @@ def check_repository(repository: Path, models: Sequence[str] = ()) -> None:
 
     Args:
         repository: the model repository.
-        models: names of those that are to be served; any if there are none.
+        models: names of the models to serve; any if empty.
 
     Raises:
-        RepositoryError: it is not there, no model in it has a version, or one of `models` has none.
+        RepositoryError: it does not exist, no model in it has a version, or one of `models` has
+            none.
     """
     if not repository.is_dir():
         raise RepositoryError(
@@ -133,7 +134,7 @@ def check_repository(repository: Path, models: Sequence[str] = ()) -> None:
     if missing := [name for name in models if name not in found]:
         raise RepositoryError(
             f"{repository} has no version of {', '.join(missing)}; it has "
-            f"{', '.join(found) or 'none of any model'}. Publish one: "
+            f"{', '.join(found) or 'no version of any model'}. Publish one: "
             f"gpt2-reward export CHECKPOINT --repository {repository} --name {missing[0]}"
         )
     if not found:

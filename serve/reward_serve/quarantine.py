@@ -15,7 +15,7 @@ class Version:
 
     Attributes:
         model: the model's name.
-        number: the version's.
+        number: the version number.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Quarantine:
     _sound: dict[Version, Signature] = field(default_factory=dict)
 
     def put(self, version: Version, folder: Path, reason: str) -> None:
-        """Keep a version away while its files are as they are now.
+        """Keep a version from being served until its files change.
 
         Raises:
             OSError: the folder is gone.
@@ -67,14 +67,14 @@ class Quarantine:
         return True
 
     def keep_only(self, versions: set[Version]) -> None:
-        """Forget versions that are gone."""
+        """Forget quarantined versions that are not among `versions`."""
         for gone in self.reasons.keys() - versions:
             del self.reasons[gone]
             del self._bad[gone]
 
 
 def signature(folder: Path) -> Signature:
-    """What changes when a file of a folder does: names, sizes and times.
+    """Names, sizes and times of a folder's files, which change when a file does.
 
     Raises:
         OSError: the folder is gone.

@@ -1,4 +1,4 @@
-"""Waits for a tritonserver that starts."""
+"""Waits for a tritonserver to become ready."""
 
 import http.client
 import time
@@ -31,13 +31,13 @@ def why_not_ready(
     """Wait until a server answers.
 
     Args:
-        process: the server's.
-        answers: whether it does.
-        memory: whether the kernel has killed something for memory.
+        process: the server's process.
+        answers: whether the server answers.
+        memory: tells whether the kernel has killed a process for lack of memory.
         timeout_s: how long to wait.
 
     Returns:
-        why it will not answer; None if it does.
+        why the server will not answer; None if it answers.
     """
     deadline = time.monotonic() + timeout_s
     watch = Watch(process.pid)
@@ -45,7 +45,7 @@ def why_not_ready(
         if (code := process.exit_code()) is not None:
             end = memory.explain(how(code))
             return Failed(f"tritonserver ended while starting ({end})", code < 0)
-        for child in watch.newly_dead():  # Triton would wait for it without end
+        for child in watch.newly_dead():  # Triton would wait for it forever
             end = memory.explain(child.end)
             return Failed(f"a model's process died while loading ({end})", child.was_killed)
         if time.monotonic() > deadline:
@@ -55,7 +55,7 @@ def why_not_ready(
 
 
 def is_there(url: str) -> bool:
-    """Whether a page of this machine can be read."""
+    """Whether a page on this machine can be read."""
     try:
         with OPENER.open(url, timeout=2.0):
             return True

@@ -1,7 +1,7 @@
 """Who may do what on the server's ports, as options of tritonserver.
 
-Triton has no users. What it has: TLS and client certificates for gRPC, and protocols that
-only callers with a header may use. docs/security.md says what that protects from whom.
+Triton has no user accounts. It has TLS and client certificates for gRPC, and protocols that
+only callers with a certain header may use. docs/security.md says what that protects from whom.
 """
 
 import secrets
@@ -14,25 +14,26 @@ from reward_serve.errors import SecurityError
 HEADER = "reward-control"
 # loading models, registering shared memory, and changing what is traced and logged
 CONTROL = "model-repository,shared-memory,trace,logging"
-# all of HTTP but health, which probes ask: there is no TLS, and Triton 2.51 dies of some bodies
+# all of HTTP except health, which probes use: HTTP has no TLS, and some bodies crash Triton 2.51
 # before it has read them to the end; what is closed is refused before the body is read
 BESIDES_HEALTH = f"inference,metadata,model-config,statistics,{CONTROL}"
 
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """What the server asks of its callers.
+    """What the server requires of its callers.
 
     Attributes:
-        certificate: PEM file of the gRPC port; plain text if None.
-        private_key: PEM file of that certificate.
-        client_roots: PEM file; clients have to show a certificate of one of these (mutual TLS).
-        control_key: value of the header that control protocols ask for; where it is None,
-            nobody knows it, and they are closed.
-        http_inference: whether the HTTP port scores texts; otherwise it answers health alone to
-            callers without `http_key`.
-        http_key: value of the header that opens what is closed over HTTP: the control key, or
-            with TLS, since HTTP has none, one that this process alone knows.
+        certificate: PEM file of the gRPC port's certificate; None for plain text.
+        private_key: PEM file of that certificate's key.
+        client_roots: PEM file of authorities; clients have to show a certificate from one of them
+            (mutual TLS).
+        control_key: value of the header that opens the control protocols; if None, they are
+            closed to every caller.
+        http_inference: whether the HTTP port scores texts; otherwise it answers only health checks
+            of callers without `http_key`.
+        http_key: value of the header that opens what is closed over HTTP: the control key, or a
+            key that only this process knows if there is none, or TLS, which HTTP does not have.
 
     Raises:
         SecurityError: a file is missing, a certificate lacks its key, or HTTP would carry texts
@@ -57,21 +58,21 @@ class Security:
             if path is not None and not path.is_file():
                 raise SecurityError(f"there is no file {path}")
         if self.control_key is not None and not self.control_key.strip():
-            raise SecurityError("an empty control key keeps nobody out; set one")
+            raise SecurityError("the control key is empty, which protects nothing; set a key")
         if self.http_inference and self.certificate is not None:
             raise SecurityError(
-                "Triton's HTTP port has no TLS; leave out inference over HTTP, or the certificate"
+                "Triton's HTTP port has no TLS; turn off HTTP inference, or omit the certificate"
             )
 
     @property
     def http_key(self) -> str:
-        """Opens over HTTP what is closed there."""
+        """Value of the header that opens what is closed over HTTP."""
         if self.control_key is None or self.certificate is not None:
             return self._drawn
         return self.control_key
 
     def triton_options(self) -> tuple[str, ...]:
-        """Options of tritonserver, for `ServerOptions.triton_options`."""
+        """Options of tritonserver that enforce this."""
         return (*self._tls(), *self._restricted())
 
     def _tls(self) -> Iterator[str]:

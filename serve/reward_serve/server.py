@@ -42,19 +42,20 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Triton's Python backend 
 
 
 def _keep_quiet(_line: str) -> None:
-    """Nothing listens."""
+    """Drop a line: the caller did not give a `tell`."""
 
 
 class TritonServer:
-    """A running tritonserver; a context manager that has it ready inside the block.
+    """A tritonserver; a context manager in whose block it is ready.
 
     Args:
         options: how to run it.
-        quarantine: versions that it leaves out, and adds to; its successor gets the same.
-        tell: is told what happens while it runs, a line each.
+        quarantine: versions that it does not serve; it adds those that fail, and its successor
+            gets the same object.
+        tell: told what happens while it runs, one line per call.
 
     Attributes:
-        options: as asked for; the host as an address.
+        options: as given, but the host as an address once started.
         quarantine: shared with the successors.
 
     Example:
@@ -133,17 +134,17 @@ class TritonServer:
 
     @property
     def control(self) -> Control:
-        """What the launcher may ask this server."""
+        """The launcher's access to this server."""
         return Control(self.http_url, self.options.own_headers)
 
     def takes_connections(self) -> bool:
-        """Whether the gRPC port greets a new connection."""
+        """Whether the gRPC port accepts a new connection."""
         tls = self.options.has_tls
         return greets(self._reachable_host, self._ports.grpc, tls=tls, timeout_s=5.0)
 
     @property
     def models(self) -> Models:
-        """What it shows."""
+        """The models that it is shown."""
         if self._models is None:
             raise RuntimeError("the server was not started")
         return self._models
@@ -154,9 +155,9 @@ class TritonServer:
         Raises:
             HostError: this machine lacks what the server needs.
             RepositoryError: there is nothing to serve.
-            PortError: a port is taken, or the host is not this one.
-            StartError: the server ended or was not ready in time; with its own reason.
-            CrashError: a signal ended it, or a model's process.
+            PortError: a port is in use, or the host is not this machine.
+            StartError: the server ended or was not ready in time; carries the server's own reason.
+            CrashError: a signal ended it, or a model's process, during the start.
         """
         self.options = replace(self.options, host=own_address(self.options.host))
         options = self.options
@@ -188,10 +189,11 @@ class TritonServer:
         """Wait until the server ends.
 
         Args:
-            unhealthy: asked from time to time; a reason makes the server end.
+            unhealthy: called about once per second; if it returns a reason, the server is ended.
 
         Raises:
             ModelProcessError: a serving model's process has died, and the server was stopped.
+            UpgradeError: the server waits for a dead version while others have changed.
             UnhealthyError: `unhealthy` gave a reason, and the server was stopped.
             EndedError: it ended without `interrupt`; its log is kept.
         """
@@ -220,7 +222,7 @@ class TritonServer:
             raise self._failure(EndedError, f"tritonserver ended by itself ({died})")
 
     def successor(self) -> "TritonServer":
-        """A server of the same options on the same ports, not started yet."""
+        """A server with the same options and ports, not started yet."""
         grpc, http, metrics = self._ports
         options = self.options
         if grpc:
@@ -228,7 +230,7 @@ class TritonServer:
         return TritonServer(options, self.quarantine, self._tell)
 
     def interrupt(self) -> None:
-        """Ask the server to finish what it has and end; at the second time, end at once."""
+        """Ask the server to finish its requests and end; a second call ends it at once."""
         self._stop_signals += 1
         if self._process is not None:
             if self._stop_signals == 1:
@@ -239,7 +241,7 @@ class TritonServer:
     def stop(self) -> None:
         """End the server, its helper processes, its shared memory and its temporary files."""
         if self._ended.is_set():
-            return  # by now the process group's number may be somebody else's
+            return  # by now another process group may have this one's number
         if self._process is not None:
             self._process.end(self.options.stop_timeout_s)
         self._ended.set()
@@ -251,7 +253,7 @@ class TritonServer:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def put_away_failed(self) -> list[Version]:
-        """Put away what could not be loaded, or was being loaded, if an older version stands in.
+        """Put away versions that failed to load or were being loaded, if there is an older one.
 
         The others that Triton has begun to load were waiting, and are not to blame.
 
@@ -273,7 +275,7 @@ class TritonServer:
             self.models.sync()
 
     def _end_now(self, kind: type[Failure], reason: str) -> None:
-        self._running.kill()  # to drain it would take until its time-out
+        self._running.kill()  # draining it would take until its time-out
         while self._running.wait() is None:
             pass
         if not self._stop_signals:
@@ -313,13 +315,13 @@ class TritonServer:
             raise self._failure(CrashError if failed.by_signal else StartError, failed.reason)
 
     def _answers(self) -> bool:
-        # services start in turn, gRPC, HTTP, metrics: the last to answer tells that all do
+        # services start in the order gRPC, HTTP, metrics: if the last one answers, all do
         if not self.control.is_ready("health/ready"):
             return False
         return not self.options.has_metrics or is_there(self.metrics_url)
 
     def _failure(self, kind: type[Failure], what: str) -> Failure:
-        """With the server's own reason; the log is kept where the message says."""
+        """An error with the server's own reasons; the log is kept at the path in the message."""
         self._loads.update()
         kept = keep(self.log)
         found = reasons(kept.read_text("utf-8", "replace"))

@@ -13,12 +13,12 @@ _LEVELS = {"E": "error", "F": "fatal", "I": "info", "W": "warning", "V": "debug"
 
 
 def as_json(message: str) -> str:
-    """A line of the launcher's own."""
+    """JSON of one of the launcher's own lines."""
     return _line(source="gpt2-reward serve", message=message)
 
 
 def triton_as_json(line: str) -> str:
-    """A line of tritonserver's log; what a model's process prints has no level or place."""
+    """JSON of a line in tritonserver's log; what a model's process prints has no level or place."""
     found = _LINE.match(line)
     if found is None:
         return _line(source="tritonserver", message=line)
@@ -40,10 +40,10 @@ class JsonLines:
 
     def __init__(self, to: BinaryIO) -> None:
         self._to = to
-        self._begun = b""  # of a line
+        self._begun = b""  # an incomplete line
 
     def write(self, content: bytes) -> None:
-        """Take a piece of the log; it need not end with a line."""
+        """Take a piece of the log; it may end within a line."""
         *lines, self._begun = (self._begun + content).split(b"\n")
         for line in lines:
             if line:
@@ -51,5 +51,5 @@ class JsonLines:
                 self._to.write(f"{text}\n".encode())
 
     def flush(self) -> None:
-        """Have what is whole written."""
+        """Flush the complete lines."""
         self._to.flush()

@@ -1,4 +1,4 @@
-"""Keeps a tritonserver running: starts it again when it ends, and knows whether it is well."""
+"""Keeps a tritonserver running: restarts it when it ends, and tracks whether it is healthy."""
 
 import math
 import threading
@@ -30,12 +30,12 @@ REASONS = (
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """How patiently a server is started again.
+    """How often, and after what pauses, a server is restarted.
 
     Attributes:
-        limit: failures in a row after which it is given up.
-        first_pause_s: seconds before the second start in a row; doubled each time. The first
-            follows at once.
+        limit: failures in a row that are followed by a restart; the next one is final.
+        first_pause_s: seconds before the second restart in a row; doubled each time. The first
+            restart is immediate.
         longest_pause_s: seconds that no pause exceeds.
         calm_s: seconds of service after which earlier failures are forgotten.
     """
@@ -57,11 +57,11 @@ class Supervisor:
     """Runs a server until it is told to stop.
 
     Attributes:
-        server: the first one, not started; its successors follow.
-        health: is kept up to date.
-        pulse: how often golden rows are asked for.
-        tell: is told what happens, a line each.
-        restarts: how patiently it is started again.
+        server: the current server; at first one that is not started yet.
+        health: kept up to date.
+        pulse: how often golden rows are scored.
+        tell: told what happens, one line per call.
+        restarts: how often, and after what pauses, the server is restarted.
     """
 
     server: TritonServer
@@ -73,7 +73,7 @@ class Supervisor:
     _failures: int = 0
 
     def stop(self) -> None:
-        """Have the server finish what it has, and end; at the second time, end at once."""
+        """Have the server finish its requests and end; a second call ends it at once."""
         self._stopping.set()
         self.server.interrupt()
 
@@ -81,9 +81,9 @@ class Supervisor:
         """Serve until `stop`.
 
         Raises:
-            ServerLogError: it ended more often in a row than it may, or its first start failed
+            ServerLogError: the server failed once too often in a row, or its first start failed
                 for a reason that will not change.
-            ServeError: it cannot be started at all.
+            ServeError: the server cannot be started at all.
         """
         while True:
             served_since = math.inf
@@ -122,9 +122,9 @@ class Supervisor:
         return f"{self.health.misses} heartbeats in a row failed; {self.health.reason}"
 
     def _recover(self, error: ServerLogError) -> None:
-        """Note a failure, and put away the versions that it came from; raise it if it is the last.
+        """Record a failure, and put away the versions that caused it; raise it if it is final.
 
-        A first start that fails is not tried again as it is, unless a signal ended it.
+        A first start that fails is repeated only if a signal ended it or a version was put away.
         """
         self._failures += 1
         put = self.server.put_away_failed()
@@ -152,10 +152,10 @@ def first_line(error: Exception) -> str:
 
 
 def announcement(server: TritonServer) -> str:
-    """That a server is ready, and where."""
+    """The lines that say that a server is ready, and give its addresses."""
     return "\n".join(
         [
-            f"ready: serving {', '.join(server.models.names)} of {server.options.repository}",
+            f"ready: serving {', '.join(server.models.names)} from {server.options.repository}",
             f"  gRPC     {server.grpc_url}",
             f"  HTTP     {server.http_url}",
             f"  metrics  {server.metrics_url}",

@@ -1,8 +1,8 @@
-"""What becomes of versions that a running server loads: whatever fails, the old one continues.
+"""Watches a running server load versions: whatever fails, the old version continues to serve.
 
-tritonserver 2.51 waits without end for some processes that die while they load, and loads nothing
-else meanwhile; the version before continues to answer. So such a version is put away, and the
-server is started again only when there is something else to load.
+tritonserver 2.51 waits forever for some processes that die while they load, and loads nothing
+else meanwhile; the previous version continues to answer. So such a version is put away, and the
+server is restarted only when there is something else to load.
 """
 
 import contextlib
@@ -20,20 +20,20 @@ from reward_serve.models import Models
 from reward_serve.quarantine import Version
 
 End = tuple[type[EndedError], str]
-"""Why a server has to be ended: the error to raise, and a line."""
+"""Why a server has to be ended: the type of error to raise, and its message."""
 
 
 class Upgrades:
-    """Looks at a server's versions from time to time.
+    """Puts away the versions that a server cannot load.
 
     Args:
-        server: its process id.
-        loads: what it has loaded.
-        models: what it is shown.
-        control: to ask it for the state of a version.
+        server: the server's process id.
+        loads: the versions that it loads, from its log.
+        models: the versions that it is shown.
+        control: asks it for the state of a version.
         limit_s: seconds within which a version has to be loaded.
-        memory: whether the kernel has killed something for memory.
-        tell: is told of versions that could not be loaded, a line each.
+        memory: tells whether the kernel has killed a process for lack of memory.
+        tell: told of versions that could not be loaded, one line per call.
     """
 
     def __init__(  # noqa: PLR0913  # the parts of one server, each used here
@@ -59,7 +59,7 @@ class Upgrades:
         self._told: dict[Version, str] = {}
 
     def look(self) -> End | None:
-        """Put away what cannot be loaded.
+        """Put away the versions that could not be loaded since the previous call.
 
         Returns:
             why the server has to be ended; None if it can continue.
@@ -76,7 +76,7 @@ class Upgrades:
         return None
 
     def _bury(self, child: Child) -> End | None:
-        """A model's process has died; if its version was being loaded, the old one continues."""
+        """Handle a model's process that has died: give its version up if it was being loaded."""
         version = self._version_of(child)
         end = self._memory.explain(child.end)
         if version is not None and version in self._given_up:
@@ -90,9 +90,9 @@ class Upgrades:
         return ModelProcessError, f"the process of a model has died ({end})"
 
     def _give_up_a_late_one(self) -> None:
-        """A version that loads for too long; what it has of processes is ended.
+        """Give up a version that takes too long to load, and kill its processes.
 
-        The others that have begun wait for it.
+        Only the first one can be late: the others wait for it.
         """
         version, since = next(iter(self._loads.begun.items()), (None, 0.0))
         if version is None or time.monotonic() - since <= self._limit_s:
@@ -102,7 +102,7 @@ class Upgrades:
             self._kill_processes_of(version)  # each time: Triton may start another
 
     def _give_up(self, version: Version, reason: str) -> bool:
-        """Whether there is another version to serve instead."""
+        """Put a version away; False if there is no older one to serve instead."""
         if not self._models.put_away([version], reason):
             return False
         self._given_up.add(version)
@@ -110,7 +110,7 @@ class Upgrades:
         return True
 
     def _kill_processes_of(self, version: Version) -> None:
-        alone = [*self._loads.begun] == [version]  # then a process without a name is its own
+        alone = [*self._loads.begun] == [version]  # then a process without a name belongs to it
         for pid, child in children(self._server).items():
             named = child.serves is not None or alone
             if named and self._version_of(child) == version and not child.is_dead:
@@ -124,9 +124,9 @@ class Upgrades:
         self._told = dict(self._loads.failed)
 
     def _version_of(self, child: Child) -> Version | None:
-        """Of the backend's short name; the first that is loaded if it has not begun.
+        """The version that a process's short name stands for; the first one loading if unnamed.
 
-        Of several whose short names are equal, one that serves: losing it is the worst.
+        If several have the same short name, one that serves: to lose that is worst.
         """
         loading = [*self._loads.begun]
         if child.serves is None:
@@ -141,4 +141,4 @@ class Upgrades:
         try:
             return self._control.state(version.model, version.number)
         except (OSError, RefusedError, ValueError):
-            return "READY"  # the worse of the two
+            return "READY"  # the worse case

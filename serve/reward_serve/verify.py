@@ -1,6 +1,6 @@
-"""Asks a running server, wherever it is, for the golden rows of the versions that it serves.
+"""Has a running server, here or elsewhere, score the golden rows of the versions that it serves.
 
-It speaks plain gRPC with Triton's own messages: the client package is not needed for it.
+This is plain gRPC with Triton's own messages, so it does not need the client package.
 """
 
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ class Target:
     """A model on a server to verify.
 
     Attributes:
-        url: host and port of the server's gRPC.
-        timeout_s: for each request.
+        url: host and port of the server's gRPC service.
+        timeout_s: seconds that each request may take.
         roots: PEM file of the authorities to trust; plain text if None.
         certificate: PEM file of this caller's certificate, for servers that ask for one.
         key: PEM file of that certificate's key.
@@ -42,7 +42,7 @@ class Target:
     model: str = MODEL_NAME
 
     def channel(self) -> grpc.Channel:
-        """A connection to it.
+        """Open a channel to the server.
 
         Raises:
             VerifyError: a file cannot be read.
@@ -58,14 +58,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A golden row and what the server made of it.
+    """A golden row and the server's reward for it.
 
     Attributes:
-        version: of the model.
+        version: the model's version.
         tokens: length of the row.
-        reward: the server's, float32.
-        wanted: PyTorch's.
-        tolerance: how far they may be apart.
+        reward: the server's reward, float32.
+        wanted: PyTorch's reward.
+        tolerance: the largest difference allowed between the two.
     """
 
     version: int
@@ -76,19 +76,19 @@ class Row:
 
     @property
     def is_right(self) -> bool:
-        """Whether the two are as near as they have to be."""
-        return abs(self.reward - self.wanted) <= self.tolerance  # phrased so that NaN is not
+        """Whether the two rewards differ by no more than the tolerance."""
+        return abs(self.reward - self.wanted) <= self.tolerance  # False for NaN
 
 
 def verify(target: Target, repository: Path | None = None) -> Iterator[Row]:
-    """The golden rows of each version of a model that a server serves, asked for one by one.
+    """Have a server score, one by one, the golden rows of each version of a model that it serves.
 
     Args:
         target: the server and the model.
-        repository: where the rows are read of versions that the server shows none of.
+        repository: where to read the golden rows of a version if the server does not show them.
 
     Raises:
-        VerifyError: the server does not answer, or there are no golden rows of a version.
+        VerifyError: the server does not answer, or a version has no golden rows.
     """
     with target.channel() as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -106,10 +106,10 @@ def verify(target: Target, repository: Path | None = None) -> Iterator[Row]:
 
 
 def exported(repository: Path) -> list[str]:
-    """Names of the models of a repository that the exporter has published, of any version.
+    """Names of the models of which the exporter has published a version into a repository.
 
     Raises:
-        VerifyError: it cannot be read.
+        VerifyError: the repository cannot be read.
     """
     try:
         models = [*models_of(repository)]
@@ -119,7 +119,7 @@ def exported(repository: Path) -> list[str]:
 
 
 def damaged(repository: Path, model: str = MODEL_NAME) -> dict[int, str]:
-    """What is wrong with the files of each version of a model; {} if they are as exported.
+    """What is wrong with each damaged version of a model; {} if all files are as exported.
 
     Raises:
         VerifyError: the repository has no version of the model.
@@ -154,8 +154,8 @@ def _golden(
     if facts is None or facts.golden is None:
         raise VerifyError(
             f"{target.url} shows no golden rows of version {version} of {target.model}: its "
-            "config.pbtxt is older than they, or another; name the repository with --repository, "
-            "or export again"
+            "config.pbtxt predates them or is not the exporter's; give the repository with "
+            "--repository, or export again"
         )
     return facts.golden
 
@@ -164,7 +164,7 @@ def _rewards(
     stub: service_pb2_grpc.GRPCInferenceServiceStub, target: Target, version: int, golden: Golden
 ) -> list[float]:
     found = []
-    for row in golden.padded():  # one at a time: the server may take no larger batch
+    for row in golden.padded():  # one at a time: the server may not accept a larger batch
         request = service_pb2.ModelInferRequest(model_name=target.model, model_version=str(version))
         request.inputs.add(name=INPUT_IDS.name, datatype=INPUT_IDS.dtype, shape=[1, len(row)])
         request.outputs.add(name=REWARD.name)
@@ -172,7 +172,7 @@ def _rewards(
         answer = stub.ModelInfer(request, timeout=target.timeout_s)
         content = b"".join(answer.raw_output_contents)
         if len(content) != np.float32().nbytes:
-            raise VerifyError(f"{target.url} answered {len(content)} bytes for one reward, not 4")
+            raise VerifyError(f"{target.url} returned {len(content)} bytes for one reward, not 4")
         found.append(float(np.frombuffer(content, "<f4")[0]))
     return found
 

@@ -1,9 +1,9 @@
-"""What tritonserver is given to serve: links to the sound versions of the models of a repository.
+"""Shows tritonserver what to serve: links to the sound versions of the models of a repository.
 
-Triton stops at anything beside the models that it does not know (`lost+found`, `.snapshot`), its
-Python backend at a space in a path, and a server that starts loads the newest version alone, be it
-broken. So the launcher shows Triton a folder of its own: the configuration of each model, and a
-link for each version whose files are as they were exported and that has not just failed.
+Triton fails on anything unknown next to the models (`lost+found`, `.snapshot`), its Python backend
+on a space in a path, and a server that starts loads only the newest version, even a broken one. So
+the launcher shows Triton a separate folder: the configuration of each model, and a link for each
+version whose files are as they were exported and that has not just failed.
 """
 
 import os
@@ -25,9 +25,9 @@ class View:
 
     Args:
         repository: the model repository.
-        folder: where to show it; made, and the owner's to remove.
+        folder: where to show it; created here, removed by the caller.
         quarantine: versions that are left out.
-        only: names of the models to show; all if there are none.
+        only: names of the models to show; all if empty.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class View:
         Configurations are written before versions are linked: a server that polls finds both.
 
         Raises:
-            OSError: the repository changed at this very moment; call again.
+            OSError: the repository changed during the call; call again.
         """
         self.folder.mkdir(exist_ok=True)
         models = {path.name: path for path in models_of(self.repository, self._only)}
@@ -55,13 +55,13 @@ class View:
             shutil.rmtree(self.folder / gone)  # links, and a configuration
         for name, path in models.items():
             numbers = {str(version.number) for version in shown if version.model == name}
-            # Triton does not start on a model without a version, and continues one that has lost it
+            # Triton does not start with a model without a version, but runs on if one loses it
             if numbers or (self.folder / name).exists():
                 self._show_model(path, self.folder / name, numbers)
         return shown
 
     def path_of(self, version: Version) -> Path:
-        """The version's own folder."""
+        """The version's folder in the repository."""
         return self.repository / version.model / str(version.number)
 
     def _show_model(self, model: Path, shown: Path, numbers: set[str]) -> None:
@@ -85,7 +85,7 @@ class View:
             return
         text = config.read_text("utf-8")
         on_gpu = "KIND_CPU" not in text and any(path.exists() for path in GPU_DEVICES)
-        # beside the models, where Triton does not look
+        # outside the folder of the models, where Triton does not look
         part = self.folder.parent / f"{config.parent.name}.{CONFIG_NAME}"
         part.write_text(text if on_gpu else for_cpu(text), "utf-8")
         os.utime(part, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -93,7 +93,7 @@ class View:
 
 
 def for_cpu(config: str) -> str:
-    """A configuration with the largest batch that it names for CPUs, if that is the smaller."""
+    """A configuration, with its `cpu_max_batch_size` as `max_batch_size` if that is smaller."""
     wanted = _CPU_MAX_BATCH.search(config)
     if wanted is None:
         return config
@@ -107,7 +107,7 @@ def models_of(repository: Path, only: Container[str] = ()) -> Iterator[Path]:
 
     Args:
         repository: the model repository.
-        only: names of the models that are wanted; all if there are none.
+        only: names of the models that are wanted; all if empty.
     """
     for path in sorted(repository.iterdir()):
         if path.name.startswith(".") or not path.is_dir() or (only and path.name not in only):
@@ -120,7 +120,7 @@ def models_of(repository: Path, only: Container[str] = ()) -> Iterator[Path]:
 
 
 def versions_of(model: Path) -> Iterator[tuple[Version, Path]]:
-    """Version folders of a model that Triton would serve."""
+    """The versions of a model that Triton would serve, each with its folder."""
     for path in model.iterdir():
         if path.name.isdecimal() and not path.name.startswith("0") and path.is_dir():
             yield Version(model.name, int(path.name)), path

@@ -1,6 +1,6 @@
-"""Finds the tritonserver that the PyPI wheel `nvidia-pytriton` carries, and readies it.
+"""Finds the tritonserver in the PyPI wheel `nvidia-pytriton`, and prepares it for a start.
 
-Only the wheel's files are used: the server's binary, its Python backend with one stub a
+Only the wheel's files are used: the server's binary, its Python backend with one stub per
 Python version, and the shared libraries. Its Python API is not imported.
 """
 
@@ -37,7 +37,7 @@ class Wheel:
 
 
 def find_wheel() -> Wheel:
-    """The wheel's parts in this environment.
+    """Find the wheel's parts in this environment.
 
     Raises:
         HostError: wrong platform or Python, or the wheel or ONNX Runtime is not installed.
@@ -47,7 +47,7 @@ def find_wheel() -> Wheel:
             f"the Triton wheel is for Linux on x86_64, not {sys.platform} on "
             f"{platform.machine()}; use NVIDIA's container instead"
         )
-    # before the packages: pip leaves the wheel out under a Python that it has no stub for
+    # before the packages: pip does not install the wheel under a Python that it has no stub for
     if not (3, 10) <= sys.version_info[:2] <= (3, 12):
         raise HostError(
             f"the Triton wheel cannot run ONNX Runtime under Python {_python()}; "
@@ -63,7 +63,7 @@ def find_wheel() -> Wheel:
     if not stub.is_file():
         raise HostError(
             f"the installed nvidia-pytriton has no {stub.relative_to(root)}; "
-            "pip install 'gpt2-reward[serve]' brings the version that has"
+            "pip install 'gpt2-reward[serve]' installs a version that has it"
         )
     return Wheel(
         server=root / "bin" / "tritonserver",
@@ -89,7 +89,7 @@ def library_path(wheel: Wheel) -> str:
             ctypes.CDLL(name)
         except OSError as error:
             raise HostError(
-                f"{name} is missing, which Triton's Python stub links against; on Debian and "
+                f"{name}, which Triton's Python stub links against, is missing; on Debian and "
                 f"Ubuntu: apt-get install libpython{_python()}"
             ) from error
     if inherited := os.environ.get("LD_LIBRARY_PATH"):  # CUDA's, on a GPU host
@@ -100,8 +100,8 @@ def library_path(wheel: Wheel) -> str:
 def lay_out_backends(wheel: Wheel, folder: Path) -> None:
     """Make a backend directory: Triton's Python backend, and ours named `onnxruntime`.
 
-    Triton takes a folder with a `model.py` for a backend written in Python, if the Python
-    backend stands beside it. Copies, 7 MB: it refuses links that lead out of the directory.
+    Triton treats a folder with a `model.py` as a backend written in Python if the Python backend
+    is next to it. The 7 MB are copied: Triton refuses links that lead out of the directory.
     """
     python = folder / "python"
     python.mkdir(parents=True)

@@ -88,7 +88,7 @@ def test_a_wrong_reward_is_told_with_all_numbers(server: TritonServer, health: H
     lying = Golden(golden.rows, tuple(reward + 1 for reward in golden.rewards), golden.tolerance)
     heartbeat(server, health, lying).beat()
     assert health.reason.startswith("golden row 0 of gpt2_reward version 1 got")
-    assert f"PyTorch's is {lying.rewards[0]:.6g}, and 0.0001 may differ" in health.reason
+    assert f"PyTorch gives {lying.rewards[0]:.6g}, with a tolerance of 0.0001" in health.reason
     assert health.failures == {"wrong": 1}
 
 

@@ -101,5 +101,5 @@ def test_polling_takes_whole_seconds(seconds: str, capsys: pytest.CaptureFixture
     add_arguments(parser)
     with pytest.raises(SystemExit):
         parser.parse_args([f"--poll={seconds}"])
-    assert "is no whole number of seconds, 1 or more" in capsys.readouterr().err
+    assert "is not a whole number of seconds, 1 or more" in capsys.readouterr().err
     assert polling(parser.parse_args([]).poll) == ()

@@ -11,7 +11,7 @@ EXTRA = "export"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt2-reward export` takes."""
+    """Add the arguments of `gpt2-reward export`."""
     from reward_export.precision import PRECISIONS, PROVIDERS  # noqa: PLC0415  # an extra
 
     attentions = sorted({form.name for one in PRECISIONS.values() for form in one.forms})
@@ -72,8 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export, and say on standard error what was measured; the version's path on output."""
-    # ONNX Runtime reports its use to its makers from 1.32 on, unless told otherwise
+    """Export; print the measurements to standard error, the version's path to standard output."""
+    # from 1.32 on, ONNX Runtime sends usage data to its makers unless told not to
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # here, not above: --help must not wait for torch
     from reward_export.batches import GROUP  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """Take the newest version of a model out of service, so that the one before it answers.
 
-A server that polls the repository follows by itself, without a failed call; any other does
-at its next start.
+A server that polls the repository follows by itself, without a failed call; other servers
+follow at their next start.
 """
 
 import argparse
@@ -15,7 +15,7 @@ EXTRA = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt2-reward rollback` takes."""
+    """Add the arguments of `gpt2-reward rollback`."""
     parser.add_argument(
         "--repository",
         type=Path,
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Withdraw, and say how to undo it; the path of the version that serves now on output."""
+    """Withdraw, say how to undo it, and print the path of the version that is the newest now."""
     withdrawn, serving = ModelFolder(arguments.repository, arguments.name).withdraw()
     number = withdrawn.name.rpartition("-")[2]
     print(

@@ -1,1 +1,1 @@
-"""A Triton backend named `onnxruntime`, written in Python; nothing in it knows GPT-2."""
+"""A Triton backend named `onnxruntime`, written in Python; nothing in it is specific to GPT-2."""

@@ -1,4 +1,4 @@
-"""One run for many requests, and each request's own rows back."""
+"""Computes many requests in one run, and gives each request its own rows back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
@@ -11,15 +11,15 @@ Run: TypeAlias = Callable[[Arrays], Arrays]
 
 
 def run_together(requests: Sequence[Arrays], run: Run) -> list[Arrays | Exception]:
-    """What `run` gives for each request, computed in as few runs as shapes allow.
+    """What `run` returns for each request, computed in as few runs as the shapes allow.
 
     Args:
-        requests: each with the same names, and the same rows (axis 0) in all its arrays.
-        run: computes all outputs from all inputs; output rows are those of the inputs.
+        requests: all with the same names; the arrays of one have equally many rows (axis 0).
+        run: computes all outputs from all inputs; output rows correspond to input rows.
 
     Returns:
-        for each request its outputs, or the exception that it raised by itself. A request
-        that fails does not fail those that it was batched with.
+        for each request its outputs, or the exception that it raised in a run of its own. A
+        request that fails does not fail the others in its batch.
     """
     run = _keeping_rows(run)
     answers: list[Arrays | Exception] = [RuntimeError("not run")] * len(requests)
@@ -31,7 +31,7 @@ def run_together(requests: Sequence[Arrays], run: Run) -> list[Arrays | Exceptio
 
 
 def run_apart(requests: Sequence[Arrays], run: Run) -> list[Arrays | Exception]:
-    """What `run` gives for each request by itself, for models without a batch dimension.
+    """What `run` returns for each request separately, for models without a batch dimension.
 
     Returns:
         for each request its outputs, or the exception that it raised.
@@ -40,7 +40,7 @@ def run_apart(requests: Sequence[Arrays], run: Run) -> list[Arrays | Exception]:
 
 
 def _by_shape(requests: Sequence[Arrays]) -> list[list[int]]:
-    """Indices of requests that fit together: equal but for axis 0."""
+    """Indices of requests that can be joined: their shapes differ in axis 0 only."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, request in enumerate(requests):
         key = tuple((name, array.dtype.str, array.shape[1:]) for name, array in request.items())
@@ -54,7 +54,7 @@ def _run_members(requests: Sequence[Arrays], run: Run) -> list[Arrays | Exceptio
     names = requests[0].keys()
     joined = {name: np.concatenate([request[name] for request in requests]) for name in names}
     outputs = _attempt(joined, run)
-    if isinstance(outputs, Exception):  # somebody's fault: find out whose
+    if isinstance(outputs, Exception):  # find out which request failed
         return run_apart(requests, run)
     counts = [_n_rows(request) for request in requests]
     return list(_split(outputs, counts))
@@ -69,7 +69,7 @@ def _split(outputs: Arrays, counts: Sequence[int]) -> list[Arrays]:
 
 
 def _keeping_rows(run: Run) -> Run:
-    """`run`, but rows that it loses or adds are an error: they would shift all behind them."""
+    """`run`, but it is an error if it loses or adds rows: that would shift all later ones."""
 
     def checked(inputs: Arrays) -> Arrays:
         outputs = run(inputs)

@@ -1,8 +1,8 @@
 """What Triton loads: one ONNX Runtime session for each model instance.
 
-Triton takes the folder that holds this file for the backend of that folder's name, and
-runs it in a process of its own for each instance. It serves the configurations that the
-C++ `onnxruntime` backend serves. Strings on the wire are UTF-8.
+Triton treats the folder that holds this file as the backend of that name, and runs it in
+a separate process for each instance. It serves the configurations that the C++
+`onnxruntime` backend serves. Strings on the wire are UTF-8.
 """
 
 import json
@@ -29,8 +29,8 @@ class TritonPythonModel:
     """One instance of a model; Triton calls its methods by these names."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Open the session, and hold the graph to the configuration."""
-        # what the launcher knows a process by, when it has died as well; 15 bytes are shown
+        """Open the session, and check the graph against the configuration."""
+        # by this name the launcher recognises a process, even a dead one; 15 bytes are shown
         Path("/proc/self/comm").write_text(f"v{args['model_version']} {args['model_name']}"[:15])
         config: Config = json.loads(args["model_config"])
         file = config.get("default_model_filename") or "model.onnx"
@@ -66,7 +66,7 @@ class TritonPythonModel:
         ]
 
     def _log_failures(self, answers: Sequence[Arrays | Exception]) -> None:
-        """One line per second at most, with all that failed since the line before."""
+        """Log at most one line per second, with the number of failures since the previous line."""
         failures = [answer for answer in answers if isinstance(answer, Exception)]
         self._untold += len(failures)
         if failures and time.monotonic() >= self._next_log:
@@ -105,7 +105,7 @@ def _refusal(message: str, code: int) -> "pb_utils.InferenceResponse":
 
 
 def _as_text(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Strings as ONNX Runtime takes them: of bytes it would serve the representation, b'...'."""
+    """Decode strings: given bytes, ONNX Runtime would take their representation, b'...'."""
     if array.dtype != np.object_:
         return array
     texts = [text.decode() for text in array.ravel()]
@@ -117,7 +117,7 @@ def check_tensors(
     configured: Sequence[Config],
     found: Sequence[onnxruntime.NodeArg],
 ) -> None:
-    """Hold a graph's inputs or outputs to the configured ones.
+    """Check a graph's inputs or outputs against the configured ones.
 
     Raises:
         ConfigError: one is missing or of another type, or an input is not configured.
@@ -136,10 +136,10 @@ def check_tensors(
 
 
 def onnx_type(triton_type: str) -> str:
-    """ONNX Runtime's name of a type: `TYPE_FP32` is `tensor(float)`.
+    """ONNX Runtime's name for a type: `TYPE_FP32` is `tensor(float)`.
 
     Raises:
-        ConfigError: numpy, and with it this backend, has no such type.
+        ConfigError: numpy, and so this backend, has no such type.
     """
     if triton_type == "TYPE_STRING":
         return "tensor(string)"

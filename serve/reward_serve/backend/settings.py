@@ -1,4 +1,4 @@
-"""From a model's configuration to an ONNX Runtime session, as the C++ backend reads it.
+"""Turns a model's configuration into an ONNX Runtime session, reading it as the C++ backend does.
 
 Source of the keys and their meanings: the documentation and source of
 triton-inference-server/onnxruntime_backend.
@@ -25,17 +25,17 @@ LEVELS = {
 }
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
-# top-level parameters take the number of onnxruntime's C enumeration, its Python API the name
+# top-level parameters take the number in onnxruntime's C enumeration, its Python API the name
 ARENA_STRATEGIES = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
 CONV_SEARCHES = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
 SWITCHES = {"0": False, "false": False, "1": True, "true": True}
 SPINNING = "session.intra_op.allow_spinning"
-DEVICES = "devices"  # of a graph's metadata: the kinds that it is for, such as "cpu cuda"
+DEVICES = "devices"  # in a graph's metadata: the kinds of device it is for, such as "cpu cuda"
 SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 
 
 class ConfigError(ValueError):
-    """The configuration asks for what this backend or this machine cannot do."""
+    """The configuration asks for something that this backend or this machine cannot do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """What an ONNX Runtime session is made with."""
+    """Settings of an ONNX Runtime session."""
 
     providers: tuple[tuple[str, dict[str, str]], ...]
     optimization: onnxruntime.GraphOptimizationLevel = ALL_ON
@@ -90,7 +90,7 @@ def read_settings(config: Config, device: Device, available: Sequence[str]) -> S
 
 
 def open_session(path: str, settings: SessionSettings) -> onnxruntime.InferenceSession:
-    """The session; it fails rather than fall back to another provider.
+    """Open a session on the wanted provider; fail rather than fall back to another one.
 
     Raises:
         ConfigError: the provider did not start, or the graph is not for it.
@@ -109,12 +109,12 @@ def open_session(path: str, settings: SessionSettings) -> onnxruntime.InferenceS
         options.add_session_config_entry(*EXACT_INT8)
     wanted = settings.providers[0][0]
     if wanted == CUDA and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA that came with pip is on no library path
+        onnxruntime.preload_dlls()  # CUDA installed by pip is not on any library path
     session = onnxruntime.InferenceSession(path, options, providers=list(settings.providers))
     if session.get_providers()[0] != wanted:  # ONNX Runtime only warns when a library is missing
         raise ConfigError(
             f"ONNX Runtime could not start {wanted}, and would use "
-            f"{session.get_providers()[0]}; look for its warning above"
+            f"{session.get_providers()[0]} instead; look for its warning above"
         )
     refuse_other_devices(session.get_modelmeta().custom_metadata_map, wanted)
     return session
@@ -124,8 +124,8 @@ def refuse_other_devices(metadata: Mapping[str, str], provider: str) -> None:
     """Refuse a graph on a kind of device that its file says it is not for.
 
     Args:
-        metadata: of the file; one that says nothing is for all.
-        provider: that the session runs on.
+        metadata: the file's; a graph whose file names no devices is for all.
+        provider: the one that the session runs on.
 
     Raises:
         ConfigError: the graph would be useless there, or fail at its first request.
@@ -158,7 +158,7 @@ def _providers(
         **_cuda_parameters(parameters),
         "device_id": str(device.id),
     }
-    # nodes that CUDA has no kernel for, shapes above all, run on the CPU
+    # nodes that CUDA has no kernel for, mostly shape computations, run on the CPU
     return ((CUDA, options), (CPU, {}))
 
 
@@ -168,15 +168,15 @@ def _accelerator_options(accelerators: Sequence[Config], *, known: str | None) -
     for accelerator in accelerators:
         if accelerator["name"] != known:
             raise ConfigError(
-                f"the execution accelerator {accelerator['name']!r} is the C++ backend's alone; "
-                "leave it out here"
+                f"only the C++ backend has the execution accelerator {accelerator['name']!r}; "
+                "remove it here"
             )
         options.update(accelerator.get("parameters", {}))
     return options
 
 
 def _cuda_parameters(parameters: Mapping[str, str]) -> dict[str, str]:
-    """The CUDA provider's options among the top-level parameters, which come last in C++ too."""
+    """CUDA options among the top-level parameters, which override others as in the C++ backend."""
     readers: dict[str, Callable[[str], str]] = {
         "gpu_mem_limit": lambda text: str(_count(text)),
         "arena_extend_strategy": _one_of(ARENA_STRATEGIES),
@@ -220,7 +220,7 @@ _mode = _one_of({"0": False, "1": True})  # sequential, parallel
 
 
 def _arenas(text: str) -> str:
-    # found here, it is a reason not to load; ONNX Runtime would fail each request instead
+    # an error here keeps the model from loading; ONNX Runtime would fail each request instead
     if not re.fullmatch(r"(cpu|gpu):\d+(;(cpu|gpu):\d+)*", text):
         raise ValueError("it has to name arenas, such as cpu:0 or cpu:0;gpu:0")
     return text

@@ -1,1 +1,1 @@
-"""Subcommands of `gpt2-reward`: `reward_client.cli` says what one is made of."""
+"""Subcommands of `gpt2-reward`; `reward_client.cli` says what a subcommand consists of."""

@@ -1,9 +1,9 @@
 """Serve a model repository with the tritonserver of the PyPI wheel, without a container.
 
-Options after -- go to tritonserver as they are. Ctrl-C finishes requests in flight and stops; a
-second one stops at once. Versions whose files are not as they were exported are not served.
-Golden rows are asked for at intervals: a server that dies, hangs or answers wrongly is started
-again, and says on the health port that it is not ready.
+Options after -- are passed to tritonserver unchanged. Ctrl-C finishes requests in flight and stops;
+a second Ctrl-C stops at once. Versions whose files are not as they were exported are not served.
+The server scores golden rows at intervals: if it dies, hangs or answers wrongly, it is restarted,
+and the health port says that it is not ready.
 """
 
 import argparse
@@ -28,7 +28,7 @@ USUAL = Pulse()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt2-reward serve` takes."""
+    """Add the arguments of `gpt2-reward serve`."""
     parser.add_argument(
         "--repository",
         type=Path,
@@ -41,13 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="Serve the model of this name; may be given several times. Default: all that the "
-        "repository has.",
+        help="Serve the model of this name; may be given several times. Default: all models that "
+        "the repository has.",
     )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="Listen on this address; the default is for this machine alone. Triton has no "
+        help="Listen on this address; the default accepts only this machine. Triton has no "
         "authentication: read docs/security.md before you open it to a network.",
     )
     for service, port in (("gRPC", 8001), ("HTTP", 8000), ("metrics", 8002), ("health", 8003)):
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--log-format",
         choices=("text", "json"),
         default="text",
-        help="Write this command's own lines, and with --verbose the server's, in this form.",
+        help="Write this command's own lines, and with --verbose the server's, in this format.",
     )
     _add_loading(parser)
     parser.add_argument(
@@ -90,15 +90,15 @@ def _add_loading(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=300.0,
         metavar="SECONDS",
-        help="With --poll, give a new version up if it is not loaded within this many seconds; the "
-        "one before it continues.",
+        help="With --poll, give up a new version that is not loaded within this many seconds; the "
+        "previous version continues to serve.",
     )
     parser.add_argument(
         "--poll",
         type=_whole_seconds,
         metavar="SECONDS",
-        help="Look for new, withdrawn and changed versions every so many seconds, and exchange "
-        "them without a failed call. Default: serve what is there at the start.",
+        help="Look for new, withdrawn and changed versions at this interval, and switch to them "
+        "without a failed call. Default: serve what is there at the start.",
     )
 
 
@@ -108,16 +108,16 @@ def _add_heartbeat(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=USUAL.every_s,
         metavar="SECONDS",
-        help="Ask for golden rows every so many seconds, and start the server again after "
-        f"{USUAL.misses} heartbeats in a row that failed; 0 does not ask.",
+        help="Have the server score golden rows at this interval (a heartbeat), and restart it "
+        f"after {USUAL.misses} heartbeats in a row that failed; 0 turns heartbeats off.",
     )
     parser.add_argument(
         "--heartbeat-timeout",
         type=_seconds,
         default=USUAL.timeout_s,
         metavar="SECONDS",
-        help="Let a heartbeat fail after this many seconds. It may wait for an execution: name "
-        "more than the longest one takes.",
+        help="Let a heartbeat fail after this many seconds. It may have to wait for an execution: "
+        "give more than the longest one takes.",
     )
 
 
@@ -166,7 +166,7 @@ def _health_port(health: Health, host: str, port: int) -> HealthPort:
         return HealthPort(health, own_address(host), port)
     except (OSError, OverflowError) as error:
         raise PortError(
-            f"cannot listen on {host}:{port} for --health-port: {error}; choose another one",
+            f"cannot listen on {host}:{port} for --health-port: {error}; choose another port",
             port=port,
         ) from error
 
@@ -179,8 +179,8 @@ def _warn_of_open_ports(host: str, security: Security, tell: Tell) -> None:
         tell(f"other machines reach this one as {outside}")
     if security.client_roots is None:
         tell(
-            f"warning: anyone who reaches {host} can have texts scored, and without TLS read them; "
-            "docs/security.md says how to close that"
+            f"warning: anyone who reaches {host} can have texts scored; without TLS, others' texts "
+            "can be read on the network; docs/security.md says how to prevent both"
         )
 
 
@@ -191,19 +191,19 @@ def add_security(parser: argparse.ArgumentParser) -> None:
         "--tls-certificate", type=Path, metavar="PEM", help="Encrypt gRPC with this certificate."
     )
     group.add_argument(
-        "--tls-key", type=Path, metavar="PEM", help="Use this private key of --tls-certificate."
+        "--tls-key", type=Path, metavar="PEM", help="Use this private key for --tls-certificate."
     )
     group.add_argument(
         "--tls-client-roots",
         type=Path,
         metavar="PEM",
-        help="Answer only clients with a certificate of these authorities.",
+        help="Answer only clients with a certificate from these authorities.",
     )
     group.add_argument(
         "--http-inference",
         action="store_true",
-        help="Score over HTTP as well; otherwise it answers health alone. Some bodies kill Triton "
-        "2.51 there: read docs/security.md first.",
+        help="Score over HTTP as well; otherwise HTTP only answers health checks. Some request "
+        "bodies crash Triton 2.51 there: read docs/security.md first.",
     )
     group.add_argument(
         "--control-key-env",
@@ -214,10 +214,10 @@ def add_security(parser: argparse.ArgumentParser) -> None:
 
 
 def read_security(arguments: argparse.Namespace) -> Security:
-    """What the command line asks for.
+    """The security that the command line asks for.
 
     Raises:
-        SecurityError: as `Security`, or the variable is not set.
+        SecurityError: as for `Security`, or the variable is not set.
     """
     variable = arguments.control_key_env
     if variable is not None and variable not in os.environ:
@@ -243,12 +243,12 @@ def _seconds(text: str) -> float:
 
 def _whole_seconds(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds, 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds, 1 or more")
     return int(text)
 
 
 def polling(every_s: int | None) -> tuple[str, ...]:
-    """Options of tritonserver with which it follows its repository; none if None."""
+    """Options that make tritonserver follow its repository; none if `every_s` is None."""
     if every_s is None:
         return ()
     return ("--model-control-mode=poll", f"--repository-poll-secs={every_s}")

@@ -1,8 +1,8 @@
-"""Ask a running server for the golden rows of its models, and compare with PyTorch's rewards.
+"""Have a running server score the golden rows of its models, and compare with PyTorch's rewards.
 
-It shows whether what serves (its processor, GPU, ONNX Runtime and files) computes the model that
+This shows whether the server (its processor, GPU, ONNX Runtime and files) computes the model that
 was exported. With --repository, the hashes of all versions' files are compared as well. The exit
-code is 0 if all agrees, else 1.
+code is 0 if everything agrees, else 1.
 """
 
 import argparse
@@ -16,16 +16,18 @@ EXTRA = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt2-reward verify` takes."""
+    """Add the arguments of `gpt2-reward verify`."""
     parser.add_argument(
-        "--url", metavar="HOST:PORT", help="Ask this server; default: localhost:8001, or none."
+        "--url",
+        metavar="HOST:PORT",
+        help="Verify this server. Default: localhost:8001, or none if --repository is given.",
     )
     parser.add_argument(
         "--repository",
         type=Path,
         metavar="FOLDER",
         help="Compare the files of this repository with their manifests. Without --url, no server "
-        "is asked.",
+        "is verified.",
     )
     parser.add_argument(
         "--model",
@@ -36,16 +38,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"exported into --repository, or {MODEL_NAME}.",
     )
     parser.add_argument(
-        "--timeout", type=float, default=30.0, metavar="SECONDS", help="Give each request so long."
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="Give up a request that takes longer than this many seconds.",
     )
     group = parser.add_argument_group("TLS")
     group.add_argument("--tls-roots", type=Path, metavar="PEM", help="Trust these authorities.")
-    group.add_argument("--tls-certificate", type=Path, metavar="PEM", help="Show this certificate.")
-    group.add_argument("--tls-key", type=Path, metavar="PEM", help="The certificate's key.")
+    group.add_argument(
+        "--tls-certificate",
+        type=Path,
+        metavar="PEM",
+        help="Show this certificate to servers that ask for one.",
+    )
+    group.add_argument(
+        "--tls-key", type=Path, metavar="PEM", help="Use this private key for --tls-certificate."
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a table for each model; what differs goes to standard error."""
+    """Print a table for each model; differences go to standard error."""
     # here, not above: --help must not wait for gRPC
     from reward_serve.errors import VerifyError  # noqa: PLC0415
     from reward_serve.verify import exported  # noqa: PLC0415
