@@ -28,8 +28,12 @@ def onnx(model: str, providers: list[Any]) -> Score:
     """Any graph with the contract's tensors."""
     import onnxruntime
 
+    from reward_contract.cpu import EXACT_INT8, int8_saturates
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
+    if int8_saturates():  # as what serves does
+        options.add_session_config_entry(*EXACT_INT8)
     if providers[0] != "CPUExecutionProvider" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA installed by pip is not on the library path
     session = onnxruntime.InferenceSession(model, options, providers=providers)
