@@ -67,8 +67,8 @@ def _items(body: bytes) -> list[Item]:
     prompts = fields.get("prompts")
     if not _is_texts(prompts) or not len(prompts) == len(labels) == len(queries):
         raise InvalidInputError(
-            f'some "labels" have messages: "prompts" and "labels" must have {len(queries)} items, one '
-            "for each query, and prompts must be texts"
+            'some "labels" have messages, so "prompts" must be texts, and there must be '
+            f"{len(queries)} of both, one for each query"
         )
     return [*_replies(queries, prompts, labels)]
 

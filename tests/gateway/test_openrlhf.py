@@ -10,13 +10,18 @@ import pytest
 from last_token import last_token, wanted
 from waiting import eventually
 
-from reward_client import OverloadedError
+from reward_client import OverloadedError, Tokenizer
 from reward_client.testing import FakeServer
+from reward_text import FORMATS, Usage
+
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+PROMPT = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
 @pytest.fixture
 def fake() -> Iterator[FakeServer]:
-    with FakeServer(last_token, max_batch_rows=8) as server:
+    with FakeServer(last_token, max_batch_rows=8, usage=Usage(FORMATS["chai"])) as server:
         yield server
 
 
@@ -45,6 +50,24 @@ def test_openrlhfs_workers_are_answered(fake: FakeServer, service: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "label", [MESSAGES, {"messages": MESSAGES, "user_name": "User"}], ids=["list", "object"]
+)
+def test_replies_to_messages_are_rendered_as_the_model_wants_them(
+    fake: FakeServer, service: str, label: object
+) -> None:
+    asked = {
+        "query": [f"{PROMPT}Fine, you?<|im_end|>\n", "a whole text", f"{PROMPT} Good."],
+        "prompts": [PROMPT, "", PROMPT],
+        "labels": [label, "42", label],
+    }
+    answer = httpx.post(f"{service}/get_reward", json=asked).json()
+    texts = ["User: Hi\nBot: Fine, you?", "a whole text", "User: Hi\nBot: Good."]
+    assert answer["rewards"] == wanted(*texts)
+    rows = {tuple(row) for request in fake.requests for row in request.tolist()}
+    assert rows >= {tuple(row) for row in Tokenizer().encode_rows(texts).tolist()}
+
+
+@pytest.mark.parametrize(
     ("body", "status", "kind"),
     [
         (b"no json", 422, "InvalidInputError"),
@@ -54,11 +77,14 @@ def test_openrlhfs_workers_are_answered(fake: FakeServer, service: str) -> None:
         (b'{"query": ["a", 1]}', 422, "InvalidInputError"),
         (b'{"query": ["a\\ud800"]}', 422, "InvalidInputError"),
         (b'{"query": ["secret words!"]}', 422, "NonFiniteRewardError"),
+        (b'{"query": ["a"], "labels": [[{"role": "user", "content": "a"}]]}', 422, ""),
+        (b'{"query": ["a"], "prompts": ["b"], "labels": [{"messages": []}]}', 422, ""),
+        (b'{"query": ["a"], "prompts": ["a"], "labels": [{"messages": 1}]}', 422, ""),
     ],
 )
 def test_a_bad_body_says_why(service: str, body: bytes, status: int, kind: str) -> None:
     answer = httpx.post(f"{service}/get_reward", content=body)
-    assert (answer.status_code, answer.json()["error"]) == (status, kind)
+    assert (answer.status_code, answer.json()["error"]) == (status, kind or "InvalidInputError")
     assert "secret" not in answer.text
     assert httpx.post(f"{service}/get_reward", json={"query": []}).json()["rewards"] == []
 
