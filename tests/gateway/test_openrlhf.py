@@ -14,7 +14,6 @@ from reward_client import OverloadedError, Tokenizer
 from reward_client.testing import FakeServer
 from reward_text import FORMATS, Usage
 
-
 MESSAGES = [{"role": "user", "content": "Hi"}]
 PROMPT = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 
