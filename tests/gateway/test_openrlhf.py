@@ -22,7 +22,7 @@ def fake() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def service(gateway: Callable[..., str]) -> str:
-    """-> its address."""
+    """The address of a gateway."""
     return gateway()
 
 
