@@ -1,4 +1,4 @@
-"""A result knows the code that it is of."""
+"""A result file carries a fingerprint of the code that it measured."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_a_path_that_is_gone_is_an_error(file: Path) -> None:
 
 def test_a_result_of_other_code_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "RESULTS", tmp_path)
-    for suite in known_suites():  # every path that they name is there
+    for suite in known_suites():  # every path that they name exists
         result = {"code": fingerprint(measured_by(suite))}
         (tmp_path / suite.file.format(shape="small")).write_text(json.dumps(result, indent=1))
     assert report.old() == []

@@ -40,7 +40,7 @@ TEXTS = ["Hello there", "How are you today?\nFine, thanks"]
 
 
 class StalledSender:
-    """Has a clock of its own, which the first call holds up."""
+    """Has a clock of its own, which only the first call advances, by the stall."""
 
     def __init__(self, stall_s: float) -> None:
         self.stall_s, self.clock_s = stall_s, 0.0
@@ -65,7 +65,7 @@ def test_arrivals_are_poisson() -> None:
     assert arrivals[-1] < 100
     assert len(arrivals) == pytest.approx(20_000, abs=4 * 20_000**0.5)
     assert gaps.mean() == pytest.approx(1 / 200, rel=0.03)
-    assert gaps.std() == pytest.approx(1 / 200, rel=0.03), "as wide as its mean: exponential"
+    assert gaps.std() == pytest.approx(1 / 200, rel=0.03), "equal to the mean: exponential"
     per_second = np.bincount(arrivals.astype(int))
     assert per_second.var() == pytest.approx(per_second.mean(), rel=0.4)
 
@@ -107,7 +107,7 @@ def test_refusals_are_no_latency() -> None:
 
 
 def test_throughput_leaves_out_filling_and_draining() -> None:
-    # two in flight, pairs of rows: a slow first round, then a pair each second, one beyond the end
+    # two in flight, two rows per call: a slow first round, then one call per second, one too late
     calls = [call(0, done, n_rows=2) for done in (5, 5, 6, 7, 8, 9, 20)]
     assert steady_rows_a_second(calls, 2, 10) == pytest.approx(8 / 4)
 
@@ -135,7 +135,7 @@ def test_a_time_unanswered_is_seen_and_work_for_others_is_not() -> None:
     overslept = [call(0.0, 1.0), call(0.1, 2.5), call(9.0, 9.1, "expired")]
     assert unanswered_s(overslept) == pytest.approx([1.0, 1.5])
     overtaken = [call(0.0, 3.0), call(1.0, 2.0)]
-    assert unanswered_s(overtaken) == pytest.approx([2.0, 1.0]), "the first waited all the time"
+    assert unanswered_s(overtaken) == pytest.approx([2.0, 1.0]), "the first waited the whole time"
 
 
 @pytest.mark.parametrize("rewards", [[1.0, 2.1], [np.nan, 2.0], [1.0]])
@@ -157,7 +157,7 @@ def test_loops_against_a_server(server: TritonServer, request_: Request) -> None
     closed, opened = drive(
         server.grpc_url, (load, closed_loop(2, 0.0)), (load, open_loop(arrivals))
     )
-    assert len(closed) == 6, "three calls of each"
+    assert len(closed) == 6, "three calls by each caller"
     assert [c.intended_s for c in opened] == arrivals.tolist()
     assert {c.outcome for c in (*closed, *opened)} == {"ok"}
     assert all(c.intended_s <= c.sent_s <= c.done_s for c in (*closed, *opened))
@@ -178,7 +178,7 @@ def test_a_model_that_is_not_there_fails_the_calls(server: TritonServer, request
 
 def test_the_service_suite_runs_as_shipped(tmp_path: Path) -> None:
     found = measured("service", tmp_path, "--precision=int8", "--service-calls=10")
-    assert found["max_batch_size"] == 16, "as `gpt2-reward serve` takes it on a CPU"
+    assert found["max_batch_size"] == 16, "as `gpt2-reward serve` sets it on a CPU"
     assert list(found["callers"]["rows_per_second"]) == ["1", "4", "8", "16", "64"]
     offered = found["stalls"]["offered"]
     assert {share: by["calls"] for share, by in offered.items()} == {"0.2": 10, "0.5": 10}
@@ -188,7 +188,7 @@ def test_the_service_suite_runs_as_shipped(tmp_path: Path) -> None:
 
 
 def measured(suite: str, folder: Path, *options: str) -> dict[str, Any]:
-    """What a suite writes of a tiny model."""
+    """The result that a suite writes for a tiny model."""
     quick = ("--quick", "--seconds=0.02", "--rounds=1", f"--output={folder}")
     done = subprocess.run(
         [sys.executable, "-m", "reward_bench", suite, *quick, *options],

@@ -1,4 +1,4 @@
-"""What result files say of the machine."""
+"""What result files say about the machine."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Suites ask shared code, nothing asks a suite, and one entry runs all of them."""
+"""Suites import shared code, nothing imports a suite, and one entry point runs all of them."""
 
 import argparse
 import ast
@@ -26,7 +26,7 @@ NAMES = [suite.name for suite in SUITES]
 
 
 def imported(module: Path) -> Iterator[str]:
-    """Dotted names of all that a module imports; what comes from a package may be a module."""
+    """Dotted names of everything a module imports; a name from a package may be a module."""
     for node in ast.walk(ast.parse(module.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -63,7 +63,7 @@ def test_the_worker_runs_where_the_project_is_not_installed(
 ) -> None:
     venv.create(tmp_path / "rival", symlinks=True)
     python = str(tmp_path / "rival" / "bin" / "python")
-    # libraries alone: a .pth file, as the project is installed by, is not read there
+    # only libraries: the .pth file that installs the project is not read from there
     monkeypatch.setenv("PYTHONPATH", sysconfig.get_path("purelib"))
     alone = subprocess.run(
         [python, "-c", "import numpy, reward_bench"], capture_output=True, check=False

@@ -89,7 +89,7 @@ def test_shares_of_the_time_leave_none_of_it_over() -> None:
 @pytest.mark.parametrize(
     ("gpu", "case", "rows_per_s"),
     [
-        # computed before, by other code, from bytes, operations and launches of the same graph
+        # computed beforehand by other code from bytes, operations and launches of the same graph
         ("H200", "128 rows of chats", 7802),
         ("H200", "128 full rows", 2768),
         ("H200", "8 full rows", 2668),
@@ -120,7 +120,7 @@ def test_measured_kernels_correct_the_prediction() -> None:
     }
     rows = cases()["128 full rows"]
     by_guess, by_measured = Predictions(found).ms(rows, "fp16 varlen")
-    assert by_guess == pytest.approx(by_measured)  # what was guessed was measured
+    assert by_guess == pytest.approx(by_measured)  # what was measured is what was guessed
     found["kernels alone"]["product_tflops"] = {"value": 316.0}
     _, slower = Predictions(found).ms(rows, "fp16 varlen")
     assert by_guess is not None

@@ -1,4 +1,4 @@
-"""A rival that would not run, or not at its best, is an error before anything is measured."""
+"""A rival that would fail or run below its best is an error before anything is measured."""
 
 import os
 import sysconfig
@@ -20,7 +20,7 @@ def python(tmp_path: Path) -> Path:
 
 
 def installed(python: Path, *names: str) -> None:
-    """As far as an environment's metadata tells."""
+    """Make packages look installed, in an environment's metadata only."""
     paths = {"base": str(python.parent.parent)}
     folder = Path(sysconfig.get_path("purelib", "venv", paths))
     for name in names:

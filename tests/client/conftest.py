@@ -14,12 +14,12 @@ from reward_client.testing import FakeServer
 
 
 def first_token(ids: NDArray[np.int32]) -> NDArray[np.float32]:
-    """A reward that a test can foretell."""
+    """A reward that a test can predict."""
     return (ids[:, 0] / 100).astype(np.float32)
 
 
 class Awaited:
-    """The asyncio client on an event loop of its own, called as the other one is."""
+    """The asyncio client on an event loop of its own, called like the blocking one."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._client = AsyncRewardClient(*arguments, **options)
@@ -64,7 +64,7 @@ def fake() -> Iterator[FakeServer]:
 
 
 class Clock:
-    """The time by which a client decides whether it still knows a server; it stands still."""
+    """A stopped clock, by which a client decides whether it still knows a server."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -23,14 +23,14 @@ from reward_client import Tokenizer
 from reward_client.scorer import RewardScorer
 from reward_client.testing import FakeServer
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray warns of what it does itself
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray warns about its own code
 
 N_ROWS = 1600
-HUNG_S = 600.0  # Ray takes minutes to start two workers on a machine that has none to spare
+HUNG_S = 600.0  # Ray takes minutes to start two workers on a busy machine
 
 
 def rewards(ids: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Told apart by every token."""
+    """Rewards that depend on every token."""
     sums = (ids.astype(np.int64) * np.arange(1, ids.shape[1] + 1)).sum(axis=1) % 99991
     return (sums / 7).astype(np.float32)
 
@@ -38,7 +38,7 @@ def rewards(ids: NDArray[np.int32]) -> NDArray[np.float32]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # or it writes a token into the home folder
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # otherwise Ray writes a token into the home folder
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -58,7 +58,7 @@ def shards(tmp_path: Path) -> Path:
 
 
 def marked(scorer: RewardScorer, folder: Path) -> Callable[[Any], Any]:
-    """The scorer, which leaves the number of its process in a folder."""
+    """The scorer, which also leaves the ID of its process in a folder."""
     folder.mkdir()
 
     def score(batch: Any) -> Any:
@@ -69,7 +69,7 @@ def marked(scorer: RewardScorer, folder: Path) -> Callable[[Any], Any]:
 
 
 def scored(shards: Path, score: Callable[[Any], Any]) -> list[dict[str, Any]]:
-    data = ray.data.read_parquet(str(shards)).repartition(16)  # or all is one small block
+    data = ray.data.read_parquet(str(shards)).repartition(16)  # otherwise all is one block
     found = data.map_batches(score, batch_size=50, batch_format="pyarrow", concurrency=2)
     return sorted(found.take_all(), key=lambda row: row["n"])
 
@@ -94,14 +94,14 @@ def test_every_row_is_scored_once_though_a_worker_is_killed(shards: Path, tmp_pa
         score = marked(RewardScorer(server.url, text_column="text"), workers)
         run = threading.Thread(target=lambda: rows.extend(scored(shards, score)))
         run.start()
-        assert eventually(lambda: len(server.requests) >= 2, within_s=HUNG_S)  # one of each worker
+        assert eventually(lambda: len(server.requests) >= 2, within_s=HUNG_S)  # one per worker
         killed, other = (int(path.name) for path in workers.iterdir())
         os.kill(killed, signal.SIGKILL)
         may_answer.set()
         run.join()
         n_scored = sum(map(len, server.requests))
     assert_each_once_and_right(rows)
-    assert {str(killed), str(other)} < {path.name for path in workers.iterdir()}  # and a third
+    assert {str(killed), str(other)} < {path.name for path in workers.iterdir()}  # and a third one
     assert n_scored > N_ROWS  # what was lost has been scored again
 
 

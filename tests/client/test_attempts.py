@@ -1,4 +1,4 @@
-"""What a call does about servers that are not there and callers that leave, and what it gives."""
+"""What a call does when servers are down or its caller leaves, and what it returns."""
 
 import asyncio
 import threading
@@ -70,7 +70,7 @@ def test_a_model_without_a_version_is_not_served(connect: Connect) -> None:
 
 
 def test_the_servers_time_is_whole_microseconds_and_never_none(connect: Connect) -> None:
-    """0 would be no limit at all to Triton."""
+    """Triton takes 0 as no limit at all."""
     with FakeServer(lambda ids: ids[:, 0]) as fake:
         request = service_pb2.ModelInferRequest()
         for seconds, microseconds in ((2.5, 2_500_000), (1e-7, 1), (0.0, 1)):
@@ -85,13 +85,13 @@ def test_rewards_are_the_callers_to_change() -> None:
     response.outputs.add(name="reward", datatype="FP32", shape=[2, 1])
     response.raw_output_contents.append(np.float32([1, 3]).tobytes())
     rewards = wire.rewards_of(response, 2)
-    rewards -= rewards.mean()  # of one request's; those of several are joined into a new array
+    rewards -= rewards.mean()  # one request; those of several are joined into a new array
     np.testing.assert_array_equal(rewards, np.float32([-1, 1]))
     np.testing.assert_array_equal(wire.rewards_of(response, 2), np.float32([1, 3]))
 
 
 class Watched(FakeServer):
-    """Takes a row a request; `ended` counts those that are over, however they ended."""
+    """Takes one row per request; `ended` counts requests that are over, however they ended."""
 
     def __init__(self, rewards: Callable[[np.ndarray], np.ndarray]) -> None:
         super().__init__(rewards, max_batch_rows=1)
@@ -110,7 +110,7 @@ class Watched(FakeServer):
 
 @pytest.fixture
 def answers() -> Iterator[threading.Event]:
-    """What requests wait for that a test holds back; there when the test is over."""
+    """What held requests wait for; set at the latest when the test is over."""
     event = threading.Event()
     yield event
     event.set()
@@ -118,7 +118,7 @@ def answers() -> Iterator[threading.Event]:
 
 @pytest.fixture
 def held(answers: threading.Event) -> Iterator[Watched]:
-    """Answers "Hi" with an error as soon as two others wait, and these once they may."""
+    """Answers "Hi" with an error once two other requests wait, and those once `answers` is set."""
 
     def rewards(ids: np.ndarray) -> np.ndarray:
         if ids[0, 0] == 17250:  # "Hi"

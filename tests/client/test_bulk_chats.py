@@ -23,7 +23,7 @@ REPLIES = ["4!\n", "Five, I suppose."]
 
 @pytest.fixture
 def chats() -> Iterator[FakeServer]:
-    """A model of conversations with names in them; a reward is the length."""
+    """A server whose model reads conversations with names; a reward is the number of tokens."""
     with FakeServer(lambda ids: (ids != 50256).sum(1), max_batch_rows=4) as server:
         server.show(Usage(FORMATS["pygmalion"]))
         yield server
@@ -39,7 +39,7 @@ def ids(texts: list[str]) -> list[list[int]]:
 
 
 def sent(server: FakeServer) -> list[list[int]]:
-    """Rows that the server was asked for, in an order that does not depend on their arrival."""
+    """Rows that the server received, in an order that does not depend on their arrival."""
     return sorted(np.concatenate(server.requests).tolist())
 
 

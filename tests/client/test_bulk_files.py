@@ -1,4 +1,4 @@
-"""Real files: several, packed, CSV, standard input and output, named and kept columns, shards."""
+"""Real files: several, compressed, CSV, pipes, named and kept columns, shards."""
 
 import csv
 import gzip
@@ -168,7 +168,7 @@ def test_packed_files_are_read_and_written_as_plain_ones(
     assert score(fake, plain, tmp_path / "plain.jsonl") == 0
     content, whole = plain.read_bytes(), (tmp_path / "plain.jsonl").read_bytes()
     data, output = tmp_path / f"packed.jsonl{ending}", tmp_path / f"out.jsonl{ending}"
-    data.write_bytes(pack(content[:1000]) + pack(content[1000:]))  # of two members, as logs are
+    data.write_bytes(pack(content[:1000]) + pack(content[1000:]))  # two members, as in logs
     assert score(fake, data, output) == 0
     unpacked = tmp_path / "unpacked.jsonl"
     assert score(fake, data, unpacked) == 0
@@ -413,8 +413,8 @@ def test_lines_that_are_fixed_are_scored_without_starting_over(
     assert sorted(path.name for path in tmp_path.glob("out*")) == [
         f"out.jsonl{ending}{end}" for end in ("", ".meta.json", ".rejected.jsonl")
     ]
-    assert score(fake, data, output) == 0  # the input is the known one now
-    # one that was killed after the output was replaced has left the old list
+    assert score(fake, data, output) == 0  # the fixed input is now the recorded one
+    # a run that was killed after it replaced the output leaves the old list
     Path(f"{output}.rejected.jsonl").write_bytes(first[1])
     assert score(fake, data, output, "--rescore-rejected") == 0
     assert output.read_bytes() == whole.read_bytes()

@@ -1,4 +1,4 @@
-"""Shards whose run is killed; `python tests/bulk_kills.py 100` does it more often."""
+"""Shards whose run is killed; `python tests/bulk_kills.py 100` kills 100 runs."""
 
 import sys
 

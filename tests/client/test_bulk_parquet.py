@@ -42,7 +42,7 @@ def test_parquet_in_and_out(fake: FakeServer, tmp_path: Path) -> None:
         ),
     )
     pq.write_table(table, data, row_group_size=2)
-    assert score(fake, data, output) == 65  # one of five lines is too much
+    assert score(fake, data, output) == 65  # one rejected line of five is too many
     items = pq.read_table(output).to_pylist()
     assert [item["line"] for item in items] == [1, 2, 3, 4]
     assert [item["id"] for item in items] == ["a", "b", "c", None]
@@ -50,7 +50,7 @@ def test_parquet_in_and_out(fake: FakeServer, tmp_path: Path) -> None:
     assert found == [pytest.approx(wanted(line), rel=1e-6) for line in LINES]
     assert read(tmp_path / "out.parquet.rejected.jsonl")[0]["line"] == 5
     kept = output.read_bytes()
-    assert score(fake, data, output) == 65  # nothing is left to do, and it is still too much
+    assert score(fake, data, output) == 65  # nothing is left to do; still too many
     assert score(fake, data, output, "--max-rejected=0.2") == 0
     assert output.read_bytes() == kept
     assert not (tmp_path / "out.parquet.jsonl").exists()
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_parquet_is_said_in_one_line(
 
 
 def shard_of(path: Path, first: int, n_rows: int) -> Path:
-    """Rows with columns of many types beside the text."""
+    """A file of rows that have columns of many types in addition to the text."""
     numbers = range(first, first + n_rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table(
@@ -173,7 +173,7 @@ def test_a_directory_of_parquet_shards_is_mirrored(fake: FakeServer, tmp_path: P
     for number in range(4):
         shard_of(folder / f"year={number % 2}" / f"part-{number}.parquet", 100 * number, 30)
     assert score(fake, folder, output, *KEPT) == 0
-    found = pq.read_table(output)  # what lies beside is passed over
+    found = pq.read_table(output)  # other files there are ignored
     assert found.num_rows == 4 * 27
     assert sorted(path.name for path in output.glob("year=1/*")) == [
         "part-1.parquet",

@@ -1,4 +1,4 @@
-"""How long to wait, and how many at once."""
+"""How long bulk scoring waits for a server, and how many calls it has in flight."""
 
 import asyncio
 
@@ -53,7 +53,7 @@ def test_a_window_holds_no_more_than_its_size() -> None:
 
 
 def outcome(errors: list[ServerError], seconds: float) -> tuple[object, list[str]]:
-    """What comes of a call that fails as told, then answers; and what was said."""
+    """The result of a call that raises these errors, then answers; and what was reported."""
     said: list[str] = []
 
     async def ask() -> str:

@@ -1,4 +1,4 @@
-"""What is left of a run that was killed, and that the next one completes it."""
+"""What a killed run leaves, and how the next run completes it."""
 
 import fcntl
 import json
@@ -66,7 +66,7 @@ def command(url: str, data: Path, output: Path) -> list[str]:
 
 
 def kill_in_the_middle(arguments: list[str], output: Path, chance: random.Random) -> int:
-    """-> its return code; killed a moment after it wrote something new."""
+    """Kill a run a moment after it wrote something new. -> its exit code."""
     before = output.stat().st_size if output.exists() else 0
     with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
@@ -90,7 +90,7 @@ def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(
             code = kill_in_the_middle(command(url, data, output), output, chance)
             assert code == -signal.SIGKILL
             sizes.append(output.stat().st_size)
-            with output.open("ab") as file:  # what a kill within a write leaves
+            with output.open("ab") as file:  # what a kill during a write leaves
                 file.write(b'{"line": 1, "rewa'[: chance.randrange(18)])
         subprocess.run(command(url, data, output), check=True, stderr=subprocess.DEVNULL)
     assert 0 < sizes[0] < sizes[-1] < whole.stat().st_size
@@ -108,7 +108,7 @@ def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(
 def test_ctrl_c_says_that_the_same_command_goes_on(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     with (
-        server(delay_s=1) as url,  # a busy machine must not see the run end before the signal
+        server(delay_s=1) as url,  # or the run may end before the signal on a busy machine
         subprocess.Popen(command(url, data, output), stderr=subprocess.PIPE, text=True) as process,
     ):
         while not (output.exists() and output.stat().st_size):
@@ -167,7 +167,7 @@ KINDS = st.lists(st.lists(st.sampled_from(["one", "group", "bad"]), min_size=1),
 
 
 def write_rest(job: Job, portions: list[list[str]]) -> None:
-    """Write what is not there yet, in portions as they are (those begun only the rest of)."""
+    """Write the lines that are not there yet, by portion; of a portion begun, only the rest."""
     with closing(Output(job, IDENTITY)) as output:
         number = 0
         for portion in portions:
@@ -201,7 +201,7 @@ def test_an_output_cut_anywhere_is_completed_to_the_same_bytes(
                 if b"\n" in whole[0][:cut]
                 else 0
             )
-            # those of the lines done were written before them; more may have been
+            # rejections before the last whole line were written before it; more may have been
             needed = sum(
                 len(text)
                 for text in whole[1].splitlines(keepends=True)

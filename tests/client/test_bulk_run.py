@@ -123,7 +123,7 @@ def test_lines_that_cannot_be_scored_are_set_aside(
     ("n_good", "n_bad", "options", "code"),
     [
         (0, 0, (), 0),
-        (0, 3, ("--max-rejected=1",), 65),  # nothing at all is never a success
+        (0, 3, ("--max-rejected=1",), 65),  # scoring nothing at all is never a success
         (99, 1, (), 0),
         (98, 2, (), 65),
         (98, 2, ("--max-rejected=0.02",), 0),
@@ -379,7 +379,7 @@ def test_another_model_of_the_same_number_does_not_continue_an_output(
 def test_a_model_that_is_exchanged_under_its_number_stops_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "HELD_S", 0.0)  # each call looks who answers
+    monkeypatch.setattr(endpoints, "HELD_S", 0.0)  # each call asks who answers
 
     def rewards_of(ids: np.ndarray) -> np.ndarray:
         if len(server.requests) == 3:
@@ -397,7 +397,7 @@ def test_a_model_that_is_exchanged_under_its_number_stops_a_run(
 def test_an_output_of_an_unknown_model_is_continued(
     fake: FakeServer, tmp_path: Path, first: str | None
 ) -> None:
-    """Servers and outputs that do not say are taken by their number, as ever."""
+    """If the server or the output does not name the model, the version number decides."""
     data, out = write(tmp_path / "in.jsonl", LINES), tmp_path / "out.jsonl"
     for sha256 in (first, "aa" if first is None else None):
         fake.config.parameters.pop("version.1", None)
@@ -428,4 +428,4 @@ def test_fixed_lines_are_not_scored_by_another_model_of_the_same_number(
     assert score(fake, data, out, *options) == 0
     assert out.read_bytes() != first
     known = json.loads((tmp_path / f"out.{ending}.meta.json").read_bytes())["model"]
-    assert known is not None, "the next run knows it as well"
+    assert known is not None, "the next run knows the model as well"

@@ -161,7 +161,7 @@ def test_texts_are_cut_at_the_models_window_also_by_the_first_call(
     np.testing.assert_array_equal(chai.requests[-1], rows([text], 64))
     n_requests = len(chai.requests)
     assert client.score([text]).lengths.tolist() == [64]
-    assert len(chai.requests) == n_requests + 1, "once it is known, it is asked once"
+    assert len(chai.requests) == n_requests + 1, "once the window is known, one request is enough"
 
 
 def test_an_update_to_another_format_within_a_call_is_rendered_again(

@@ -53,7 +53,7 @@ def test_lines_that_could_not_be_scored_are_named(
     with FakeServer(rewards) as fake:
         assert score(fake, monkeypatch, b"a\n" * 300 + b"Hi\nb\nHi\n") == 1
     captured = capsys.readouterr()
-    assert captured.out == "1\n" * 256  # the calls before
+    assert captured.out == "1\n" * 256  # of the first call
     assert captured.err == (
         "gpt2-reward score: lines 301, 303 could not be scored (NaN or infinity)\n"
     )

@@ -117,7 +117,7 @@ def test_the_version_that_answered_is_known(fake: FakeServer, client: RewardClie
 
 
 class OneAtATime(FakeServer):
-    """Else two answers in flight may name the same version."""
+    """Answers one request at a time; otherwise two answers may name the same version."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -141,7 +141,7 @@ def test_a_model_exchanged_during_a_call_costs_requests_and_no_failure(connect: 
 
 def test_rewards_of_two_versions_are_not_compared(connect: Connect) -> None:
     class Exchanging(OneAtATime):
-        """Its model is exchanged with every request."""
+        """Its model is replaced with every request."""
 
         def ModelInfer(self, *arguments: Any) -> service_pb2.ModelInferResponse:  # noqa: N802
             with self._turn:
@@ -268,7 +268,7 @@ def test_large_calls_of_several_threads_do_not_queue_for_each_other() -> None:
         assert eventually(lambda: len(fake.requests) == 4)
         with pytest.raises(DeadlineError) as caught:
             client.score(["Hi"] * 8, timeout_s=0.5)
-        assert caught.value.code == "DEADLINE_EXCEEDED", "it was asked, not kept waiting here"
+        assert caught.value.code == "DEADLINE_EXCEEDED", "the server was asked"
         told.set()
         assert len(long.result().rewards) == 16
 
@@ -380,7 +380,7 @@ def test_both_clients_have_the_same_methods() -> None:
         }
 
     awaited = public(AsyncRewardClient)
-    del awaited["rank_each"]  # who blocks has no use for it
+    del awaited["rank_each"]  # blocking callers have no use for it
     assert public(RewardClient) == awaited
     for name in ("counts", "timeout_s", "truncation"):
         assert isinstance(getattr(AsyncRewardClient, name), property)

@@ -38,7 +38,7 @@ SECRET = "Bearer 7f3a"  # noqa: S105  # the test's own
 
 @pytest.fixture
 def servers() -> Iterator[list[FakeServer]]:
-    """Three that answer 0, 1 and 2."""
+    """Three servers that answer 0, 1 and 2."""
     with ExitStack() as stack:
         yield [
             stack.enter_context(FakeServer(lambda ids, i=i: np.full(len(ids), i))) for i in range(3)
@@ -89,7 +89,7 @@ def test_a_server_that_starts_late_is_waited_for(connect: Connect) -> None:
     client = connect(f"127.0.0.1:{port}", connection=Connection(retry=retry))
     with pytest.raises(UnavailableError) as caught:
         client.score(["Hi"], timeout_s=2)
-    assert caught.value.attempts > 2, "it tried until its time was over"
+    assert caught.value.attempts > 2, "it tried until its time was up"
     with FakeServer(lambda ids: ids[:, 0], port=port):
         assert len(client.score(["Hi"], timeout_s=HUNG_S).rewards) == 1
 
@@ -126,7 +126,7 @@ def test_servers_may_differ_in_their_largest_batch(connect: Connect) -> None:
 
 
 def test_a_large_call_meets_a_server_that_takes_less(connect: Connect) -> None:
-    """Its parts are asked together, one of them where they do not fit; all are cut anew."""
+    """Its parts are sent together, some too large for their server; all are split anew."""
     with (
         FakeServer(lambda ids: ids[:, 0], max_batch_rows=4) as large,
         FakeServer(lambda ids: ids[:, 0], max_batch_rows=2) as small,
@@ -244,7 +244,7 @@ def test_tls(authority: trustme.CA, roots: Path, connect: Connect) -> None:
     with FakeServer(lambda ids: ids[:, 0], credentials=credentials) as fake:
         client = connect(fake.url, connection=Connection(tls=TLS(roots)))
         assert len(client.score(["Hi"]).rewards) == 1
-        for tls in (None, TLS()):  # plain text, and an authority that nobody vouches for
+        for tls in (None, TLS()):  # plain text, and roots that do not know the authority
             stranger = connect(fake.url, connection=Connection(tls=tls, retry=Retry(1)))
             with pytest.raises(UnavailableError):
                 stranger.connect()

@@ -1,4 +1,4 @@
-"""`rank_each`: many groups, each ranking as soon as it is there."""
+"""`rank_each`: many groups, each ranking as soon as it is ready."""
 
 import asyncio
 import itertools
@@ -31,7 +31,7 @@ class Gate:
 
 
 class Watched(FakeServer):
-    """Counts the requests that have ended, by an answer or by their caller's going away."""
+    """Counts the requests that have ended, by an answer or because their caller left."""
 
     n_ended = 0
 
@@ -97,7 +97,7 @@ def test_no_more_groups_are_taken_than_are_in_flight(fake: FakeServer) -> None:
 @pytest.mark.parametrize("how", ["closed", "cancelled"])
 def test_the_end_of_the_generator_cancels_its_requests(fake: Watched, how: str) -> None:
     groups = [("0", ["a"]), *(("Hi", [end]) for end in (" a", " b", " c"))]
-    n_sent = 3 if how == "closed" else 4  # a place that is free is filled by asking for more
+    n_sent = 3 if how == "closed" else 4  # asking for the next ranking fills a free place
 
     async def run() -> None:
         async with AsyncRewardClient(fake.url) as client:

@@ -23,7 +23,7 @@ TEXTS = st.lists(PIECES, max_size=12).map("".join).map(unicode_text)
 
 
 def whole(text: str) -> list[int]:
-    """Tokens of a text that nobody has cut."""
+    """Tokens of a text that was not cut."""
     ids: list[int] = Tokenizer()._bpe.encode(text, add_special_tokens=False).ids
     return ids
 
@@ -178,7 +178,7 @@ LONG = {
 
 @pytest.fixture
 def given_texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is tokenised during the test."""
+    """The texts that are tokenised during the test."""
     given: list[str] = []
     original = Tokenizer._encode
 

@@ -1,4 +1,4 @@
-"""Whether a server is there, and who it is, asked anew; addresses that are none; both clients."""
+"""Readiness and server information, asked anew; invalid addresses; both clients."""
 
 import asyncio
 import http.server
@@ -170,7 +170,7 @@ def web_server() -> Iterator[str]:
 def test_a_port_that_speaks_http_is_named(web_server: str, connect: Connect) -> None:
     with pytest.raises((RejectedError, UnavailableError), match=r"HTTP.*8001") as caught:
         connect(web_server).score(["Hi"])
-    if "failed parsing" not in str(caught.value).lower():  # gRPC 1.66 does not tell what it read
+    if "failed parsing" not in str(caught.value).lower():  # gRPC 1.66 does not say what it read
         assert isinstance(caught.value, RejectedError)
         assert f"{web_server} speaks HTTP/1, not gRPC" in str(caught.value)
 

@@ -18,7 +18,7 @@ from reward_client.testing import FakeServer
 
 Connect = Callable[..., RewardClient]
 TRITONS_SHORTEST_PING_INTERVAL_MS = 300_000  # --grpc-http2-min-recv-ping-interval-without-data
-MANY_S = 60  # far more than an answer takes, also on a busy machine
+MANY_S = 60  # far more than an answer takes, even on a busy machine
 
 
 def test_the_call_after_the_first_silent_one_is_answered(
@@ -63,7 +63,7 @@ def test_one_silent_channel_of_several_is_replaced_alone(
 
 
 def test_a_call_on_a_replaced_channel_is_answered(fake: FakeServer) -> None:
-    """A slow server is not silent for those who wait."""
+    """Calls that wait for a slow server get its answer though another call gave up."""
     with RewardClient(fake.url, timeout_s=MANY_S) as client, ThreadPoolExecutor(1) as pool:
         fake.delay_s = 1.5
         patient = pool.submit(client.score, ["Hi"])
@@ -205,7 +205,7 @@ def test_one_impatient_call_takes_no_server_away(connect: Connect) -> None:
 
 
 def test_a_slow_server_is_asked_once_while_it_answers_others(fake: FakeServer) -> None:
-    """A second request is for silence, not for a queue."""
+    """A second request is for a server that is silent, not for one that is slow."""
     with (
         FakeServer(lambda ids: ids[:, 0]) as other,
         RewardClient(

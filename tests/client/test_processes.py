@@ -1,4 +1,4 @@
-"""Errors that travel, forks, Ctrl-C, and event loops."""
+"""Errors that cross processes, forks, Ctrl-C, and event loops."""
 
 import asyncio
 import inspect
@@ -159,7 +159,7 @@ with RewardClient(sys.argv[1], timeout_s=20) as client:
 
 
 def test_ctrl_c_while_a_request_is_begun_leaves_a_client_that_works(fake: FakeServer) -> None:
-    """gRPC would wait forever for a request that it has noted and never sent."""
+    """gRPC would wait forever for a request that it has recorded but never sent."""
     command = [sys.executable, "-c", IN_GRPC, fake.url]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HUNG_S)
     assert done.stdout.splitlines() == ["interrupted", "40"]

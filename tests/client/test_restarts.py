@@ -80,11 +80,11 @@ def test_an_attempt_for_which_no_time_was_left_does_not_hide_the_one_before(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.monotonic()
-    monkeypatch.setattr(attempts, "time", SimpleNamespace(monotonic=lambda: now))  # it looks early
+    monkeypatch.setattr(attempts, "time", SimpleNamespace(monotonic=lambda: now))  # stopped clock
     client = connect(f"127.0.0.1:{free_port()}", connection=Connection(retry=Retry(attempts=None)))
     with pytest.raises((UnavailableError, DeadlineError)) as caught:
         client.score(["Hi"], timeout_s=0.5)
-    assert caught.value.code is not None, "what the server's address said last"
+    assert caught.value.code is not None, "the error of the last attempt that was made"
 
 
 def test_the_patient_wait_for_a_full_queue_as_well(fake: FakeServer, connect: Connect) -> None:
@@ -216,7 +216,7 @@ def test_large_calls_during_a_rolling_update_have_one_version(
 
 
 def test_a_call_goes_on_with_the_version_that_stays(connect: Connect) -> None:
-    """The other one is gone when its parts are asked again."""
+    """The other version is gone when its parts are asked for again."""
 
     def rewards(ids: np.ndarray) -> np.ndarray:
         if len(server.requests) >= 6:
@@ -225,4 +225,4 @@ def test_a_call_goes_on_with_the_version_that_stays(connect: Connect) -> None:
 
     with FakeServer(rewards, max_batch_rows=2) as server:
         assert connect(server.url).score(["Hi"] * 24).model_version == 2
-        assert len(server.requests) > 12, "what the other version had answered is asked again"
+        assert len(server.requests) > 12, "what the other version had answered is asked for again"

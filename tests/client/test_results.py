@@ -1,4 +1,4 @@
-"""What a call tells, and what one call may want otherwise than its client; both clients."""
+"""What a call returns, and which settings of its client one call may override; both clients."""
 
 import asyncio
 import threading
@@ -25,7 +25,7 @@ LONG = "word " * 300
 
 
 def last_token(ids: np.ndarray) -> np.ndarray:
-    """NaN for texts that end in "!"."""
+    """The last token as the reward; NaN for texts that end in "!"."""
     lengths = (ids != 50256).sum(axis=1)
     last = ids[np.arange(len(ids)), np.maximum(lengths - 1, 0)]
     return np.where(last == 0, np.nan, last)  # token 0 is "!"
@@ -175,7 +175,7 @@ def test_tokenising_what_cannot_be_cut_lets_an_event_loop_turn(
         async with AsyncRewardClient(fake.url) as client:
             waiting = client.score([text]) if method == "score" else client.rank(text, ["a"])
             task = asyncio.ensure_future(waiting)
-            asyncio.get_running_loop().call_soon(turned.set)  # behind the task's beginning
+            asyncio.get_running_loop().call_soon(turned.set)  # after the task has begun
             await task
 
     asyncio.run(call())

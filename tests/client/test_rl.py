@@ -131,7 +131,7 @@ def test_verl_gets_one_float_a_response(fake: FakeServer) -> None:
 
     for _ in range(2):  # each with an event loop of its own
         assert asyncio.run(all_scores()) == wanted("Hi you", "Hi there", "Hi again") * 20
-    assert len(fake.requests) < 60, "they went together"
+    assert len(fake.requests) < 60, "they were sent together"
 
 
 def test_verl_renders_messages_in_the_models_format() -> None:

@@ -1,4 +1,4 @@
-"""`on_timing`, over both clients."""
+"""`on_timing`, with both clients."""
 
 import asyncio
 import logging

@@ -94,7 +94,7 @@ def test_rows_are_padded_to_the_same_width_whatever_is_in_them() -> None:
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udc80b", "fine \udfff"])
 def test_a_lone_surrogate_is_refused_by_row(card: "GPT2Tokenizer", text: str) -> None:
-    with pytest.raises(TypeError):  # what the card's snippet says to it
+    with pytest.raises(TypeError):  # what the card's snippet does with it
         card([text])
     with pytest.raises(InvalidInputError, match="row 1 holds a lone surrogate") as caught:
         Tokenizer().encode_rows(["fine", text, "fine"])

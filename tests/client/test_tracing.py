@@ -1,4 +1,4 @@
-"""OpenTelemetry spans with its real SDK."""
+"""OpenTelemetry spans, with the real SDK."""
 
 import asyncio
 import subprocess
@@ -24,7 +24,7 @@ EXPORTER = InMemorySpanExporter()
 
 @pytest.fixture
 def spans() -> Iterator[Callable[[], list[ReadableSpan]]]:
-    """What ends during the test."""
+    """The spans that end during the test."""
     if not isinstance(trace.get_tracer_provider(), TracerProvider):  # it can be set only once
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(EXPORTER))

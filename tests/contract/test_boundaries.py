@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("client", "export", "gateway", "serve", "train", "bench")
 FRAMEWORKS = {"torch", "transformers", "datasets", "onnx", "onnx_ir", "onnxruntime", "pytriton"}
 
-# of this project's packages
+# which of this project's packages each one may import
 MAY_IMPORT = {
     "client/reward_contract": set(),
     "client/reward_text": {"reward_contract"},
@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "gateway/reward_gateway": {"reward_contract", "reward_text", "reward_client"},
     "serve/reward_serve": {"reward_contract"},
     "train/reward_train": {"reward_contract", "reward_text", "reward_export"},
-    # besides what their parent may
+    # in addition to what their parent may import
     "train/reward_train/commands": {"reward_client"},
     "train/reward_train/evaluate": {"reward_client"},
     "bench/reward_bench": {
@@ -31,7 +31,7 @@ MAY_IMPORT = {
 
 
 def imports_of(module: Path) -> Iterator[str]:
-    """Top-level names of all that a module imports, at whatever place."""
+    """Top-level names of everything that a module imports, anywhere in it."""
     for node in ast.walk(ast.parse(module.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -79,7 +79,7 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_importing_the_contract_loads_nothing_else() -> None:
     loaded = loaded_by("import reward_contract, reward_contract.cpu, reward_contract.errors")
-    # these two alone would cost several times as much as the package
+    # the last two alone would cost several times as much as the package
     assert not loaded & {"grpc", "numpy", "dataclasses", "typing"}
     assert loaded - {"reward_contract"} <= sys.stdlib_module_names
 

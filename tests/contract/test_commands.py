@@ -48,7 +48,7 @@ def test_an_options_help_is_a_sentence_with_its_default(name: str, action: argpa
     assert re.match(r"[A-Z].*\.$", text, re.DOTALL), text
     assert len(re.findall("[Dd]efault:", text)) <= 1
     if action.option_strings and not action.required and not isinstance(action.default, bool):
-        is_set = action.default not in (None, [])  # a list
+        is_set = action.default not in (None, [])  # [] for an option that takes a list
         assert is_set <= ("Default:" in text), text
 
 

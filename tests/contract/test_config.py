@@ -1,4 +1,4 @@
-"""The checked-in config.pbtxt says what the contract says, to Triton's own protobuf."""
+"""The checked-in config.pbtxt, as Triton's own protobuf reads it, agrees with the contract."""
 
 import hashlib
 from importlib import resources
@@ -79,7 +79,7 @@ def test_its_warm_ups_are_what_every_checkpoint_can_score(
 
 def test_every_field_has_a_comment() -> None:
     lines = CONFIG.read_text().splitlines()
-    # the exporter adds a version's facts where a repository is this checkout
+    # the exporter adds a version's facts if the repository is this checkout's
     fields = [
         i
         for i, line in enumerate(lines)

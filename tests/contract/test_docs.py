@@ -1,4 +1,4 @@
-"""Pages that are written from files say what the files say; links lead somewhere."""
+"""Pages that are written from files say what the files say; links lead to files."""
 
 import json
 import re

@@ -25,7 +25,7 @@ Gateway = Callable[..., str]
 
 
 def number_of_tokens(ids: np.ndarray) -> np.ndarray:
-    """The longer, the better, and about where probabilities differ."""
+    """The longer, the better; in the range in which probabilities differ."""
     return (ids != 50256).sum(axis=1) / 100
 
 

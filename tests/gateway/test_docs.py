@@ -1,4 +1,4 @@
-"""The recipes of docs/gateway.md, as they stand there."""
+"""The recipes of docs/gateway.md, run as they are printed there."""
 
 import re
 import shutil
@@ -33,7 +33,7 @@ def test_a_recipe_in_python(
 
 
 def test_litellms_models_are_where_its_file_says(gateway: Any, generator: Generator) -> None:
-    """By the clients that LiteLLM's two prefixes stand for."""
+    """Asked by the clients that LiteLLM's two prefixes select."""
     (block,) = blocks("yaml")
     url = gateway(upstream=generator.url)
     chat, rerank = (

@@ -1,4 +1,4 @@
-"""What every request passes: keys, sizes, numbers, callers who go away, health and metrics."""
+"""What is done for every request: keys, limits, callers that leave, health, metrics, logs."""
 
 import json
 import logging
@@ -85,7 +85,7 @@ def test_the_work_of_a_caller_who_goes_away_is_cancelled(gateway: Any, fake: Fak
         return ids[:, 0]
 
     url = gateway()
-    httpx.post(f"{url}/v1/rerank", json=RERANK)  # who the server is, is known
+    httpx.post(f"{url}/v1/rerank", json=RERANK)  # the server is known now
     fake._rewards = rewards
     body = json.dumps(RERANK).encode()
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as caller:
@@ -146,10 +146,10 @@ def test_logs_tell_of_requests_and_never_their_text(
 ) -> None:
     caplog.set_level(logging.INFO, logger="reward_gateway")
     url = gateway()
-    body = b'{"query": "secret", "documents": ["secret \\ud800"]}'  # half a character
+    body = b'{"query": "secret", "documents": ["secret \\ud800"]}'  # a lone surrogate
     httpx.post(f"{url}/v1/rerank", content=body, headers={"content-type": "application/json"})
     httpx.post(f"{url}/v1/rerank", json={"query": "secret", "documents": ["secret"]})
-    told: list[logging.LogRecord] = []  # a request is told of once its answer is out
+    told: list[logging.LogRecord] = []  # a request is logged once its answer is out
 
     def both() -> bool:
         told[:] = [one for one in caplog.records if one.message == "request"]

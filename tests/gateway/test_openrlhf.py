@@ -26,7 +26,7 @@ def fake() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def service(gateway: Callable[..., str]) -> str:
-    """-> its address."""
+    """The address of a gateway."""
     return gateway()
 
 

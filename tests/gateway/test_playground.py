@@ -38,7 +38,7 @@ class Page:
         WebDriverWait(self.browser, HUNG_S).until(lambda _: holds())
 
     def ranked(self, policy: str = "left") -> list[str]:
-        """Candidates of a policy, best first, once they are there."""
+        """Candidates of a policy, best first, once they are shown."""
         self.until(lambda: self.all(f"[data-policy={policy}] [aria-pressed=true]"))
         found = self.all(f"[data-policy={policy}] .candidate span:nth-of-type(1)")
         return [one.text for one in found]

@@ -1,4 +1,4 @@
-"""Reranking, through the clients of those whose protocols they are."""
+"""Reranking, through each protocol's own client."""
 
 from typing import Any
 

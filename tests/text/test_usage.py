@@ -1,4 +1,4 @@
-"""How a model wants to be asked: probabilities, and what travels as JSON."""
+"""How a model is to be called: texts, probabilities, and what travels as JSON."""
 
 import json
 import math

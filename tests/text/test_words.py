@@ -1,4 +1,4 @@
-"""Ids of words that are known are those of the tokenizer, whatever the text."""
+"""Ids of known words are those of the tokenizer, whatever the text."""
 
 import sys
 import unicodedata
