@@ -1,4 +1,4 @@
-"""Files for `gpt2-reward score`, and what it makes of them with `first_token`'s rewards."""
+"""Input files for `gpt2-reward score`, and the expected output with `first_token`'s rewards."""
 
 import json
 from pathlib import Path

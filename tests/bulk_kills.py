@@ -1,9 +1,10 @@
-"""Kills `gpt2-reward score` at random points of its work, runs it again, and compares every byte.
+"""Kill `gpt2-reward score` at random points, run it again, and compare every byte of its output.
 
-python tests/bulk_kills.py 100        says how far each run had come, and what came out
+python tests/bulk_kills.py 100        prints how far each run got, and what came out
 
-A point is a fact, not a time: a number of bytes that the process has written, to files and to the
-server, or a number of changes in the names of the output's files, such as a conversion's new file.
+A point is a state of progress, not a time: the number of bytes that the process has written, to
+files and to the server, or the number of changes in the names of its output files, such as a
+conversion's new file.
 """
 
 import gzip
@@ -25,14 +26,14 @@ from pyarrow import parquet as pq
 COMMAND = Path(sys.executable).with_name("gpt2-reward")
 SERVER = Path(__file__).parent / "client" / "bulk_server.py"
 OPTIONS = ("--keep", "label", "--in-flight=4", "--max-rejected=0.2")
-N_LINES = 1500  # of each file
+N_LINES = 1500  # per file
 
 Files = dict[str, bytes]
 
 
 @contextmanager
 def bulk_server(delay_s: float) -> Iterator[str]:
-    """The address of the slow server in a process of its own."""
+    """Run the slow server in its own process. -> its address."""
     command = [sys.executable, str(SERVER), str(delay_s)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -44,7 +45,7 @@ def bulk_server(delay_s: float) -> Iterator[str]:
 
 
 def write_inputs(folder: Path) -> None:
-    """Shards in Parquet, JSONL plain and packed; some lines of each cannot be scored."""
+    """Write shards in Parquet, JSONL and gzipped JSONL; some lines of each cannot be scored."""
     folder.mkdir()
     for number in range(2):
         lines = [line(1000 * number + i) for i in range(N_LINES)]
@@ -85,8 +86,8 @@ class Watched:
     """What a running command has done so far.
 
     Attributes:
-        n_bytes: written by the process.
-        n_changes: of the names in its output.
+        n_bytes: bytes written by the process.
+        n_changes: changes in the names of its output files.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
@@ -96,7 +97,7 @@ class Watched:
         self.n_bytes = self.n_changes = 0
 
     def looks(self) -> bool:
-        """Look again. -> whether it still runs."""
+        """Look again. -> whether the process is still running."""
         try:
             counters = Path(f"/proc/{self._process.pid}/io").read_text()
             self.n_bytes = int(counters.split("wchar: ")[1].split()[0])
@@ -109,7 +110,7 @@ class Watched:
 
 
 def run_until(arguments: list[str], output: Path, is_there: Callable[[Watched], bool]) -> Watched:
-    """Run, and kill once that holds. -> what was seen last."""
+    """Run the command, and kill it once `is_there` holds. -> what was seen last."""
     with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as process:
         watched = Watched(process, output)
         while watched.looks():
@@ -123,7 +124,7 @@ def run_until(arguments: list[str], output: Path, is_there: Callable[[Watched], 
 
 
 def kill_and_compare(n_kills: int, seed: int, say: Callable[[str], object]) -> Counter[str]:
-    """Kill that many runs, each at a point of its own, and complete each. -> what came of them."""
+    """Kill `n_kills` runs, each at its own point, and complete each. -> counts of the outcomes."""
     chance = random.Random(seed)  # noqa: S311  # no secret
     outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as temporary, bulk_server(delay_s=0.01) as url:

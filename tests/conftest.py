@@ -1,4 +1,4 @@
-"""Fixtures of several folders. What needs an extra is imported by the fixtures that use it."""
+"""Fixtures for several folders. Imports that need an extra are inside the fixtures."""
 
 import os
 import shutil
@@ -23,13 +23,13 @@ TEMPLATE = "{% for one in messages %}{{ one['content'] }}\n{% endfor %}"
 
 
 def export_package(module: str) -> Any:
-    """A module of the exporter; what asks for it is skipped in a bare install of the client."""
+    """A module of the exporter; tests that ask for it are skipped in a bare client install."""
     return pytest.importorskip(f"reward_export.{module}", reason="needs gpt2-reward[export]")
 
 
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two layers, 64 wide, the real vocabulary and positions."""
+    """A random checkpoint: two layers, 64 wide, the real vocabulary and positions."""
     folder = tmp_path_factory.mktemp("checkpoint")
     make = export_package("random_checkpoint").random_checkpoint
     return make(folder, n_layer=2, n_head=4, n_embd=64)
@@ -98,9 +98,9 @@ def browser() -> Iterator[Any]:
 
 
 def pytest_configure() -> None:
-    """Ctrl-C reaches the programs that tests start, also where the suite runs in the background.
+    """Let Ctrl-C reach the programs that tests start, even if the suite runs in the background.
 
-    A shell without job control has what it starts with `&` ignore SIGINT, and children inherit it.
+    A shell without job control makes commands started with `&` ignore SIGINT; children inherit it.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

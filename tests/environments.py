@@ -1,4 +1,4 @@
-"""Building the project's distributions, and environments to install them into."""
+"""Build the project's distributions, and environments to install them into."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def build(source: Path, output: Path, *options: str) -> Path:
-    """Without isolation, so that no test needs a network for it. -> output"""
+    """Build without isolation, so that no test needs a network. -> output"""
     command = [sys.executable, "-m", "build", "--no-isolation", *options, f"--outdir={output}"]
     done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -17,13 +17,13 @@ def build(source: Path, output: Path, *options: str) -> Path:
 
 
 def make_environment(folder: Path) -> Path:
-    """A bare virtual environment. -> its folder of commands"""
+    """Make a bare virtual environment. -> its folder of commands"""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     return folder / "bin"
 
 
 def shell_environment(commands: Path) -> dict[str, str]:
-    """Of a shell in which that environment is active, and this one is not."""
+    """Variables of a shell in which that virtual environment is active, and this one is not."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -33,7 +33,7 @@ def shell_environment(commands: Path) -> dict[str, str]:
 
 
 def where_packages_are_from(commands: Path, folder: Path) -> list[str]:
-    """The file of each of the project's packages, and what Python searches, from a folder."""
+    """The file of each of the project's packages, and Python's search path, as seen in `folder`."""
     code = (
         "import sys, reward_contract, reward_text, reward_client, reward_train, reward_serve\n"
         "import reward_export\n"

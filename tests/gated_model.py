@@ -1,7 +1,7 @@
-"""Triton's `model.py` of a gated model: the served backend, which executes while it is let.
+"""Triton's `model.py` of a gated model: the served backend, which executes while a gate is open.
 
-Copied into a version's folder by `running.gated`. The gate is a file lock, so a test that holds it
-and is killed lets go of it.
+Copied into a version's folder by `running.gated`. The gate is a file lock, so a killed test
+releases it.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ from reward_serve.backend import model
 
 
 class TritonPythonModel(model.TritonPythonModel):
-    """Writes down what it is handed, then waits until the gate is open."""
+    """Records the ids that it is given, then waits until the gate is open."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         config = json.loads(args["model_config"]) | {"default_model_filename": "model.onnx"}

@@ -15,11 +15,12 @@ class Generator:
     """An OpenAI-compatible server whose replies are scripted.
 
     Attributes:
-        replies: taken in turn, from the beginning again for each request with an `n`.
-        requests: bodies so far.
-        headers: of each.
-        knows_n: whether it gives as many choices as it is asked for.
-        respond: what it does instead, given the handler and the body; None for answering.
+        replies: taken in turn; a request for several choices starts at the first.
+        requests: request bodies so far.
+        headers: headers of each request.
+        knows_n: whether it returns as many choices as a request's `n`, or always one.
+        respond: called first, with the handler, the body and the number of earlier requests;
+            the server answers unless this returns true.
     """
 
     def __init__(self) -> None:
@@ -94,7 +95,7 @@ def send(
     headers: dict[str, str] | None = None,
 ) -> None:
     content = json.dumps(body).encode()
-    with contextlib.suppress(OSError):  # the caller may have gone
+    with contextlib.suppress(OSError):  # the caller may be gone
         handler.send_response(status)
         for name, value in {"content-type": "application/json", **(headers or {})}.items():
             handler.send_header(name, value)

@@ -30,4 +30,4 @@ HOSTILE = {
 }
 
 PIECES = st.one_of(st.text(), st.sampled_from([END, " ", "\n", "  ", "'s", "the", "é", "\u3000"]))
-"""To be joined: white space, ends of text and contractions more often than by chance."""
+"""Pieces to join, with more white space, end tokens and contractions than chance would give."""

@@ -1,4 +1,4 @@
-"""A model whose rewards a test can foretell: the last token's id."""
+"""A model whose rewards a test can predict: the last token's id."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""A small model that is not ours, to test serving by."""
+"""A small model other than the reward model, to test serving with."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 
 
 def add_model(repository: Path, name: str, *, more: str = "") -> Path:
-    """A model that looks `x` up in 0, 10, 20, 30, 40, and fails beyond that. -> its folder."""
+    """Add a model that looks `x` up in 0, 10, 20, 30, 40, and fails beyond that. -> its folder."""
     op = Ops()
     x = tensor_input("x", ir.DataType.INT64, ("batch", "n"))
     y = op.Gather(op.weight("table", np.arange(0, 50, 10)), x)
@@ -34,7 +34,7 @@ def add_model(repository: Path, name: str, *, more: str = "") -> Path:
 
 
 def free_ports(repository: Path, *triton_options: str) -> ServerOptions:
-    """Options of a server on ports of its own."""
+    """Options of a server on free ports."""
     return ServerOptions(
         repository, grpc_port=0, http_port=0, metrics_port=0, triton_options=triton_options
     )

@@ -1,4 +1,4 @@
-"""What networks do: connections whose bytes are swallowed, and servers that stop speaking."""
+"""Network faults: connections whose bytes are swallowed, and servers that stop responding."""
 
 import contextlib
 import os
@@ -24,9 +24,9 @@ class Proxy:
     """Passes connections on to a server.
 
     Args:
-        url: of the server.
-        host: its own address.
-        port: its own; any if 0.
+        url: the server's address.
+        host: the proxy's own address.
+        port: the proxy's own port; any free one if 0.
         delay_s: seconds until an accepted connection is passed on.
 
     Attributes:
@@ -55,7 +55,7 @@ class Proxy:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End every thread, and then close every socket: one that is only dropped is a warning."""
+        """End every thread, then close every socket: a socket that is not closed is a warning."""
         accepting, *_ = self._threads
         _shut(self._listener)
         accepting.join()
@@ -67,7 +67,7 @@ class Proxy:
             one.close()
 
     def swallow(self) -> None:
-        """As after a fail-over: bytes of the connections of now are taken, and go nowhere."""
+        """Take the bytes of present connections and drop them, as after a fail-over."""
         with self._lock:
             self._swallowed.update(self._open)
 
@@ -105,7 +105,7 @@ class Names:
     """A name server that knows one name.
 
     Args:
-        addresses: of the name, IPv4.
+        addresses: IPv4 addresses of the name.
     """
 
     def __init__(self, addresses: Sequence[str]) -> None:
@@ -114,7 +114,7 @@ class Names:
         self._socket.bind(("127.0.0.1", 0))
 
     def url(self, port: int) -> str:
-        """Of a server under the name, looked up here and nowhere else."""
+        """URL of a server under the name, which is looked up only here."""
         return f"dns://127.0.0.1:{self._socket.getsockname()[1]}/reward.test:{port}"
 
     def __enter__(self) -> "Names":
@@ -135,7 +135,7 @@ class Names:
             self._socket.sendto(self._response(query), sender)
 
     def _response(self, query: bytes) -> bytes:
-        """RFC 1035, 4.1: header, the question again, and addresses where those were asked for."""
+        """RFC 1035, 4.1: header, the question again, and addresses if those were asked for."""
         end = query.index(0, 12) + 5  # labels, their end, type and class
         question, (kind,) = query[12:end], struct.unpack("!H", query[end - 4 : end - 2])
         addresses = self.addresses if kind == A_RECORD else ()
@@ -158,7 +158,7 @@ class Process:
         self.url = self._process.stdout.readline().strip()
 
     def pause(self) -> None:
-        """From now on it accepts connections, as the kernel does that, and never says a word."""
+        """Stop the process: the kernel still accepts connections, but nothing is answered."""
         self._process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
@@ -174,7 +174,7 @@ class Process:
 
 @contextlib.contextmanager
 def processes(n: int) -> Iterator[list[Process]]:
-    """Several servers."""
+    """Run several servers."""
     with contextlib.ExitStack() as stack:
         started = []
         for _ in range(n):
@@ -185,7 +185,7 @@ def processes(n: int) -> Iterator[list[Process]]:
 
 @contextlib.contextmanager
 def two_under_one_url(kind: str) -> Iterator[tuple[list[Process], str]]:
-    """Two servers, and one URL of both: an address `list`, or a `name` that is looked up."""
+    """Two servers, and one URL for both: an address `list`, or a `name` that is looked up."""
     with processes(2) as servers, contextlib.ExitStack() as stack:
         if kind == "list":
             yield servers, "ipv4:" + ",".join(server.url for server in servers)
@@ -204,7 +204,7 @@ def free_port() -> int:
 
 
 def answers(url: str) -> bool:
-    """Whether an HTTP server is there and well."""
+    """Whether an HTTP server answers without an error."""
     try:
         with urllib.request.urlopen(url):
             return True
@@ -216,6 +216,6 @@ def answers(url: str) -> bool:
 
 
 def score_once(url: str) -> None:
-    """At the second attempt at the latest; a process of a pool finds it here."""
+    """Score a text in at most two attempts; it is here so that a pool's processes can import it."""
     connection = Connection(retry=Retry(attempts=2, first_pause_s=0))
     RewardClient(url, connection=connection).score(["Hi"])

@@ -1,4 +1,4 @@
-"""What tests ask of an HTML page."""
+"""HTML pages, as tests look into them."""
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -9,7 +9,7 @@ Attributes = dict[str, str | None]
 
 @dataclass
 class Page(HTMLParser):
-    """Tags with their attributes, and text."""
+    """A page's tags with their attributes, and its text."""
 
     tags: list[tuple[str, Attributes]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)

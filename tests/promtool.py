@@ -1,4 +1,4 @@
-"""The own tools of Prometheus and Alertmanager for their files."""
+"""Check files of Prometheus and Alertmanager with their own tools."""
 
 import shutil
 import subprocess
@@ -9,12 +9,12 @@ import pytest
 
 
 def promtool(*arguments: str | Path) -> str:
-    """What promtool says about files it has to accept."""
+    """Run promtool, which has to accept its files. -> what it prints"""
     return _accepted("promtool", "prometheus", arguments)
 
 
 def amtool(*arguments: str | Path) -> str:
-    """The same of amtool."""
+    """Run amtool, which has to accept its files. -> what it prints"""
     return _accepted("amtool", "prometheus-alertmanager", arguments)
 
 

@@ -1,4 +1,4 @@
-"""What kustomize makes of deploy/kubernetes, and which pods are in it."""
+"""What kustomize renders from deploy/kubernetes, and checks of its objects."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ def rendered(folder: Path, overlay: str, components: Sequence[str] = ()) -> list
     """The objects of an overlay with components, rendered in a copy below `folder`."""
     program = shutil.which("kubectl")
     if program is None:
-        pytest.skip("no kubectl here, of 1.21 or newer")
+        pytest.skip("no kubectl here; 1.21 or newer is needed")
     shutil.copytree(KUBERNETES, folder / "kubernetes", dirs_exist_ok=True)
     own = folder / "kubernetes" / "own"
     own.mkdir(exist_ok=True)
@@ -35,13 +35,13 @@ def rendered(folder: Path, overlay: str, components: Sequence[str] = ()) -> list
 
 
 def find(objects: Sequence[Object], kind: str) -> Object:
-    """The one object of a kind."""
+    """The only object of a kind."""
     (found,) = [item for item in objects if item["kind"] == kind]
     return found
 
 
 def restricted_faults(pod: Object) -> Iterator[str]:
-    """What Kubernetes' profile `restricted` would refuse of a pod's specification.
+    """What Kubernetes' profile `restricted` would refuse in a pod's specification.
 
     Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/
     """

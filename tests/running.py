@@ -1,4 +1,4 @@
-"""Looking into a running tritonserver, and holding its model's executions up."""
+"""Look into a running tritonserver, and hold up its model's executions."""
 
 import contextlib
 import fcntl
@@ -20,7 +20,7 @@ class Gate:
     """Where the executions of a gated model wait.
 
     Args:
-        repository: of the gated model.
+        repository: the gated model's repository.
     """
 
     def __init__(self, repository: Path) -> None:
@@ -33,7 +33,7 @@ class Gate:
 
     @contextlib.contextmanager
     def closed(self) -> Iterator[None]:
-        """Nothing is executed meanwhile: what has begun waits at the gate."""
+        """Hold up executions inside the block: those that begin wait at the gate."""
         with self._gate.open("a") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
             self._executions.write_text("")
@@ -44,7 +44,7 @@ class Gate:
         return self._executions.read_text().count("\n")
 
     def order(self, *texts: str) -> list[str]:
-        """Those of `texts` that have reached the gate since it was last closed, in turn."""
+        """Those of `texts` that have reached the gate since it was last closed, in order."""
         names = {tuple(Tokenizer().encode_rows([text])[0].tolist()): text for text in texts}
         executions = map(json.loads, self._executions.read_text().splitlines())
         rows = [tuple(row) for requests in executions for ids in requests for row in ids]
@@ -71,7 +71,7 @@ def model_processes(server: TritonServer) -> list[int]:
 
 
 def with_one_instance(repository: Path, folder: Path) -> Path:
-    """A copy of a repository, for tests that have to know what waits and what is executed."""
+    """A copy with one instance, for tests that have to know what waits and what is executed."""
     shutil.copytree(repository, folder, symlinks=True)
     (config,) = folder.glob("*/config.pbtxt")
     text = config.read_text()

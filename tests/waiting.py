@@ -1,4 +1,4 @@
-"""Waiting for what is meant, never for a time."""
+"""Wait for a condition, never for a fixed time."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ HUNG_S = 120.0  # far beyond what a busy machine takes
 
 
 def eventually(holds: Callable[[], bool], *, within_s: float = HUNG_S) -> bool:
-    """Whether it comes to hold; the limit is for what hangs."""
+    """Wait until the condition holds. -> whether it does; the limit is only there for hangs."""
     deadline = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The graphs for GPUs on the real CUDA provider, over stand-ins for NVIDIA's libraries."""
+"""The graphs for GPUs on the real CUDA provider, with stand-ins for NVIDIA's libraries."""
 
 import ast
 import os
@@ -45,7 +45,7 @@ def runtime(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two layers and three; heads of 64 as GPT-2 has them, by which kernels are chosen."""
+    """Checkpoints of two and three layers; kernels are chosen by head size, 64 as in GPT-2."""
     folders = [tmp_path_factory.mktemp(f"layers{n}") for n in (2, 3)]
     return [
         random_checkpoint(folder, n_layer=n, n_head=2, n_embd=128)
@@ -74,7 +74,7 @@ def test_every_batch_goes_through_the_fused_kernel_within_the_budget(
         assert one.capability == other.capability
         assert violations(one, other, 1) == []
         assert set(one.runs) == set(grid())
-        # the front is the CPU's, all of it: no integer operator but the plan's own gathers
+        # the whole front is on the CPU: CUDA has no integer operator but the plan's own gathers
         assert not {"Unique", "CumSum", "NonZero", "Pad", "Equal"} & set(
             one.nodes["CUDAExecutionProvider"]
         )
@@ -83,7 +83,7 @@ def test_every_batch_goes_through_the_fused_kernel_within_the_budget(
 def test_the_dry_run_sees_what_was_wrong(
     runtime: Path, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Unaligned, the fused kernel refuses 88 queries of 221 keys; unfused batches are seen."""
+    """Without alignment, the fused kernel refuses 88 queries over 221 keys, and that is seen."""
     monkeypatch.setattr(attention, "UNIT", 1)
     padded = PRECISIONS["fp16"].form("cuda", "padded")
     graph = save(checkpoints[0], "fp16", padded, tmp_path / "unaligned.onnx")
@@ -118,13 +118,13 @@ print(session.get_provider_options()[CUDA])
 def test_the_exporter_compares_with_the_options_that_are_served(
     runtime: Path, checkpoints: list[Path], tmp_path: Path
 ) -> None:
-    """On the stand-ins; without them the provider does not start, and the exporter says so."""
+    """With the stand-ins; without them the provider does not start, and the exporter says so."""
     libraries = tmp_path / "stand-ins"
     stand_ins.build(runtime, libraries)
     graph = save(checkpoints[0], "fp32", PRECISIONS["fp32"].form("cuda"), tmp_path / "fp32.onnx")
     environment = {**os.environ, "PYTHONPATH": str(runtime), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", COMPARE, str(graph)]
-    if runtime.name != NEWEST:  # which asks for more of cuDNN before it starts
+    if runtime.name != NEWEST:  # the newest asks for more of cuDNN before it starts
         with_them = {**environment, "LD_LIBRARY_PATH": str(libraries)}
         done = subprocess.run(command, env=with_them, capture_output=True, text=True, check=True)
         options = ast.literal_eval(done.stdout.splitlines()[-1])

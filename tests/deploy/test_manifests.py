@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
 
-OURS = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}  # of operators: no part of Kubernetes
+OURS = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}  # kinds of operators, not of Kubernetes
 COMPONENTS = ("monitoring", "keda", "object-storage")
 JOBS = [*(DEPLOY / "kubernetes" / "delivery").iterdir()]
 
@@ -223,7 +223,7 @@ def test_a_pod_that_ends_has_time_for_requests_in_flight() -> None:
 
 
 def scripts() -> dict[str, str]:
-    """What starts NVIDIA's image; $$ stands for the shell's $ in both."""
+    """The scripts that start NVIDIA's image; both files write the shell's $ as $$."""
     overlay = read(GPU / "deployment.yaml")["spec"]["template"]["spec"]["containers"][0]
     shell, option, compose = read(DEPLOY / "compose.yaml")["services"]["triton"]["command"]
     assert [shell, option] == overlay["command"] == ["sh", "-ec"]
@@ -266,7 +266,7 @@ def test_kserve_closes_control_with_a_key_that_has_to_exist() -> None:
     assert {key for _, _, key in closed} == {"$(CONTROL_KEY)"}
     (variable,) = model["env"]
     assert variable["name"] == "CONTROL_KEY"
-    assert not variable["valueFrom"]["secretKeyRef"].get("optional"), "else the text is the key"
+    assert not variable["valueFrom"]["secretKeyRef"].get("optional"), "else the key is this text"
 
 
 def test_kserves_pod_follows_the_schema_and_its_namespace() -> None:
@@ -312,7 +312,7 @@ def test_prometheus_takes_its_file_for_clusters(tmp_path: Path) -> None:
     shutil.copy(RULES, tmp_path)
     assert "10 rules found" in promtool("check", "config", tmp_path / "prometheus.yml")
     compose = read(PROMETHEUS / "prometheus.yml")["scrape_configs"]
-    assert [job["job_name"]] == [other["job_name"] for other in compose], "which alerts ask for"
+    assert [job["job_name"]] == [other["job_name"] for other in compose], "alerts select it"
     spec = read(BASE / "deployment.yaml")["spec"]["template"]["spec"]
     names = [port["name"] for port in spec["containers"][0]["ports"]]
     assert job["relabel_configs"][0]["regex"] in names

@@ -25,5 +25,5 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pages(site: Path) -> dict[str, Page]:
-    """By their paths from the site's root."""
+    """The site's pages by their paths from its root."""
     return {str(path.relative_to(site)): Page.read(path) for path in site.rglob("*.html")}

@@ -16,7 +16,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-    if page.name != "gateway.md"  # its recipes ask a gateway: tests/gateway
+    if page.name != "gateway.md"  # its recipes ask a gateway, in tests/gateway
     if BLOCK.search(page.read_text())
 ]
 

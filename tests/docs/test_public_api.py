@@ -16,8 +16,8 @@ def test_public_names_have_the_signatures_of_the_snapshot() -> None:
     diff = difflib.unified_diff(expected, found, "public_api.txt", "the source", lineterm="", n=4)
     changes = "\n".join(diff)
     assert not changes, (
-        "The public API changed. If it was meant: `make api`, and a line in CHANGELOG.md "
-        f"(docs/api.md says what may change when).\n{changes}"
+        "The public API changed. If that is intended, run `make api` and add a line to "
+        f"CHANGELOG.md (docs/api.md says what may change when).\n{changes}"
     )
 
 

@@ -13,7 +13,7 @@ from waiting import HUNG_S, eventually
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """No line for each file."""
+        """Log nothing."""
 
 
 @pytest.fixture

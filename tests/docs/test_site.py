@@ -1,4 +1,4 @@
-"""The site has everything public, leads nowhere in vain, and fetches nothing from elsewhere."""
+"""The site has everything public, has no broken links, and fetches nothing from elsewhere."""
 
 import argparse
 import importlib
@@ -46,7 +46,7 @@ def test_pictures_have_alternative_texts(pages: dict[str, Page]) -> None:
 
 def test_links_lead_to_pages_and_their_anchors(site: Path, pages: dict[str, Page]) -> None:
     for name, page in pages.items():
-        if name == "404.html":  # from the root of a server
+        if name == "404.html":  # its links start at a server's root
             continue
         for link in page.all("a"):
             target, anchor = urldefrag(link.get("href") or "")
@@ -65,7 +65,7 @@ def test_what_is_generated_is_filled_in(site: Path) -> None:
 
 
 def public() -> Iterator[tuple[str, str]]:
-    """-> (module, name), as Python has them when it runs; methods and properties as Class.name."""
+    """All public names at run time. -> (module, name), methods as Class.name."""
     for module_name in PUBLIC:
         module = importlib.import_module(module_name)
         for name in module.__all__:

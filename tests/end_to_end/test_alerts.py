@@ -1,4 +1,4 @@
-"""The alert for a full queue, over the metrics of a real server whose queue is full."""
+"""The alert for a full queue, on the metrics of a real server whose queue is full."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ ONCE = Connection(retry=Retry(attempts=1))
 
 @pytest.fixture
 def gate(repository: Path, tmp_path: Path) -> Gate:
-    """Of a model with the bounds that are shipped."""
+    """The gate of a model with the queue bounds that are shipped."""
     return gated(repository, tmp_path / "repository")
 
 
@@ -41,7 +41,7 @@ def bound_of(gate: Gate) -> int:
 
 
 async def fill(server: TritonServer, gate: Gate, n_calls: int) -> str:
-    """Ask until a call is refused for a full queue. -> the metrics page at that time."""
+    """Ask until a call is refused because the queue is full. -> the metrics page at that time."""
     async with AsyncRewardClient(server.grpc_url, connection=ONCE, timeout_s=HUNG_S) as client:
         with gate.closed():
             tasks = [asyncio.ensure_future(client.score(["Hi"])) for _ in range(n_calls)]
@@ -59,7 +59,7 @@ def page_of(server: TritonServer) -> str:
 
 
 def alert_is(firing: bool, page: str, folder: Path) -> None:
-    """Hold the rules to a page that Prometheus has scraped for five minutes."""
+    """Check whether the alert fires when Prometheus has scraped the page for five minutes."""
     samples = re.findall(r"^(nv_\w+)\{(.*)\} (\S+)$", page, re.MULTILINE)
     assert samples
     series = [
@@ -81,7 +81,7 @@ def alert_is(firing: bool, page: str, folder: Path) -> None:
             {"eval_time": "5m", "alertname": ALERT, "exp_alerts": expected if firing else []}
         ],
     }
-    file = folder / "rules_test.json"  # which is YAML, too
+    file = folder / "rules_test.json"  # JSON is YAML, too
     file.write_text(json.dumps({"rule_files": [str(RULES)], "tests": [test]}))
     promtool("test", "rules", file)
 

@@ -1,4 +1,4 @@
-"""A file of real conversations through the real tritonserver, killed on the way."""
+"""A file of real conversations, scored on the real tritonserver by a run that is killed midway."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The shipped checkpoint, exported, served, and asked with messages: the format travels."""
+"""The shipped checkpoint, exported, served, and asked with messages in the format it carries."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ GROUPS = [
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """Version 1 of the shipped checkpoint, version 2 of the same in another format and window."""
+    """The shipped checkpoint as version 1, and as version 2 with another format and window."""
     repository = tmp_path_factory.mktemp("shipped") / "repository"
     words = ["export", str(SHIPPED), f"--repository={repository}"]
     assert main(words) == 0
@@ -117,7 +117,7 @@ def test_the_servers_own_checks_read_the_wider_window(
 
 
 def write_labelled(file: Path) -> Path:
-    """Real replies, and the same after another conversation; messages as context."""
+    """Write real replies and replies from another conversation; the contexts are messages."""
     every = conversations()
     with file.open("w") as out:
         for number, one in enumerate(every):

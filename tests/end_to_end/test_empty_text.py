@@ -1,4 +1,4 @@
-"""The one text whose reward a mask would change: docs/contract.md says which one is served."""
+"""The one text whose reward a mask would change: docs/contract.md says which reward is served."""
 
 from importlib import resources
 from pathlib import Path
@@ -15,7 +15,7 @@ TEXTS = ["", "Hi", "How was your day?\nGreat, and yours?"]
 
 
 def rewards(folder: Path, attention: str, length: int, *, all_ones: bool) -> np.ndarray:
-    """As the model card's snippet asks, with the tokenizer's mask or with one of ones alone."""
+    """Rewards from the model card's snippet, with the tokenizer's mask or a mask of ones."""
     tokenizer = GPT2Tokenizer(vocab=str(DATA / "encoder.json"), merges=str(DATA / "vocab.bpe"))
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
@@ -44,5 +44,5 @@ def test_the_empty_text_is_the_pad_token_that_sees_itself(
     for found in cards:
         np.testing.assert_allclose(found[1:], served[1:], rtol=0, atol=1e-5)
     empty = [found[0] for found in cards]
-    assert len({f"{reward:.4f}" for reward in empty}) > 1, "a row without any key has no one answer"
+    assert len({f"{reward:.4f}" for reward in empty}) > 1, "a row without keys has no single answer"
     assert all(abs(reward - served[0]) > 1e-4 or np.isnan(reward) for reward in empty)

@@ -1,4 +1,4 @@
-"""Two real servers, one of which is killed while calls are on their way."""
+"""Two real servers, one of which is killed while calls are in flight."""
 
 import asyncio
 import itertools
@@ -41,7 +41,7 @@ def wanted(checkpoint_folder: Path, texts: list[str]) -> np.ndarray:
 
 
 class Killer:
-    """Ends a server's process group when a number of calls have been answered."""
+    """Kills a server's process group once `KILL_AFTER` calls have been answered."""
 
     def __init__(self, server: TritonServer) -> None:
         self.n_answered = itertools.count(1)

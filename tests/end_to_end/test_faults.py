@@ -1,4 +1,4 @@
-"""What may go wrong around a server: correct answers go on, and nothing is lost silently."""
+"""Faults around a server: it continues to answer correctly, and nothing is lost silently."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ LARGE = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length
 def own_server(
     repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TritonServer]:
-    """Not the session's: it is treated badly."""
+    """A server other than the session's, because these tests treat it badly."""
     own = with_one_instance(repository, tmp_path_factory.mktemp("own") / "repository")
     options = ServerOptions(own, grpc_port=0, http_port=0, metrics_port=0)
     with TritonServer(options) as server:
@@ -57,7 +57,7 @@ def stub(own_server: TritonServer) -> Iterator[Stub]:
 
 @pytest.fixture
 def rewards(client: RewardClient) -> Iterator[np.ndarray]:
-    """What `TEXTS` get, before and after the test."""
+    """Rewards of `TEXTS`, which have to be the same after the test."""
     before = client.score(TEXTS).rewards
     yield before
     np.testing.assert_allclose(client.score(TEXTS).rewards, before, rtol=0, atol=1e-5)
@@ -121,7 +121,7 @@ def test_64_mb_in_one_message_answer_nan(own_server: TritonServer, stub: Stub, n
     assert np.isnan(answer).all()
     for pid in model_processes(own_server):
         (peak_kb,) = re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-        assert int(peak_kb) < 2_000_000, "rows x rows x positions, if they were compared, is more"
+        assert int(peak_kb) < 2_000_000, "comparing rows x rows x positions would take more"
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_clients_that_are_killed_leave_nothing_behind(
 
 
 def overflowing() -> service_pb2.ModelInferRequest:
-    """Whose size in bytes is 0 in 64 bits: Triton 2.51 lets it through to the model's process."""
+    """A request of 2^64 bytes, 0 in 64 bits: Triton 2.51 passes it to the model's process."""
     found = request(np.zeros((0, 8), np.int32))
     found.inputs[0].shape[:] = [16, 2**58]
     return found
@@ -190,7 +190,7 @@ def overflowing() -> service_pb2.ModelInferRequest:
 
 @pytest.fixture
 def command(repository: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen, str, Path]]:
-    """`gpt2-reward serve`: its process, its address for gRPC, and what it prints."""
+    """Run `gpt2-reward serve`. -> its process, its gRPC address, and the file with its output."""
     printed = tmp_path / "printed"
     ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics", "health")]
     own = with_one_instance(repository, tmp_path / "repository")
@@ -224,7 +224,7 @@ def test_a_model_process_that_dies_is_started_again(
         with ThreadPoolExecutor(4) as pool:
             lost = [pool.submit(client.score, TEXTS) for _ in range(4)]
             os.kill(model, signal.SIGKILL)
-        for one in lost:  # told so, or asked again until they were answered
+        for one in lost:  # each call failed with an error, or was retried until answered
             if one.exception() is None:
                 np.testing.assert_allclose(one.result().rewards, wanted, rtol=0, atol=1e-5)
             else:
@@ -262,7 +262,7 @@ def test_sigterm_answers_what_is_in_flight_and_in_the_queue(
 
 
 def test_a_request_of_no_rows_and_no_tokens_does_not_delay_the_end(repository: Path) -> None:
-    """Triton's backends return before they answer it: it is lost, and in flight for ever."""
+    """Triton's backends return without answering it: it is lost, and stays in flight forever."""
     options = ServerOptions(
         repository, grpc_port=0, http_port=0, metrics_port=0, stop_timeout_s=300
     )

@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="module")
 def gateway(generator: tuple[str, str], server: TritonServer) -> Iterator[str]:
-    """The command. -> its URL."""
+    """Run `gpt2-reward gateway`. -> its URL."""
     port = free_port()
     options = ["--url", server.grpc_url, "--chat-format", "lines", "--upstream", generator[0]]
     command = [BIN / "gpt2-reward", "gateway", "--port", str(port), "--log-format=json", *options]

@@ -42,7 +42,7 @@ WEIGHTS = {MODEL_NAME: 3, "retry": 1}
 
 @pytest.fixture(scope="module")
 def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Other weights, a format, a longer window and a calibration of its own."""
+    """A checkpoint with other weights, and with a longer window and a calibration of its own."""
     folder = tmp_path_factory.mktemp("other")
     random_checkpoint(folder, n_layer=2, n_head=4, n_embd=64, seed=1)
     usage = {"max_tokens": 300, "calibration": {"scale": 0.5, "bias": 1.0}}
@@ -115,7 +115,7 @@ def test_all_models_are_served_and_a_named_one_alone(models: Path, server: Trito
         with RewardClient(alone.grpc_url, model="retry") as client:
             assert client.server_info().model == "retry"
         with pytest.raises(ModelNotFoundError, match=MODEL_NAME), RewardClient(alone.grpc_url):
-            pass  # connecting asks
+            pass  # connecting asks for its model
     with pytest.raises(RepositoryError, match=f"no version of later; it has {MODEL_NAME}, retry"):
         serve(models, "retry", "later").start()
 
@@ -218,7 +218,7 @@ def test_a_blend_of_messages_needs_each_models_format(copy: Path) -> None:
 
 
 def spoil(model: Path) -> None:
-    """Rewards of one model that are not finite."""
+    """Make all rewards of a model NaN."""
     weights = model / "1" / "model.onnx.data"
     weights.write_bytes(b"\xff" * weights.stat().st_size)  # NaN in float32
     (model / "1" / MANIFEST_NAME).unlink()
@@ -324,7 +324,7 @@ def test_two_versions_stand_side_by_side_and_each_client_keeps_to_its_own(
         assert old.model.identity != new.model.identity == same.model.identity
         np.testing.assert_allclose(new.rewards, same.rewards, atol=1e-5)
         assert np.abs(new.rewards - old.rewards).max() > 1e-3
-        assert unpinned.rank("Hi", REPLIES).model_version == 2, "the newest, unless told"
+        assert unpinned.rank("Hi", REPLIES).model_version == 2, "the newest, unless pinned"
         assert (
             unpinned.rank("Hi", REPLIES, model_version=1).rewards.tolist() == old.rewards.tolist()
         )

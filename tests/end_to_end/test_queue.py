@@ -1,6 +1,6 @@
 """Deadlines, overload, cancellation and priorities in the real server's queue.
 
-The model waits at a gate for a moment, so that what is in the queue stays there.
+The model waits at a gate, so that requests in the queue stay there.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ QUEUE_SIZE = 4
 
 @pytest.fixture(scope="module")
 def gate(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Gate:
-    """Of a model with one row an execution, a short queue, and time to wait in it."""
+    """The gate of a model with one row per execution, a short queue, and a long queue timeout."""
     copy = tmp_path_factory.mktemp("narrow") / "repository"
     gate = gated(repository, copy)
     config = copy / MODEL_NAME / "config.pbtxt"
@@ -42,7 +42,7 @@ def narrow(gate: Gate) -> Iterator[TritonServer]:
         grpc_port=0,
         http_port=0,
         metrics_port=0,
-        triton_options=("--log-verbose=1",),  # it tells of requests that are cancelled
+        triton_options=("--log-verbose=1",),  # it logs cancelled requests
     )
     with TritonServer(options) as server:
         yield server
@@ -62,7 +62,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def occupy(client: RewardClient, pool: ThreadPoolExecutor, gate: Gate) -> Future:
-    """A request that is being executed, so that what follows waits behind it."""
+    """Start a request that occupies the model, so that later ones wait in the queue."""
     running = pool.submit(client.score, ["in execution"])
     assert eventually(lambda: gate.n_executions() == 1)
     return running
@@ -141,7 +141,7 @@ def test_interactive_calls_go_ahead_of_bulk_ones(
 def test_bulk_work_at_the_interactive_priority_takes_its_turn(
     narrow: TritonServer, gate: Gate, client: RewardClient, pool: ThreadPoolExecutor
 ) -> None:
-    """What a bulk job asks for that has to advance while interactive calls fill the server."""
+    """For bulk jobs that have to advance while interactive calls fill the server."""
     with gate.closed():
         running = occupy(client, pool, gate)
         calls = []

@@ -1,4 +1,4 @@
-"""Text in, rewards out, through the real tritonserver, against the card's snippet."""
+"""Text in, rewards out, through the real tritonserver, compared with the card's snippet."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,7 +97,7 @@ def test_a_pinned_version_answers(server: TritonServer, checkpoint: Checkpoint) 
 
 @pytest.fixture
 def stub(server: TritonServer) -> Iterator[service_pb2_grpc.GRPCInferenceServiceStub]:
-    """For what the client never sends."""
+    """A raw gRPC stub, for requests that the client never sends."""
     with grpc.insecure_channel(server.grpc_url) as channel:
         yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
 

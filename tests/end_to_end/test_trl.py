@@ -21,7 +21,7 @@ def tokenizer() -> GPT2Tokenizer:
     return tokenizer
 
 
-@pytest.mark.filterwarnings("default")  # TRL's and transformers' own, of each other
+@pytest.mark.filterwarnings("default")  # TRL and transformers warn about each other
 @pytest.mark.parametrize("kind", [TrlReward, AsyncTrlReward])
 def test_grpo_is_rewarded_by_the_server(
     kind: type, server: TritonServer, tokenizer: GPT2Tokenizer, tmp_path: Path

@@ -75,7 +75,7 @@ def serving(repository: Path, folder: Path, *options: str) -> Iterator[Running]:
     shutil.copytree(repository, folder / "repository")
     models = folder / "repository" / MODEL_NAME
     config = models / "config.pbtxt"
-    # a warm-up that lasts until a test has had its way with it
+    # a warm-up that lasts long enough for a test to interfere
     config.write_text(
         config.read_text().replace('"as much as four full rows"', '"long" count: 300')
     )
@@ -98,14 +98,14 @@ def serving(repository: Path, folder: Path, *options: str) -> Iterator[Running]:
 
 
 def publish(models: Path, number: int) -> None:
-    """Version 1 once more, in one rename."""
+    """Publish a copy of version 1 in one rename."""
     shutil.copytree(models / "1", models / ".next")
     (models / ".next").rename(models / str(number))
 
 
 @dataclass
 class Calls:
-    """What a caller that never asks twice has got so far."""
+    """What a caller without retries has received so far."""
 
     versions: list[int] = field(default_factory=list)
     errors: list[ServerError] = field(default_factory=list)
@@ -138,7 +138,7 @@ def calling(url: str) -> Iterator[Calls]:
 
 
 def newcomer(running: Running, old: set[int], is_there: Callable[[Child], bool]) -> int:
-    """The new version's process, as soon as it is as far as that."""
+    """Wait until the new version's process satisfies `is_there`. -> its pid."""
     found: list[int] = []
 
     def look() -> bool:
@@ -158,13 +158,13 @@ class Outcome:
     calls: Calls
 
     def is_decided(self) -> bool:
-        """It is served after all, or it was given up, or the server was started again."""
+        """Whether version 2 is served after all, was given up, or the server was started again."""
         told = self.running.told()
         lines = ("version 2 is not served", "version 2 could not be loaded", "starting again")
         return 2 in self.calls.versions or any(line in told for line in lines)
 
     def check(self) -> None:
-        """Calls are answered; none was lost unless Triton itself ended."""
+        """Check that calls are answered, and that none was lost unless Triton itself ended."""
         n_calls = len(self.calls.versions)
         assert eventually(lambda: len(self.calls.versions) > n_calls + 20)
         assert self.calls.errors == [] or "starting again" in self.running.told()
@@ -183,7 +183,7 @@ def stages() -> dict[str, Callable[[Child], bool]]:
 def test_a_process_killed_while_it_loads_leaves_a_version_serving(
     running: Running, stage: str
 ) -> None:
-    """Triton 2.51 starts it again, gives the version up, waits without end, or ends itself."""
+    """Triton 2.51 starts it again, gives the version up, waits forever, or ends itself."""
     old, n_warm = {*running.model_processes()}, running.log().count("warmup sample")
     with calling(running.address("gRPC")) as calls:
         assert eventually(lambda: len(calls.versions) > 3)
@@ -220,7 +220,7 @@ def served_by(running: Running) -> set[tuple[str, int] | None]:
 def test_a_version_that_never_finishes_loading_is_given_up(
     repository: Path, tmp_path: Path
 ) -> None:
-    gate = gated(repository, tmp_path / "gated")  # its models are files of Python
+    gate = gated(repository, tmp_path / "gated")  # its versions are Python files
     with serving(gate.repository, tmp_path, "--load-timeout=1") as running:
         with calling(running.address("gRPC")) as calls:
             assert eventually(lambda: len(calls.versions) > 3)
@@ -256,7 +256,7 @@ def test_a_version_that_triton_cannot_load_leaves_the_old_one(running: Running) 
         assert eventually(lambda: "gpt2_reward version 2 could not be loaded" in running.told())
         n_calls = len(calls.versions)
         assert eventually(lambda: len(calls.versions) > n_calls + 20)
-        os.kill(running.triton(), signal.SIGKILL)  # a server that starts loads the newest alone
+        os.kill(running.triton(), signal.SIGKILL)  # a starting server loads only the newest
         assert eventually(lambda: running.told().count("ready: serving") == 2, within_s=90)
         n_calls = len(calls.versions)
         assert eventually(lambda: len(calls.versions) > n_calls + 5)

@@ -32,7 +32,7 @@ def damage_weights(model: Path, number: int = 1) -> None:
 
 
 def falsify(model: Path, by: float) -> None:
-    """Golden rewards that are not those of the model, where the server shows them."""
+    """Change a golden reward in the configuration that the server shows."""
     config = model / "config.pbtxt"
     line = next(line for line in config.read_text().splitlines() if parameter_of(1) in line)
     facts = Facts.from_json(re.search(r"string_value: '(.*)' \}", line)[1])

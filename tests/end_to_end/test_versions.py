@@ -45,7 +45,7 @@ def polling_server(models: Path) -> Iterator[TritonServer]:
 
 
 def write_doubled(models: Path, to: Path) -> None:
-    """Version 1's graph, whose rewards are twice as high."""
+    """Write version 1's graph with doubled rewards."""
     shutil.copytree(models / "1", to, dirs_exist_ok=True)
     model = onnx.load(models / "1" / "model.onnx", load_external_data=False)
     for node in model.graph.node:
@@ -57,7 +57,7 @@ def write_doubled(models: Path, to: Path) -> None:
 
 
 def publish_doubled(models: Path) -> Path:
-    """As the exporter does it."""
+    """Publish a doubled version as the exporter does."""
     folder = ModelFolder(models.parent)
     with folder.staging(needed_bytes=0) as staged:
         write_doubled(models, staged)
@@ -66,19 +66,19 @@ def publish_doubled(models: Path) -> Path:
 
 @dataclass
 class Answers:
-    """What callers have got so far."""
+    """What callers have received so far."""
 
     scores: list[Scores] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
 
     def comes_from(self, version: int) -> bool:
-        """Whether a call that begins now is answered by it, as all after the next few are."""
+        """Whether the latest answer came from this version."""
         return bool(self.scores) and self.scores[-1].model_version == version
 
 
 @contextlib.contextmanager
 def callers(server: TritonServer) -> Iterator[Answers]:
-    """Score without a pause, and without a second attempt that could hide a failure."""
+    """Score without pauses, and without retries, which could hide a failure."""
     answers, stop = Answers(), threading.Event()
 
     def call() -> None:
@@ -102,7 +102,7 @@ def callers(server: TritonServer) -> Iterator[Answers]:
 
 
 def check(answers: Answers) -> list[int]:
-    """No call failed and none got another version's rewards. -> the versions in turn"""
+    """Check that no call failed or got another version's rewards. -> the versions in order"""
     assert answers.errors == []
     (first, *_) = (one.rewards for one in answers.scores if one.model_version == 1)
     for one in answers.scores:
@@ -149,7 +149,7 @@ def test_what_is_being_written_does_not_make_the_server_load_again(
 ) -> None:
     with ModelFolder(models.parent).staging(needed_bytes=0) as staged:
         (staged / "part").write_text("x")
-        add_model(models.parent, "lookup")  # a later poll than this one's finds it
+        add_model(models.parent, "lookup")  # only a later poll finds it
         assert eventually(lambda: "successfully loaded 'lookup'" in log(polling_server))
     assert log(polling_server).count("loading: gpt2_reward:1") == 1
 

@@ -1,4 +1,4 @@
-"""The shipped checkpoint on a real tritonserver, and real conversations to ask it about."""
+"""The shipped checkpoint on a real tritonserver, and a way to run examples."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ Run = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """A server of checkpoints/chitchat."""
+    """A server with checkpoints/chitchat."""
     repository = tmp_path_factory.mktemp("trained") / "repository"
     export(ExportOptions(str(ROOT / "checkpoints" / "chitchat"), repository), say=print)
     options = ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0)

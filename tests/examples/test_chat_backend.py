@@ -31,7 +31,7 @@ MESSAGES = [
 
 @contextmanager
 def backend(generator_url: str, model: str, reward_url: str, **settings: str) -> Iterator[str]:
-    """The example as its first lines start it. -> its URL"""
+    """Start the example as its first lines say. -> its URL"""
     port = free_port()
     command = ["-m", "uvicorn", f"--app-dir={EXAMPLES}", "chat_backend:app", f"--port={port}"]
     told = {"GENERATOR_URL": generator_url, "GENERATOR_MODEL": model, "REWARD_URL": reward_url}
@@ -65,7 +65,7 @@ def test_the_best_of_the_replies_is_answered(trained: TritonServer) -> None:
     with RewardClient(trained.grpc_url) as client:
         ranking = client.rank(MESSAGES, [one.turns[3] for one in conversations()[:6]])
     with Generator() as generator:
-        generator.replies = [one.text for one in reversed(ranking)]  # drawn last, it is the best
+        generator.replies = [one.text for one in reversed(ranking)]  # the best is drawn last
         with backend(generator.url, "tiny", trained.grpc_url, N_CANDIDATES="6") as url:
             found = ask(url).json()
     assert (found["content"], found["n_candidates"]) == (ranking.best.text, 6)

@@ -1,4 +1,4 @@
-"""What is refused before anything is written, and why."""
+"""Checkpoints that are refused before anything is written, and why."""
 
 import json
 from pathlib import Path

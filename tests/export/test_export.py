@@ -24,7 +24,7 @@ from reward_export.precision import PRECISIONS, Model, check_float16_range
 
 @pytest.fixture
 def empty_repository(repository: Path, tmp_path: Path) -> Path:
-    """With the configuration, and no version."""
+    """A repository with the configuration, and without a version."""
     folder = tmp_path / "repository" / MODEL_NAME
     folder.mkdir(parents=True)
     shutil.copy2(repository / MODEL_NAME / "config.pbtxt", folder)
@@ -197,7 +197,7 @@ def test_a_precision_that_ranks_otherwise_is_not_published(
 
 
 class MovedByMates:
-    """A session whose rewards move by a little when rows come together, as float16's do."""
+    """A session whose rewards change a little when rows are batched, as float16's do."""
 
     def __init__(self, session: onnxruntime.InferenceSession, effect: float) -> None:
         self._session, self._effect = session, effect
@@ -212,7 +212,7 @@ class MovedByMates:
 def test_the_effect_of_batch_mates_is_judged_in_a_precisions_own_terms(
     repository: Path, checkpoint_folder: Path, precision: str, *, accepted: bool
 ) -> None:
-    """1.8e-5: what float16's rounding was seen to do to a sound checkpoint, 4 layers of 1,024."""
+    """1.8e-5 is the effect of float16's rounding seen on a sound checkpoint, 4 layers of 1,024."""
     model = load(str(checkpoint_folder))
     session = parity.open_session(repository / MODEL_NAME / "1" / "model.onnx")
     moved, tolerance = MovedByMates(session, 1.8e-5), PRECISIONS[precision].tolerance

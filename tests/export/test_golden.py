@@ -1,7 +1,7 @@
-"""Rewards that PyTorch gave once, for a `transformers` or torch that gives others.
+"""Rewards that PyTorch gave once, to notice a `transformers` or torch that gives others.
 
-`transformers` has scored other positions in earlier releases; the exporter, which compares with
-the one that is installed, would follow it.
+Earlier releases of `transformers` scored other positions; the exporter, which compares with the
+installed release, would follow it.
 """
 
 import json
@@ -17,7 +17,7 @@ from reward_text import Tokenizer
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "chitchat"
 GOLDEN = json.loads(Path(__file__).with_name("golden_rewards.json").read_text("utf-8"))
-TOLERANCE = 1e-4  # processors and releases of torch differ by a hundredth of it
+TOLERANCE = 1e-4  # differences between processors and torch releases are a hundredth of it
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_rewards_are_those_of_the_day_they_were_written(
 
 
 def test_other_scored_positions_would_be_noticed(checkpoint: Checkpoint, ids: np.ndarray) -> None:
-    """Those of earlier releases: before the first pad, and the row's end."""
+    """Earlier releases scored the position before the first pad, or the row's end."""
     pads = ids == CONTRACT.pad_token_id
     before_first_pad = np.where(pads.any(1), pads.argmax(1) - 1, ids.shape[1] - 1)
     last_real = np.where(pads.all(1), 0, ids.shape[1] - 1 - (~pads)[:, ::-1].argmax(1))

@@ -1,6 +1,6 @@
-"""The exported files for GPUs, run on the CPU with references of the operators that are CUDA's.
+"""The exported files for GPUs, run on the CPU with reference versions of the CUDA operators.
 
-Arithmetic is float32 and float64 here: what is shown is that the plan gives each query its keys.
+Arithmetic is float32 and float64 here: the tests show that the plan gives each query its keys.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ class FastGelu(OpRun):
 
 
 class Pad(OpRun):
-    """Of ONNX itself: the reference knows no negative pads, which take away."""
+    """ONNX's own operator: the reference evaluator lacks negative pads, which crop."""
 
     def _run(self, x, pads, value, mode=None):  # noqa: ANN001, ANN202, ARG002
         before, after = np.split(pads, 2)
@@ -66,7 +66,7 @@ class Pad(OpRun):
 
 
 class MultiHeadAttention(OpRun):
-    """With a bias, or with a mask of 3 A + 2 numbers whose rules are held to the letter."""
+    """With added scores, or with a mask of 3 A + 2 numbers whose rules are checked strictly."""
 
     op_domain = "com.microsoft"
 
@@ -107,7 +107,7 @@ class MultiHeadAttention(OpRun):
         assert (np.diff(begin) >= 0).all()
         assert (np.diff(keys) >= n_keys).all()  # inside their own interval
         found = np.full_like(q, np.nan)  # what no chunk reaches
-        for i in range(a - 1):  # the last one is of spare tokens, which are read by none
+        for i in range(a - 1):  # the last one is for spare tokens, which nothing reads
             mine, own = slice(begin[i], begin[i + 1]), slice(keys[i], keys[i] + n_keys[i])
             n = begin[i + 1] - begin[i]
             assert 0 < n <= min(n_keys[i], TILE * -(-c // TILE))
@@ -119,7 +119,7 @@ class MultiHeadAttention(OpRun):
 
 
 def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The exported float16 graph with all of its float16 as float32; the plan is untouched."""
+    """The exported float16 graph with all float16 turned into float32; the plan is unchanged."""
     half, full = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
     for tensor in model.graph.initializer:
         if tensor.data_type == half:
@@ -134,7 +134,7 @@ def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def checkpoint(checkpoint_folder: Path) -> Checkpoint:
-    """With weights that float16 holds, so that the file's are the reference's."""
+    """A checkpoint of weights that float16 holds exactly, so the file has the same ones."""
     model = load(str(checkpoint_folder))
     for name, tensor in model.model.state_dict().items():
         tensor.copy_(tensor.half().float())
@@ -151,7 +151,7 @@ def scorer(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Scorer:
     evaluator = ReferenceEvaluator(model, new_ops=operators)
 
     def rewards(ids: Ids) -> NDArray[np.float32]:
-        with np.errstate(invalid="ignore"):  # spare tokens are whatever they are
+        with np.errstate(invalid="ignore"):  # spare tokens may be anything
             return evaluator.run(None, {"input_ids": ids})[0]
 
     return rewards

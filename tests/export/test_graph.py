@@ -1,4 +1,4 @@
-"""The whole graph against the card's snippet in PyTorch, and against itself in other company."""
+"""The whole graph compared with the card's snippet in PyTorch, and with itself in other batches."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def scorer(
     checkpoint_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Scorer:
-    """With each way of attention."""
+    """A scorer with each form of attention."""
     folder = tmp_path_factory.mktemp("graph")
     return Scorer(load(str(checkpoint_folder)), request.param, folder / "model.onnx")
 
@@ -49,7 +49,7 @@ def batches(draw: st.DrawFn, *, max_rows: int = 32, max_length: int = 96) -> Ids
     n_rows, width = draw(st.integers(1, max_rows)), draw(st.integers(1, max_length))
     tokens = rng.choice([0, 1, 2, 777, PAD, VOCAB - 2], draw(st.integers(1, 6)), replace=False)
     ids = rng.choice(tokens, (n_rows, width))
-    for row in range(1, n_rows):  # a copy of an earlier row up to somewhere
+    for row in range(1, n_rows):  # copies a random prefix of an earlier row
         if draw(st.booleans()):
             cut = rng.integers(0, width + 1)
             ids[row, :cut] = ids[rng.integers(0, row), :cut]

@@ -40,7 +40,7 @@ def smooth_weights(checkpoint: Checkpoint) -> dict[str, NDArray[np.float32]]:
 def graph_of(
     checkpoint: Checkpoint, weights: dict[str, NDArray[np.float32]], precision: str
 ) -> ir.Model:
-    """Of these weights, as they are."""
+    """A graph of these weights, unchanged."""
     chosen = PRECISIONS[precision]
     form = chosen.form()
     return build(checkpoint.architecture, weights, chosen.linear, form.attention, form.parts)
@@ -54,7 +54,7 @@ def rewards(model: ir.Model, ids: Ids) -> NDArray[np.float32]:
 
 
 def linear(precision: str, x: NDArray[np.float32], weight: NDArray, bias: NDArray) -> NDArray:
-    """One layer alone, run by ONNX Runtime, as float32."""
+    """The output of one layer, run by ONNX Runtime, as float32."""
     op = Ops()
     given_x = tensor_input("x", ir.DataType.FLOAT, ("t", x.shape[1]))
     chosen = PRECISIONS[precision].linear
@@ -82,7 +82,7 @@ def test_a_linear_layer_is_as_close_as_its_precision(precision: str, error: floa
     x, weight, bias = (
         rng.standard_normal(shape).astype(np.float32) for shape in ((40, 64), (64, 96), 96)
     )
-    x[7], x[8] = 0, x[8] * 1000  # a row of zeros, and a large one beside it
+    x[7], x[8] = 0, x[8] * 1000  # a row of zeros, and a large one next to it
     wanted = x @ weight + bias
     found = linear(precision, x, weight, bias)
     size = np.abs(wanted).max(axis=1, keepdims=True)
@@ -175,7 +175,7 @@ def test_float16_is_emulated_with_the_rounding_of_a_gpu(checkpoint: Checkpoint) 
 def test_channels_that_drown_the_others_are_refused_though_float16_holds_them(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """The first block adds 20,000 to two channels, the last takes it away: steps of 16 remain."""
+    """The first block adds 20,000 to two channels, the last removes it: steps of 16 remain."""
     model = copy.deepcopy(checkpoint.model)
     push = torch.zeros(128)
     push[3], push[70] = 20_000, -20_000

@@ -1,4 +1,4 @@
-"""Another calibration for a version that is published: nothing else of it changes."""
+"""Another calibration for a published version: nothing else of the version changes."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The model's folder in a repository: versions appear whole, are never replaced, and withdrawn."""
+"""The model's folder: versions appear whole, are never replaced, and can be withdrawn."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ CONFIG = Path(__file__).parents[2] / "model_repository" / MODEL_NAME / "config.p
 
 @pytest.fixture
 def folder(tmp_path: Path) -> ModelFolder:
-    """Configured, and without a version."""
+    """A model's folder with its configuration, and without a version."""
     folder = ModelFolder(tmp_path / "repository")
     folder.configure()
     return folder
@@ -178,7 +178,7 @@ def test_a_version_is_staged_beside_the_repository_unless_that_is_another_volume
 
 @contextlib.contextmanager
 def another_export(folder: ModelFolder) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A process that is writing a version, and the folder that it writes in."""
+    """A process that is writing a version, and the folder that it writes to."""
     code = (
         "import pathlib, sys\n"
         "from reward_export.repository import ModelFolder\n"

@@ -1,4 +1,4 @@
-"""Steps 1 to 3 on hand-made batches, each run by ONNX Runtime on its own."""
+"""The scoring graph's steps 1 to 3, and its stretches, run one by one on hand-made batches."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,7 +105,7 @@ BATCHES = [
 
 
 def packed_tree(run: Run, ids: object) -> Arrays:
-    """Tokens, positions, and for each row of the batch its way into them and its length."""
+    """Tokens, positions, and for each row of the batch its indices into them and its length."""
 
     def steps(op: Ops, rows: Rows) -> list[ir.Value]:
         tree = prefix_tree(op, rows)
@@ -117,7 +117,7 @@ def packed_tree(run: Run, ids: object) -> Arrays:
 
 
 def check_tree(ids: object, found: Arrays) -> None:
-    """Each token is where its row and position say, and none is there twice."""
+    """Check that each token is where its row and position say, and that none is there twice."""
     tokens, positions, node, length = found
     ids = np.asarray(ids)
     prefixes = set()
@@ -130,7 +130,7 @@ def check_tree(ids: object, found: Arrays) -> None:
 
 @pytest.mark.parametrize(("ids", "tokens"), BATCHES)
 def test_the_tree_and_its_packed_tokens(run: Run, ids: list[list[int]], tokens: list[int]) -> None:
-    """Each token is packed once, in the order of the sorted rows, and found by all."""
+    """Each token is packed once, in the order of the sorted rows, and found by all rows."""
     found = packed_tree(run, ids)
     assert found[0].tolist() == tokens
     check_tree(ids, found)
@@ -154,7 +154,7 @@ def test_stretches_begin_where_a_row_leaves_the_tree(run: Run) -> None:
 
     ids = [[1, 2, 3, 4], [1, 2, 9, PAD], [1, 2, 3, 4], [8, PAD, PAD, PAD]]
     row, begin, n_queries, position = run(steps, ids)
-    assert row.tolist() == [0, 1, 2]  # of the three that differ
+    assert row.tolist() == [0, 1, 2]  # one for each of the three rows that differ
     assert begin.tolist() == [0, 4, 5]
     assert n_queries.tolist() == [4, 1, 1]
     assert position.tolist() == [0, 2, 0]
@@ -184,6 +184,6 @@ def test_one_token_of_each_row_is_pooled_its_last(run: Run) -> None:
     tokens, pooled, n_queries, position, which = run(steps, ids)
     assert tokens.tolist() == [1, 2, 3, 4, PAD, 5, PAD]
     assert pooled.tolist() == [1, 2, 5, 6]  # of the rows that differ, in order
-    assert which.tolist() == [1, 0, 1, 3, 2]  # where each row sent is among them
+    assert which.tolist() == [1, 0, 1, 3, 2]  # which of them each row sent is
     assert n_queries.tolist() == [1, 1, 1, 1]
     assert position.tolist() == [1, 2, 2, 0]

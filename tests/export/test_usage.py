@@ -1,4 +1,4 @@
-"""How a checkpoint wants to be asked: what the exporter takes, and what it writes."""
+"""How a checkpoint has to be asked: what the exporter reads, and what it writes."""
 
 import json
 import shutil
@@ -53,7 +53,7 @@ def test_chais_checkpoints_read_chais_format(folder: Path, name: str) -> None:
     checkpoint = load(str(folder))
     assert usage_of(checkpoint) == Usage(FORMATS["chai"])
     Usage(FORMATS["lines"]).write(folder)
-    assert usage_of(checkpoint) == Usage(FORMATS["lines"]), "its own file knows better"
+    assert usage_of(checkpoint) == Usage(FORMATS["lines"]), "its own file takes precedence"
 
 
 @pytest.mark.parametrize(

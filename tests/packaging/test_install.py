@@ -1,4 +1,4 @@
-"""What `make demo` and `make test` install with: pip, in few lines."""
+"""The tool that `make demo` and `make test` install with: pip with little output."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def test_a_failure_is_shown_with_pips_last_lines(tmp_path: Path) -> None:
         cwd=ROOT,
         env=OFFLINE,
     )
-    assert done.returncode == 1, "what builds the package is not there"
+    assert done.returncode == 1, "the build backend is not there"
     first, *lines, last = done.stderr.splitlines()
     log = tmp_path / "venv" / "pip.log"
     assert first == f"installing . into {tmp_path}/venv; all that pip says is in {log}"
@@ -62,7 +62,7 @@ def test_large_files_are_named_and_packages_counted() -> None:
 
 
 def test_the_demos_environment_is_part_of_the_whole_one() -> None:
-    """Once everything is installed, `make demo` adds nothing; the other way, the rest is added."""
+    """After a full install, `make demo` adds nothing; in the other order, the rest is added."""
     rules = subprocess.run(
         ["make", "--dry-run", "--always-make", "install", "demo"],
         capture_output=True,

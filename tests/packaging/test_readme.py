@@ -1,6 +1,6 @@
 """The README's first example and its "Step by step", from the wheel in an empty folder.
 
-Replaced are the hub id, by the shipped checkpoint's folder, and the ports, by free ones.
+The hub id is replaced by the shipped checkpoint's folder, and the ports by free ones.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class Terminal:
     environment: dict[str, str]
 
     def run(self, *command: str) -> str:
-        """-> what it prints"""
+        """Run a command, which has to succeed. -> what it prints"""
         done = subprocess.run(
             command,
             capture_output=True,
@@ -48,7 +48,7 @@ class Terminal:
 
     @contextlib.contextmanager
     def serving(self, line: str) -> Iterator[str]:
-        """-> where it serves gRPC"""
+        """Run a server meanwhile. -> its gRPC address"""
         with subprocess.Popen(
             ["bash", "-c", f"exec {line.strip()}"],
             stderr=subprocess.PIPE,
@@ -73,7 +73,7 @@ class Terminal:
 def terminal(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Terminal:
     """An empty folder, an environment without the project, and pip that finds its wheel.
 
-    Torch and the like are this environment's own, linked: they are gigabytes.
+    Torch and the like are gigabytes, so they are linked from this environment.
     """
     folder = tmp_path_factory.mktemp("from-pip")
     (folder / "work").mkdir()
@@ -82,7 +82,7 @@ def terminal(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> T
         if path.suffix != ".pth" and not path.name.startswith("gpt2_reward-"):
             (folder / "third-party" / path.name).symlink_to(path)
     commands = make_environment(folder / "environment")
-    # up to Python 3.11 it comes with one that is older than torch wants
+    # up to Python 3.11 a new environment has a setuptools that is older than torch requires
     subprocess.run(
         [str(commands / "pip"), "uninstall", "--quiet", "--yes", "setuptools"], check=True
     )
@@ -93,7 +93,7 @@ def terminal(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> T
 
 
 def lines_of(block: str) -> list[str]:
-    """Commands; a line that ends in a backslash goes with the next."""
+    """The block's commands; a line that ends in a backslash is joined to the next."""
     joined = block.replace("\\\n", " ").replace(HUB_ID, str(CHECKPOINT))
     return [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
 

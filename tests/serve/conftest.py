@@ -18,7 +18,7 @@ def edit(config: Path, *changes: tuple[str, str]) -> None:
 
 
 def add_echo(repository: Path) -> None:
-    """A model that answers the strings that it is asked with."""
+    """Add a model that answers with the strings that it is sent."""
     x, y = (
         helper.make_tensor_value_info(name, onnx.TensorProto.STRING, ["batch", "n"])
         for name in "xy"
@@ -32,7 +32,7 @@ def add_echo(repository: Path) -> None:
 
 @pytest.fixture(scope="module")
 def lookup_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """Serves `lookup` in batches, `flat`, the same without, and `echo`, of strings; logs much."""
+    """A verbose server of `lookup` with batches, `flat` without them, and `echo` for strings."""
     repository = tmp_path_factory.mktemp("lookup")
     lookup = add_model(repository, "lookup")
     edit(lookup / "config.pbtxt", ("KIND_CPU", "KIND_AUTO"))

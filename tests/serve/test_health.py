@@ -1,4 +1,4 @@
-"""The launcher's own port, and what a heartbeat makes of answers."""
+"""The launcher's own port, and how a heartbeat judges answers."""
 
 import socket
 import threading
@@ -63,7 +63,7 @@ def test_connections_that_say_nothing_do_not_shut_probes_out(port: HealthPort) -
 
 @dataclass
 class Known:
-    """What a heartbeat is told of the one model."""
+    """What a heartbeat knows about the served models."""
 
     rows: Golden | None
     names: tuple[str, ...] = (MODEL_NAME,)

@@ -1,4 +1,4 @@
-"""The backend's `execute`, which a server cannot be made to hand a cancelled request."""
+"""The backend's `execute`, called directly: no server can be made to pass cancelled requests."""
 
 import importlib
 import sys
@@ -51,7 +51,7 @@ class FakeRequest:
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The backend's module over a stand-in for what exists in Triton's stub process alone."""
+    """The backend's module, with a stand-in for the module that only Triton's stub process has."""
     utils = ModuleType("triton_python_backend_utils")
     utils.TritonError, utils.Tensor, utils.InferenceResponse = FakeError, FakeTensor, FakeResponse
     utils.get_input_tensor_by_name = lambda request, name: FakeTensor(name, request.x)
@@ -59,7 +59,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setitem(sys.modules, utils.__name__, utils)
     name = COMM.read_text()
     yield importlib.import_module("reward_serve.backend.model")
-    COMM.write_text(name)  # which the backend gives its process
+    COMM.write_text(name)  # the backend renames its process
     del sys.modules["reward_serve.backend.model"]
 
 

@@ -1,4 +1,4 @@
-"""Telling a child that died from one that was ended and waited for."""
+"""How a child that died is told from one that was ended and waited for."""
 
 import argparse
 import os
@@ -50,7 +50,7 @@ def test_a_dead_child_is_found_at_the_second_look_and_once(parent: subprocess.Po
     (dead,) = watch.newly_dead()
     assert (dead.end, dead.name, dead.serves) == ("SIGKILL", "sleep", None)
     assert watch.newly_dead() == []
-    assert [patient.newly_dead() for _ in range(20)] == [[]] * 20, "its parent may wait for it yet"
+    assert [patient.newly_dead() for _ in range(20)] == [[]] * 20, "its parent may yet wait for it"
 
 
 def test_a_child_that_was_waited_for_is_no_failure(parent: subprocess.Popen) -> None:

@@ -23,7 +23,7 @@ KEY = "d41c8a"
 
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a server's and a client's certificate, and a stranger's."""
+    """A folder with certificates of a server, a client and a stranger."""
     folder = tmp_path_factory.mktemp("pem")
     for name, host in (("server", "127.0.0.1"), ("client", "client.example")):
         issued = AUTHORITY.issue_cert(host)
@@ -143,7 +143,7 @@ def test_control_is_closed_to_those_without_the_key(controlled: TritonServer) ->
 def test_without_a_key_control_is_closed_to_all() -> None:
     first, second = (Security().triton_options() for _ in range(2))
     assert len(first) == 2
-    assert first != second, "a key that nobody knows, another one each time"
+    assert first != second, "an unknown key, another one each time"
     assert all(len(option.rpartition("=")[2]) == 64 for option in first)
 
 

@@ -60,7 +60,7 @@ def test_nothing_is_left_behind(lookup_repository: Path) -> None:
 
 
 def test_models_and_instances_are_loaded_one_after_the_other(lookup_repository: Path) -> None:
-    """Processes of Triton 2.51's Python backend that start together end each other now and then."""
+    """Processes of Triton 2.51's Python backend that start together sometimes end each other."""
     for name in ("second", "third"):
         config = add_model(lookup_repository, name) / "config.pbtxt"
         config.write_text(config.read_text().replace("count: 1", "count: 2"))
@@ -78,7 +78,7 @@ def test_models_and_instances_are_loaded_one_after_the_other(lookup_repository: 
 
 
 def test_a_port_that_speaks_something_else_does_not_answer() -> None:
-    """Another server's gRPC port, for one, if that was faster to take it."""
+    """For example another server's gRPC port, if that server took the port first."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def greet() -> None:

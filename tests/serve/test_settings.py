@@ -178,7 +178,7 @@ def test_a_gpu_instance_never_falls_back_to_the_cpu() -> None:
         ("cuda", "CPUExecutionProvider", True),
         ("cuda cpu", "CPUExecutionProvider", False),
         ("cuda cpu", "CUDAExecutionProvider", False),
-        (None, "CUDAExecutionProvider", False),  # a graph of somebody else
+        (None, "CUDAExecutionProvider", False),  # a graph from another exporter
     ],
 )
 def test_a_graph_is_refused_on_devices_that_it_is_not_for(

@@ -1,4 +1,4 @@
-"""What the launcher shows Triton of a repository, and where it can stand."""
+"""What the launcher shows Triton of a repository, and where the repository can be."""
 
 import os
 import shutil

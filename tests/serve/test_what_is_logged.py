@@ -1,4 +1,4 @@
-"""What a real server's log says of requests, and what it must not say."""
+"""What a real server's log says about requests, and what it must not say."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def client(lookup_server: TritonServer) -> Iterator[InferenceServerClient]:
 
 
 def fail(client: InferenceServerClient) -> str:
-    """Look up what is not there."""
+    """Look up a value that is not there. -> the error's message"""
     x = InferInput("x", [1, 1], "INT64")
     x.set_data_from_numpy(np.array([[99]], np.int64))
     with pytest.raises(InferenceServerException) as caught:
@@ -52,7 +52,7 @@ def test_all_failures_are_counted_with_a_reason_in_few_lines(
         fail(client)
         return sum(told()) == sent
 
-    assert eventually(all_told), "what was not told is told with the next line"
+    assert eventually(all_told), "failures without a line are counted in the next one"
     assert len(told()) < N_FAILURES
 
 

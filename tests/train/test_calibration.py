@@ -20,7 +20,7 @@ TRUE = Calibration(0.5, -1.0)
 
 
 def rewards_of(ids: NDArray[np.int32]) -> NDArray[np.float32]:
-    """From -4 to 4, by the last token: digits are 15 to 24."""
+    """Rewards from -4 to 4 by the last token; the digits are tokens 15 to 24."""
     last = ids[np.arange(len(ids)), (ids != 50256).sum(1) - 1]
     return ((last.astype(np.float32) - 19.5) / 4.5 * 4).astype(np.float32)
 
@@ -32,7 +32,7 @@ def server() -> Iterator[FakeServer]:
 
 
 def write_rows(file: Path, n: int = 4000) -> Path:
-    """Rows whose labels follow `TRUE`, of a model whose own probabilities are too sure."""
+    """Write rows whose labels follow `TRUE`, for a model whose own probabilities are too sure."""
     draw = np.random.default_rng(0)
     rewards = rewards_of(np.array([[15 + i % 10] for i in range(n)], np.int32))
     accepted = draw.random(n) < TRUE.probabilities(rewards)

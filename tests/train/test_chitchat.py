@@ -36,7 +36,7 @@ def judging() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def held_out() -> list[LabelledGroup]:
-    """Groups of the exporter's conversations, which are none of those trained on."""
+    """Groups of the exporter's conversations, none of which was trained on."""
     dialogues = [Dialogue(one.id, one.turns) for one in conversations()]
     return list(groups(dialogues, n_candidates=8, a_dialogue=6))
 
@@ -45,7 +45,7 @@ def held_out() -> list[LabelledGroup]:
 def scored(
     judging: ModuleType, held_out: list[LabelledGroup], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[Scored]]:
-    """The groups in each precision, by the graph that the exporter let through."""
+    """The groups in each precision, scored by the graph that the exporter published."""
     repository = tmp_path_factory.mktemp("repository")
     (repository / MODEL_NAME).mkdir()
     shutil.copy2(CONFIG, repository / MODEL_NAME)

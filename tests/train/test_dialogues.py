@@ -35,7 +35,7 @@ def test_the_shares_of_the_splits() -> None:
 
 
 def test_a_reply_is_accepted_if_the_partner_went_on() -> None:
-    """Turns of a, b, a, b: after the third the partner speaks again, after the last not."""
+    """Turns of a, b, a, b: the partner speaks again after the third, but not after the last."""
     dialogue = Dialogue("x", ("hi", "hello", "how are you", "bye"))
     other = Dialogue("y", ("what is that", "a cat", "nice cat", "thanks"))
     made = list(rows([dialogue, other], RowOptions(n_negatives=1)))
@@ -57,11 +57,11 @@ def test_negatives_are_replies_of_other_dialogues(dialogues: list[Dialogue]) -> 
     assert len(others) == 3 * (len(made) - len(others))
     assert not any(row.label for row in others)
     own = sum(row.candidate in said[row.group.rpartition(":")[0]] for row in others)
-    assert own / len(others) < 0.02  # the like of "yes", which everybody says
+    assert own / len(others) < 0.02  # replies like "yes", which occur everywhere
 
 
 def test_hard_negatives_are_about_as_long(dialogues: list[Dialogue]) -> None:
-    """A model must not tell replies by their length."""
+    """A model must not be able to recognise real replies by their length."""
     made = list(rows(dialogues, RowOptions()))
     real = [len(row.candidate) for row in made if not row.kind.startswith("other")]
     like = [len(row.candidate) for row in made if row.kind == "other-of-like-length"]

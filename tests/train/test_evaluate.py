@@ -71,7 +71,7 @@ def test_figures_are_those_of_the_groups(
 def test_two_policies_are_compared(
     server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the context cut for all, only the candidates' lengths are left to tell."""
+    """With the context cut alike for all, only the candidates' lengths can differ."""
     context = "word " * 300
     groups: list[object] = [{"context": context, "candidates": ["x y z", "x", "x y"], "best": 0}]
     file, out = write(tmp_path / "groups.jsonl", groups), tmp_path / "figures.json"

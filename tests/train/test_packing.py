@@ -48,7 +48,7 @@ def test_packed_rows_get_the_logits_of_plain_ones(
         plain = super(PackedClassifier, model).forward
         for g, rows in enumerate(groups):
             for r, row in enumerate(rows):
-                ids = torch.tensor([[*row, PAD]])  # a pad behind the row changes nothing
+                ids = torch.tensor([[*row, PAD]])  # a pad after the row changes nothing
                 alone = plain(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
                 assert packed[g, r].item() == pytest.approx(alone.item(), abs=1e-5)
 
@@ -76,7 +76,7 @@ def test_shared_tokens_stand_once() -> None:
 def test_a_candidates_tokens_carry_its_label_and_contexts_none() -> None:
     tree = PrefixTree()
     for row in ([1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 6]):
-        tree.add(row)  # candidates [3, 4], [3, 5], [6] behind the context [1, 2]
+        tree.add(row)  # candidates [3, 4], [3, 5], [6] after the context [1, 2]
     found = token_labels(tree, [1.0, 0.0, 0.0], [2, 2, 1])
     assert dict(zip(tree.input_ids, found, strict=True)) == {
         1: NO_LABEL,
@@ -100,7 +100,7 @@ def test_the_loss_is_the_binary_cross_entropy_of_rows_that_exist(model: PackedCl
 
 
 def test_padding_items_changes_no_gradient(model: PackedClassifier) -> None:
-    """Items of unlike length, in one batch or two."""
+    """Items of different lengths, in one batch or two."""
     long, short = item([[7, 8, 9, 7, 8]]), item([[9]])
 
     def gradient(batches: list[list[dict[str, list[float]]]]) -> torch.Tensor:

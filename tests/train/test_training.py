@@ -77,7 +77,7 @@ def test_a_checkpoint_says_the_format_and_the_window_that_it_was_trained_in(
     found = usage_of(load(str(tmp_path / "a")))
     assert (found.chat_format, found.max_tokens) == (FORMATS["lines"], 512)
     assert main([*words, f"--output={tmp_path / 'b'}"]) == 0
-    assert usage_of(load(str(tmp_path / "b"))) == Usage(), "nothing was said"
+    assert usage_of(load(str(tmp_path / "b"))) == Usage(), "no format or window was given"
     assert main([*words, f"--output={tmp_path / 'c'}", "--max-tokens=1025"]) == 1
     assert "cannot read windows of 1025 tokens" in capsys.readouterr().err
 
@@ -95,13 +95,13 @@ def test_a_run_that_was_stopped_goes_on(rows: Path, tmp_path: Path) -> None:
         process.kill()
     (output / "steps" / "checkpoint-10" / "trainer_state.json").write_text('{"epoch": 0.')
     assert not (output / "config.json").exists()
-    assert main(arguments) == 1  # it does not begin anew unasked
+    assert main(arguments) == 1  # it does not start over without being asked
     assert main([*arguments, "--resume"]) == 0
     assert load(str(output)).architecture.n_embd == 32
 
 
 def test_several_processes_train_one_model(rows: Path, tmp_path: Path) -> None:
-    """As on several GPUs: each has its share of the items, the first one writes."""
+    """As on several GPUs: each process has its share of the items, and the first one writes."""
     few, output = tmp_path / "few.jsonl", tmp_path / "trained"
     few.write_text("\n".join((rows / "train.jsonl").read_text().splitlines()[:200]) + "\n")
     launcher = [f"{Path(sys.executable).parent}/torchrun", "--nproc_per_node=2", "--no-python"]
@@ -139,7 +139,7 @@ def test_it_learns_from_a_base_and_gives_the_same_weights_again(
 
 
 def bce(folder: Path, rows: Path) -> float:
-    """The loss, of rows one by one through `transformers`."""
+    """The loss of unpacked rows through `transformers`."""
     found = [json.loads(line) for line in rows.read_text().splitlines()]
     ids = Tokenizer().encode_rows([row["context"] + row["candidate"] for row in found])
     rewards = torch.from_numpy(load(str(folder)).rewards(ids))[:, 0]
@@ -179,7 +179,7 @@ def test_retrieval_finds_the_replies_that_go_with_contexts() -> None:
 
 
 def test_a_model_from_scratch_compares_in_its_first_block() -> None:
-    """What that adds along `score` is the product of the halves that it is given."""
+    """What the block adds along `score` is the product of the two halves of its input."""
     embeddings = torch.randn(50257, 16, generator=torch.Generator().manual_seed(0))
     model = classifier_from_scratch(Scratch(Shape(2, 2, 32)), embeddings).eval()
     halves = torch.randn(500, 32, generator=torch.Generator().manual_seed(1))
