@@ -64,8 +64,11 @@ def test_what_is_generated_is_filled_in(site: Path) -> None:
         assert "generated:" not in path.read_text("utf-8"), path
 
 
+LISTED = (property, classmethod)  # besides functions
+
+
 def public() -> Iterator[tuple[str, str]]:
-    """All public names at run time. -> (module, name), methods as Class.name."""
+    """All public names at run time. -> (module, name), methods and properties as Class.name."""
     for module_name in PUBLIC:
         module = importlib.import_module(module_name)
         for name in module.__all__:
@@ -73,7 +76,8 @@ def public() -> Iterator[tuple[str, str]]:
             found = getattr(module, name)
             if inspect.isclass(found) and found.__module__ == module_name:
                 for member, value in vars(found).items():
-                    if not member.startswith("_") and (inspect.isfunction(value)):
+                    is_listed = inspect.isfunction(value) or isinstance(value, LISTED)
+                    if is_listed and not member.startswith("_"):
                         yield module_name, f"{name}.{member}"
 
 
