@@ -1,13 +1,14 @@
 """A rival that would fail or run below its best is an error before anything is measured."""
 
 import os
+import sys
 import sysconfig
 import venv
 from pathlib import Path
 
 import pytest
 
-from reward_bench import rivals
+from reward_bench import engines, rivals
 from reward_bench.report import graph as graph_report
 from reward_bench.rivals import RivalEnvironmentError
 
@@ -71,3 +72,18 @@ def test_an_engine_that_leaves_processors_idle_is_marked() -> None:
     engines = {"plain": found(1.97), "vllm-float32": found(1.04)}
     said = graph_report.busy({"threads": 2, "workloads": {"a": {"engines": engines}}})
     assert "plain 1.97, **vllm-float32 1.04, which leaves some idle**" in said
+
+
+@pytest.mark.parametrize("saturates", [True, False])
+def test_int8_is_measured_with_the_session_option_that_is_served(
+    saturates: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environments = []
+    monkeypatch.setattr(engines, "int8_saturates", lambda: saturates)
+    monkeypatch.setattr(
+        engines.subprocess, "Popen", lambda *_, env, **_others: environments.append(env)
+    )
+    spec = engines.Spec("ours-int8", sys.executable, "onnx", tmp_path / "model.onnx")
+    engines.start(spec, tmp_path / "workloads.npz", threads=1)
+    wanted = "session.x64quantprecision=1" if saturates else None
+    assert environments[0].get("BENCH_SESSION_ENTRY") == wanted

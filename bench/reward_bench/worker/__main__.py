@@ -21,6 +21,7 @@ Array = NDArray[Any]
 Score = Callable[[Array, Array], Array]  # padded ids, lengths -> rewards [B]
 Batches = list[tuple[Array, Array]]  # of one workload, asked in this order
 THREADS = int(os.environ.get("BENCH_THREADS", "2"))
+SESSION_ENTRY = os.environ.get("BENCH_SESSION_ENTRY", "")  # name=value, as what serves sets it
 DEVICE = os.environ.get("BENCH_DEVICE", "cpu")
 
 
@@ -28,12 +29,10 @@ def onnx(model: str, providers: list[Any]) -> Score:
     """Any graph with the contract's tensors."""
     import onnxruntime
 
-    from reward_contract.cpu import EXACT_INT8, int8_saturates
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
-    if int8_saturates():  # as what serves does
-        options.add_session_config_entry(*EXACT_INT8)
+    if SESSION_ENTRY:
+        options.add_session_config_entry(*SESSION_ENTRY.split("="))
     if providers[0] != "CPUExecutionProvider" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA installed by pip is not on the library path
     session = onnxruntime.InferenceSession(model, options, providers=providers)
