@@ -3,6 +3,9 @@ PYTHON ?= python3
 CHECKPOINT ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# tests run in this many processes at once: they often wait for the servers that they start
+PROCESSES ?= 2
+PYTEST := pytest --numprocesses $(PROCESSES) --dist loadfile
 INSTALLED := $(VENV)/.installed
 FOR_DEMO := $(VENV)/.installed-for-demo
 # the graph is run on these as well: the versions in Triton's images 26.05 to 26.07
@@ -26,18 +29,18 @@ demo: $(FOR_DEMO) ## set up, export a checkpoint, serve it, rank real conversati
 	@$(BIN)/python demo/demo.py $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)')
 
 test: lint types $(RUNTIMES) ## run lint, types and all tests
-	$(BIN)/pytest
+	$(BIN)/$(PYTEST)
 
 # the client alone, with the newest and with the oldest allowed releases of its dependencies
 CLIENTS := $(addprefix $(VENV)/client-,newest oldest)
 test-client: $(addsuffix /.installed,$(CLIENTS)) ## run the client's tests in bare installs of it
-	for client in $(CLIENTS); do $$client/bin/python -m pytest -q tests/client tests/contract || exit 1; done
+	for client in $(CLIENTS); do $$client/bin/python -m $(PYTEST) -q tests/client tests/contract || exit 1; done
 
 $(VENV)/client-%/.installed: pyproject.toml tools/oldest.py
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
 	if [ $* = oldest ]; then $(PYTHON) tools/oldest.py; fi > $(@D)/constraints.txt
-	$(@D)/bin/pip install --quiet --constraint $(@D)/constraints.txt --editable . pytest hypothesis trustme
+	$(@D)/bin/pip install --quiet --constraint $(@D)/constraints.txt --editable . pytest pytest-xdist hypothesis trustme
 	@touch $@
 
 coverage: $(INSTALLED) ## measure how much of the client its own tests run, branches included

@@ -29,7 +29,8 @@ from reward_bench.engines import (
     write_requests,
 )
 from reward_bench.machine import has_bfloat16, wait_until_idle
-from reward_bench.peak import matmul_peak_gflops
+from reward_bench.peak import OURS as OUR_PEAK
+from reward_bench.peak import cpu_peaks_gflops, matmul_peak_gflops
 from reward_bench.rivals import Rivals
 from reward_bench.suite import Report, Setting, say
 from reward_bench.workloads import DESCRIPTIONS, n_unique, requests
@@ -64,17 +65,17 @@ def contest(setting: Setting, rivals: Rivals) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         engines, missing = prepare(Path(folder), setting, rivals)
         try:
-            peak = matmul_peak_gflops(setting.threads, setting.device, setting.precision)
+            before = peaks_of(setting)
             results = measure_all(engines, setting, missing)
         finally:
             for engine in engines:
                 engine.kill()
-    again = matmul_peak_gflops(setting.threads, setting.device, setting.precision)
+    peaks = {name: max(peak, before[name]) for name, peak in peaks_of(setting).items()}
     asked = requests()
     return {
         "missing": missing,
         "rival_versions": rival_versions,
-        "matmul_peak_gflops": max(peak, again),
+        "peaks_gflops": peaks,
         "workloads": {
             name: {
                 "description": DESCRIPTIONS[name],
@@ -85,6 +86,13 @@ def contest(setting: Setting, rivals: Rivals) -> Report:
             for name, by_engine in results.items()
         },
     }
+
+
+def peaks_of(setting: Setting) -> dict[str, float]:
+    """GFLOP/s of the machine's matrix products, by library and type."""
+    if setting.device == "cpu":
+        return cpu_peaks_gflops(setting.threads)
+    return {OUR_PEAK: matmul_peak_gflops(setting.threads, setting.device, setting.precision)}
 
 
 def prepare(folder: Path, setting: Setting, rivals: Rivals) -> tuple[list[Engine], dict[str, str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from reward_bench import engines, rivals
+from reward_bench.peak import cpu_peaks_gflops
 from reward_bench.report import graph as graph_report
 from reward_bench.rivals import RivalEnvironmentError
 
@@ -87,3 +88,28 @@ def test_int8_is_measured_with_the_session_option_that_is_served(
     engines.start(spec, tmp_path / "workloads.npz", threads=1)
     wanted = "session.x64quantprecision=1" if saturates else None
     assert environments[0].get("BENCH_SESSION_ENTRY") == wanted
+
+
+def test_a_share_is_of_the_matrix_product_of_the_engines_own_type() -> None:
+    report = {
+        "shape": "small",
+        "peaks_gflops": {"ONNX Runtime float32": 100, "ONNX Runtime int8": 300},
+        "workloads": {
+            "a": {
+                "unique_tokens": 1000,
+                "engines": {"ours": {"ms_min": 2000.0}, "ours-int8": {"ms_min": 1000.0}},
+            }
+        },
+    }
+    operations = 2 * 1000 * 768**2 * (12 * 11 + 2)
+    shares = [graph_report.peak_share(report, "a", *one) for one in graph_report.PEAKS.values()]
+    assert shares == pytest.approx([operations / 2.0 / 100e9, operations / 1.0 / 300e9])
+
+
+def test_the_matrix_products_of_a_cpu_are_measured_in_both_libraries() -> None:
+    found = cpu_peaks_gflops(1, rounds=1)
+    assert [*found] == [f"ONNX Runtime {kind}" for kind in ("float32", "int8")] + [
+        f"PyTorch {kind}" for kind in ("float32", "bfloat16")
+    ]
+    assert min(found.values()) > 0
+    assert {peak for _, peak in graph_report.PEAKS.values()} <= found.keys()
