@@ -147,7 +147,7 @@ def test_verl_renders_messages_in_the_models_format() -> None:
 def test_verl_refuses_messages_if_the_model_names_no_format(fake: FakeServer) -> None:
     fake.config.parameters.pop("version.1")
     context = [{"role": "user", "content": "Hi"}]
-    with pytest.raises(NoFormatError, match="^the context is a conversation"):
+    with pytest.raises(NoFormatError, match=r"^the context is a conversation"):
         asyncio.run(verl.compute_score("data", " you", None, {"context": context}, url=fake.url))
 
 
