@@ -26,6 +26,7 @@ _NOISE = "CudaDriverHelper has not been"
 _NOISY_PLACES = frozenset(
     {"pinned_memory_manager.cc", "cuda_memory_manager.cc", "metrics.cc", "chttp2_server.cc"}
 )
+_DEAD = re.compile(r"Stub process '[^']*' is not healthy")
 _TRACEBACK = r"\n\nAt:"  # Triton logs a Python error's traceback, escaped, on the error's own line
 _NO_REASON = re.compile(r"[IW]\d{4} |[+|]")  # information, and the borders of tables
 MOST = 5
@@ -52,6 +53,11 @@ def reasons(log: str) -> tuple[str, ...]:
         return tuple(told)[:MOST]
     rest = [line.strip() for line in lines if not _NO_REASON.match(line)]
     return tuple(line for line in rest if line)[-MOST:]
+
+
+def tells_of_a_dead_process(log: str) -> bool:
+    """Whether Triton noticed that a model's process had died, and failed what waited for it."""
+    return _DEAD.search(log) is not None
 
 
 def bound(log: Path) -> None:
