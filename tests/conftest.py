@@ -90,7 +90,8 @@ def browser() -> Iterator[Any]:
         pytest.skip("needs Debian's chromium and chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+    size = "--window-size=1280,900"  # of a desktop, on which pages show everything
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", size):
         options.add_argument(argument)
     with webdriver.Chrome(options, webdriver.ChromeService(driver)) as chrome:
         chrome.set_page_load_timeout(HUNG_S)

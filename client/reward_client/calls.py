@@ -237,6 +237,8 @@ class Calls:
         """
         if is_chat and self.options.chat_format is None:
             model = yield from self._parts.model(terms)
+            if model.usage.chat_format is None:  # what is known may be old: nothing would be sent
+                model = yield from self._parts.newest_model(terms)
         else:
             model = self.endpoints.model(terms.version) or ModelInfo(0)
         usage, wanted = self._usage(model, is_chat=is_chat), None

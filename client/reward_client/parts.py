@@ -46,6 +46,13 @@ class Parts:
             )
         )
 
+    def newest_model(self, terms: Terms) -> Steps[ModelInfo]:
+        """The model that a server names now: the one asked for, or the newest."""
+        info = yield from self._attempts.until_served(
+            terms, lambda one: self._introductions.anew(one, terms)
+        )
+        return info.of_version(int(terms.version or 0)) or info.models[-1]
+
     def answers(
         self, ids: NDArray[np.int32], terms: Terms, version: int | None = None
     ) -> Steps[list[Answer]]:

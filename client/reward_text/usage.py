@@ -180,7 +180,7 @@ def context_of(fields: Mapping[str, object]) -> Context:
     """The context in a JSON object: its "messages", or its "context".
 
     Besides "messages" there may be "bot_name", "user_name", "persona" and "prompt", all texts, as
-    in `Conversation`.
+    in `Conversation`; null is as if they were missing.
 
     Raises:
         KeyError: the object has neither.
@@ -192,7 +192,8 @@ def context_of(fields: Mapping[str, object]) -> Context:
         if is_chat(context):
             return _checked(context if isinstance(context, Conversation) else Conversation(context))
         return context
-    messages, names = fields["messages"], {key: fields[key] for key in NAMES if key in fields}
+    messages = fields["messages"]
+    names = {key: fields[key] for key in NAMES if fields.get(key) is not None}
     if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
         raise InvalidInputError(f'"messages" is {type(messages).__name__}, not a list')
     for name, value in names.items():

@@ -11,6 +11,7 @@ Source: `openrlhf/cli/serve_rm.py` and `openrlhf/utils/agent.py` of OpenRLHF 0.1
 
 import asyncio
 import json
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -33,6 +34,8 @@ ENDS = (
     "</s>",
     "<eos>",
 )
+
+LEAST_KEPT = 16  # characters of a prompt; fewer may be in a query by chance
 
 Item: TypeAlias = tuple[list[str], Context]
 """Candidates and their context."""
@@ -78,15 +81,34 @@ def _replies(queries: list[str], prompts: list[str], labels: list[object]) -> It
         if not _is_chat(label):
             yield [query], ""
             continue
-        if not query.startswith(prompt):
-            raise InvalidInputError(
-                f"query {index} does not begin with its prompt, so that its response is unknown",
-                row=index,
-            )
+        try:
+            reply = _response(query, prompt)
+            context = context_of(label if isinstance(label, dict) else {"messages": label})
+        except InvalidInputError as error:
+            raise InvalidInputError(f"query {index}: {error}", row=index) from error
+        yield [reply], context
+
+
+def _response(query: str, prompt: str) -> str:
+    """What the policy wrote: the query without its prompt and the template's end of message.
+
+    OpenRLHF cuts prompts that are too long on the left, and some tokenizers do not restore all
+    spaces, so only the end of a prompt is certain to be there.
+
+    Raises:
+        InvalidInputError: too little of the prompt is there.
+    """
+    if query.startswith(prompt):
         reply = query.removeprefix(prompt)
-        for end in ENDS:
-            reply = reply.partition(end)[0]
-        yield [reply], context_of(label if isinstance(label, dict) else {"messages": label})
+    else:
+        starts = range(len(prompt))
+        kept = prompt[bisect_left(starts, True, key=lambda start: prompt[start:] in query) :]
+        if len(kept) < LEAST_KEPT:
+            raise InvalidInputError("it does not have its prompt, so that its response is unknown")
+        reply = query.rpartition(kept)[2]
+    for end in ENDS:
+        reply = reply.partition(end)[0]
+    return reply
 
 
 def _is_texts(value: object) -> bool:
@@ -97,4 +119,4 @@ def _is_chat(label: object) -> bool:
     """Whether a label has messages: as a list, or in an object with names, persona and prompt."""
     if isinstance(label, dict):
         return label.get("messages") is not None
-    return isinstance(label, list) and all(isinstance(one, dict) for one in label) and bool(label)
+    return isinstance(label, list) and any(isinstance(one, dict) and "role" in one for one in label)

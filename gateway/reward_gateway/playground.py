@@ -1,6 +1,7 @@
 """A page that shows what the model read, and the routes behind it."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -54,8 +55,8 @@ async def show(asked: ShowRequest, request: Request) -> dict[str, Any]:
             "milliseconds": round(milliseconds, 1),
             "candidates": _candidates(asked.context, asked.candidates, ranking, truncation),
         }
-    assert ranking is not None and ranking.model is not None  # noqa: S101, PT018  # there are candidates
-    usage = ranking.model.usage
+    assert ranking is not None  # noqa: S101  # there is a policy
+    usage = _usage(ranking)
     text, _ = usage.texts(asked.context, asked.candidates)
     return {"context": text, "truncation": shown, "model": _model(service, ranking, usage)}
 
@@ -70,11 +71,17 @@ def _model(service: Service, ranking: Ranking, usage: Usage) -> dict[str, Any]:
     }
 
 
+def _usage(ranking: Ranking) -> Usage:
+    """How the model was asked: in the gateway's own format, if it has one."""
+    usage = ranking.model.usage if ranking.model else Usage()
+    return replace(usage, chat_format=ranking.chat_format)
+
+
 def _candidates(
     context: Context, candidates: list[str], ranking: Ranking, truncation: Truncation
 ) -> list[dict[str, Any]]:
     """Best first; `n_cut` characters of the context were not read for the candidate."""
-    usage = ranking.model.usage if ranking.model else Usage()
+    usage = _usage(ranking)
     text, replies = usage.texts(context, candidates)
     tokenizer = Tokenizer(usage.max_tokens)
     encoded = tokenizer.encode_group(text, replies, truncation)

@@ -9,7 +9,7 @@ RewardError
     ├── VerifyError      a server cannot be compared with what was exported
     └── ServerLogError   tritonserver failed, for the reason that it logged
         ├── StartError   it ended while starting, or did not become ready
-        │   └── CrashError          a signal ended it, or a model's process, while starting
+        │   └── CrashError          a signal ended it, or a model's process died, while starting
         └── EndedError   it ended by itself after it had been ready
             ├── ModelProcessError   a model's process has died, so it was stopped
             ├── UnhealthyError      it did not answer golden rows correctly, so it was stopped
@@ -72,7 +72,7 @@ class StartError(ServerLogError):
 
 
 class CrashError(StartError):
-    """A signal ended tritonserver or a model's process during the start: it may work next time."""
+    """tritonserver or a model's process was killed at the start: it may work the next time."""
 
 
 class EndedError(ServerLogError):

@@ -103,18 +103,20 @@ class Heartbeat:
     def beat(self) -> None:
         """Check every model that Triton has loaded once, and record the results."""
         names, withheld = self._models.names, self._models.withheld
-        self._loaded = {name for name in (*names, *withheld) if self._has_loaded(name)}
+        # a model that is withheld, and later published again, has yet to be loaded then
+        self._loaded = {name for name in names if self._has_loaded(name)}
         found = {name: self._models.golden(name) for name in names if name in self._loaded}
         rows = {name: shortest(golden) for name, golden in found.items() if golden is not None}
+        away = dict.fromkeys(sorted({*names, *withheld} - self._loaded), False)
         if not rows:  # not exported by us, or being exchanged
+            self._health.note_models(self._health.models | away)
             return
         began = time.monotonic()
         answers = {name: [self._ask(name, row) for row in some] for name, some in rows.items()}
         wait([one for some in answers.values() for one in some], self._pulse.timeout_s + 1)
         verdicts = {name: self._verdict(name, rows[name], answers[name]) for name in rows}
         well = {name: _is_well(one) for name, one in verdicts.items()}
-        away = {name for name in (*names, *withheld) if name not in self._loaded}
-        self._health.note_models({**dict.fromkeys(sorted(away), False), **well})
+        self._health.note_models({**away, **well})
         problems = [one for one in verdicts.values() if one is not None]
         if not self._front_door():
             problems.append(("silent", "the gRPC port does not accept a new connection"))

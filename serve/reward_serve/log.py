@@ -20,11 +20,13 @@ _LINE = re.compile(
     r"^(?:[EF]\d{4} [\d:.]+ +\d+ (?P<place>[\w.]+):\d+\]|\[libprotobuf ERROR \S+\]"
     r'|\S*tritonserver:) *"?(?P<message>.*?)"?$'
 )
-# harmless and logged at every start without a GPU, or repeated by a line that says more
-_NOISE = re.compile(r"CudaDriverHelper has not been|ERROR: Failed to create instance: ")
+_REPEATED = "ERROR: Failed to create instance: "  # by a line that says more
+# harmless, and logged at every start without a GPU
+_NOISE = "CudaDriverHelper has not been"
 _NOISY_PLACES = frozenset(
     {"pinned_memory_manager.cc", "cuda_memory_manager.cc", "metrics.cc", "chttp2_server.cc"}
 )
+_DEAD = re.compile(r"Stub process '[^']*' is not healthy")
 _TRACEBACK = r"\n\nAt:"  # Triton logs a Python error's traceback, escaped, on the error's own line
 _NO_REASON = re.compile(r"[IW]\d{4} |[+|]")  # information, and the borders of tables
 MOST = 5
@@ -41,15 +43,21 @@ def reasons(log: str) -> tuple[str, ...]:
     If there are none, the last lines that are not the server's own information lines: whatever
     died may have printed something.
     """
+    lines = [line for line in log.splitlines() if not _is_noise(line)]
     told = dict.fromkeys(
         match["message"].partition(_TRACEBACK)[0].strip()
-        for match in map(_LINE.match, log.splitlines())
-        if match and not _is_noise(match)
+        for match in map(_LINE.match, lines)
+        if match and not match["message"].startswith(_REPEATED)
     )
     if told:
         return tuple(told)[:MOST]
-    lines = [line.strip() for line in log.splitlines() if not _NO_REASON.match(line)]
-    return tuple(line for line in lines if line)[-MOST:]
+    rest = [line.strip() for line in lines if not _NO_REASON.match(line)]
+    return tuple(line for line in rest if line)[-MOST:]
+
+
+def tells_of_a_dead_process(log: str) -> bool:
+    """Whether Triton noticed that a model's process had died, and failed what waited for it."""
+    return _DEAD.search(log) is not None
 
 
 def bound(log: Path) -> None:
@@ -104,5 +112,8 @@ def follow(log: Path, to: Sink, ended: threading.Event) -> None:
             to.flush()
 
 
-def _is_noise(match: "re.Match[str]") -> bool:
-    return match["place"] in _NOISY_PLACES or bool(_NOISE.match(match["message"]))
+def _is_noise(line: str) -> bool:
+    match = _LINE.match(line)
+    return match is not None and (
+        match["place"] in _NOISY_PLACES or match["message"].startswith(_NOISE)
+    )

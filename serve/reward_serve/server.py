@@ -22,7 +22,7 @@ from reward_serve.errors import (
 )
 from reward_serve.launch import arguments, environment, make_folder
 from reward_serve.loads import Loads
-from reward_serve.log import Tell, bound, follow, keep, reasons
+from reward_serve.log import Tell, bound, follow, keep, reasons, tells_of_a_dead_process
 from reward_serve.models import Models, check_repository
 from reward_serve.options import ServerOptions
 from reward_serve.ports import Ports, choose_ports, own_address
@@ -157,7 +157,7 @@ class TritonServer:
             RepositoryError: there is nothing to serve.
             PortError: a port is in use, or the host is not this machine.
             StartError: the server ended or was not ready in time; carries the server's own reason.
-            CrashError: a signal ended it, or a model's process, during the start.
+            CrashError: a signal ended it, or a model's process died, during the start.
         """
         self.options = replace(self.options, host=own_address(self.options.host))
         options = self.options
@@ -312,7 +312,11 @@ class TritonServer:
     def _wait_until_ready(self) -> None:
         timeout_s = self.options.ready_timeout_s
         if failed := why_not_ready(self._running, self._answers, self._memory, timeout_s):
-            raise self._failure(CrashError if failed.by_signal else StartError, failed.reason)
+            # Triton notices some deaths by itself, and then ends with an exit code
+            crashed = failed.by_signal or tells_of_a_dead_process(
+                self.log.read_text("utf-8", "replace")
+            )
+            raise self._failure(CrashError if crashed else StartError, failed.reason)
 
     def _answers(self) -> bool:
         # services start in the order gRPC, HTTP, metrics: if the last one answers, all do

@@ -124,7 +124,7 @@ class Supervisor:
     def _recover(self, error: ServerLogError) -> None:
         """Record a failure, and put away the versions that caused it; raise it if it is final.
 
-        A first start that fails is repeated only if a signal ended it or a version was put away.
+        A first start that fails is repeated only if it crashed or a version was put away.
         """
         self._failures += 1
         put = self.server.put_away_failed()

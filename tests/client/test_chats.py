@@ -178,6 +178,21 @@ def test_an_update_to_another_format_within_a_call_is_rendered_again(
     np.testing.assert_array_equal(ranking.rewards, wanted, "no reward of the wrong text")
 
 
+@pytest.mark.parametrize("is_asked", [True, False], ids=["scored before", "only refused before"])
+def test_an_update_to_a_model_that_names_a_format_ends_refusals(
+    fake: FakeServer, client: RewardClient, is_asked: bool
+) -> None:
+    if is_asked:
+        client.rank(LINES, REPLIES)
+    with pytest.raises(NoFormatError):
+        client.rank(SAID, REPLIES)
+    fake.show(Usage(FORMATS["chai"]), version=2)
+    fake.version = 2
+    ranking = client.rank(SAID, REPLIES)
+    assert (ranking.model_version, ranking.chat_format) == (2, FORMATS["chai"])
+    np.testing.assert_array_equal(fake.requests[-1], rows(WHOLE["chai"]))
+
+
 def test_two_servers_of_unlike_formats_each_get_their_own(
     chai: FakeServer, connect: Connect
 ) -> None:

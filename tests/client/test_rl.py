@@ -95,7 +95,7 @@ def test_conversational_data_is_in_the_models_format_unless_told(fake: FakeServe
 def test_a_message_without_text_is_refused(fake: FakeServer) -> None:
     reward = TrlReward(fake.url)
     for completion in ([{"role": "assistant", "content": None}], [], [{"role": "user"}] * 2):
-        with pytest.raises(InvalidInputError, match=r"render|no text"):
+        with pytest.raises(InvalidInputError, match=r"render|neither text"):
             reward(prompts=["Hi"], completions=[completion])
     with pytest.raises(InvalidInputError, match="2 prompts and 1 completions"):
         in_groups(["a", "b"], ["c"])
@@ -140,13 +140,14 @@ def test_verl_renders_messages_in_the_models_format() -> None:
         for context in (messages, np.array(messages, object)):  # the second as Parquet gives it
             call = verl.compute_score("data", " you\n", None, {"context": context}, url=fake.url)
             assert [asyncio.run(call)] == wanted("User: Hi\nBot: Hello\nBot: you")
-        text = Tokenizer().decode(fake.requests[-1][0].tolist())
-    assert text.startswith("User: Hi\nBot: Hello\nBot: you<|endoftext|>")
+        rows = Tokenizer().encode_rows(["User: Hi\nBot: Hello\nBot: you"])
+        np.testing.assert_array_equal(fake.requests, [rows, rows])
 
 
 def test_verl_refuses_messages_if_the_model_names_no_format(fake: FakeServer) -> None:
+    fake.config.parameters.pop("version.1")
     context = [{"role": "user", "content": "Hi"}]
-    with pytest.raises(NoFormatError):
+    with pytest.raises(NoFormatError, match=r"^the context is a conversation"):
         asyncio.run(verl.compute_score("data", " you", None, {"context": context}, url=fake.url))
 
 

@@ -59,10 +59,14 @@ def gateway(fake: FakeServer) -> Iterator[Gateway]:
     """Starts gateways with the settings given. -> their addresses."""
     with ExitStack() as stack:
 
-        def start(choosing: Choosing | None = None, **settings: Any) -> str:
+        def start(
+            choosing: Choosing | None = None, chat_format: str | None = None, **settings: Any
+        ) -> str:
             def make_client() -> AsyncRewardClient:
                 connection = Connection(retry=Retry(attempts=1))
-                return AsyncRewardClient(fake.url, timeout_s=HUNG_S, connection=connection)
+                return AsyncRewardClient(
+                    fake.url, timeout_s=HUNG_S, connection=connection, chat_format=chat_format
+                )
 
             settings = {"timeout_s": HUNG_S, **settings}
             told = Settings(choosing=choosing or Choosing(), **settings)

@@ -217,4 +217,4 @@ def test_a_model_that_answers_wrongly_is_not_ready(gateway: Any, fake: FakeServe
     fake.config.parameters[parameter_of(1)].string_value = facts
     answer = httpx.get(f"{gateway()}/readyz")
     assert (answer.status_code, answer.json()["error"]["type"]) == (503, "WrongRewardError")
-    assert "0.0000, and PyTorch gave it 0.2500" in answer.json()["message"]
+    assert "0.0000, but PyTorch gave it 0.2500" in answer.json()["message"]

@@ -67,6 +67,59 @@ def test_replies_to_messages_are_rendered_as_the_model_wants_them(
 
 
 @pytest.mark.parametrize(
+    ("prompt", "query"),
+    [
+        (f"<|im_start|>user\n{'word ' * 99}Hi<|im_end|>\n<|im_start|>assistant\n", "{kept}Good."),
+        (PROMPT, f"\ufffd{PROMPT[5:]}Good."),
+        (PROMPT, f"<s>{PROMPT}Good.<|im_end|>"),
+        (f"Oh ?\n{PROMPT}", f"Oh?\n{PROMPT}Good."),
+    ],
+    ids=["cut on the left", "cut within a character", "with a token before it", "other spaces"],
+)
+def test_a_response_is_found_after_a_prompt_that_is_not_as_it_was(
+    service: str, prompt: str, query: str
+) -> None:
+    asked = {
+        "query": [query.replace("{kept}", prompt[200:])],
+        "prompts": [prompt],
+        "labels": [MESSAGES],
+    }
+    answer = httpx.post(f"{service}/get_reward", json=asked).json()
+    assert answer["rewards"] == wanted("User: Hi\nBot: Good.")
+
+
+def test_labels_without_roles_are_not_messages(service: str) -> None:
+    asked = {
+        "query": ["a whole text"],
+        "prompts": ["a"],
+        "labels": [[{"input": "1", "output": "2"}]],
+    }
+    answer = httpx.post(f"{service}/get_reward", json=asked)
+    assert answer.json()["rewards"] == wanted("a whole text")
+
+
+def test_names_that_are_null_in_a_label_are_left_out(service: str) -> None:
+    label = {"messages": [*MESSAGES], "bot_name": None, "user_name": None, "persona": None}
+    asked = {"query": [f"{PROMPT}Good."], "prompts": [PROMPT], "labels": [label]}
+    answer = httpx.post(f"{service}/get_reward", json=asked)
+    assert answer.json()["rewards"] == wanted("User: Hi\nBot: Good.")
+
+
+def test_errors_name_the_query_and_no_group(fake: FakeServer, service: str) -> None:
+    asked = {
+        "query": [f"{PROMPT}Good."] * 2,
+        "prompts": [PROMPT] * 2,
+        "labels": [MESSAGES, [{"role": "tool", "content": "4"}]],
+    }
+    answer = httpx.post(f"{service}/get_reward", json=asked)
+    assert answer.json()["message"].startswith("query 1: message 0 has a role")
+    fake.config.parameters.pop("version.1")
+    answer = httpx.post(f"{service}/get_reward", json={**asked, "labels": [MESSAGES] * 2})
+    assert (answer.status_code, answer.json()["error"]) == (501, "NoFormatError")
+    assert answer.json()["message"].startswith("the context is a conversation")
+
+
+@pytest.mark.parametrize(
     ("body", "status", "kind"),
     [
         (b"no json", 422, "InvalidInputError"),

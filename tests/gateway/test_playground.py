@@ -3,6 +3,7 @@
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from generator import Generator
 from selenium import webdriver
@@ -58,6 +59,19 @@ def test_a_conversation_is_typed_and_ranked(gateway: Any, browser: webdriver.Chr
     assert not page.all(".context del")
     assert "probability 0." in page.one(".candidate .faint").text
     assert page.browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("has_own", [True, False])
+def test_a_conversation_is_shown_in_the_gateways_own_format(
+    gateway: Any, fake: FakeServer, has_own: bool
+) -> None:
+    if not has_own:
+        fake.config.parameters.pop("version.1")
+    asked = {"context": [{"role": "user", "content": "Hi"}], "candidates": ["Fine.", "Well, hm."]}
+    answer = httpx.post(f"{gateway(chat_format='chai')}/playground/rank", json=asked)
+    assert (answer.status_code, answer.json()["context"]) == (200, "User: Hi\nBot:")
+    for policy in answer.json()["truncation"].values():
+        assert [one["n_cut"] for one in policy["candidates"]] == [0, 0]
 
 
 def test_what_was_cut_is_shown_for_each_policy(gateway: Any, browser: webdriver.Chrome) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from reward_contract import MODEL_NAME
 from reward_contract.facts import Golden
-from reward_serve.control import Control, greets
+from reward_serve.control import Control, RefusedError, greets
 from reward_serve.health import MAX_CONNECTIONS, Health, HealthPort
 from reward_serve.heartbeat import Heartbeat, Pulse
 from reward_serve.server import TritonServer
@@ -117,6 +117,54 @@ def test_a_model_whose_versions_are_all_put_away_is_not_ready(
     assert health.is_ready
     assert health.models == {"damaged": False, MODEL_NAME: True}
     assert 'gpt2_reward_model_ready{model="damaged"} 0' in health.metrics()
+
+
+class Loaded:
+    """What a heartbeat uses of `Control`: the models that are loaded answer all rows with 0."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = {*names}
+
+    def is_ready(self, path: str) -> bool:
+        return path.split("/")[1] in self.names
+
+    def n_executions(self, _model: str) -> int:
+        return 0
+
+    def reward(self, model: str, _row: tuple[int, ...], *, timeout_s: float) -> tuple[float, int]:
+        if model not in self.names:
+            raise RefusedError(f"{model} is not found", status=400)
+        return 0.0 * timeout_s, 1
+
+
+def test_a_model_that_loses_its_only_version_is_not_ready_until_it_is_loaded_again(
+    health: Health,
+) -> None:
+    known = Known(Golden(((1,),), (0.0,), 0.1), ("retry", MODEL_NAME))
+    control = Loaded("retry", MODEL_NAME)
+    beat = Heartbeat(control, known, lambda: True, PATIENCE, health)
+    beat.beat()
+    assert health.models == {MODEL_NAME: True, "retry": True}
+    known.names, known.withheld = (MODEL_NAME,), ("retry",)  # its files were damaged
+    control.names.remove("retry")  # Triton follows
+    beat.beat()
+    assert health.models == {MODEL_NAME: True, "retry": False}
+    known.names, known.withheld = ("retry", MODEL_NAME), ()  # published again
+    beat.beat()
+    assert (health.is_ready, health.failures) == (True, {}), "it has yet to be loaded"
+    assert health.models == {MODEL_NAME: True, "retry": False}
+    control.names.add("retry")
+    beat.beat()
+    assert health.models == {MODEL_NAME: True, "retry": True}
+
+
+def test_the_only_model_that_loses_its_only_version_is_not_ready(health: Health) -> None:
+    known = Known(Golden(((1,),), (0.0,), 0.1))
+    beat = Heartbeat(Loaded(MODEL_NAME), known, lambda: True, PATIENCE, health)
+    beat.beat()
+    known.names, known.withheld = (), (MODEL_NAME,)
+    beat.beat()
+    assert health.models == {MODEL_NAME: False}
 
 
 def test_a_server_that_is_away_is_silent(server: TritonServer, health: Health) -> None:

@@ -30,6 +30,8 @@ def test_the_reason_is_told_once_without_noise_and_traceback() -> None:
 
 def test_without_an_error_line_the_last_lines_are_told() -> None:
     assert reasons("one\ntwo\n") == ("one", "two")
+    assert reasons(LOG.replace(FAILED, "Signal (11) received.")) == ("Signal (11) received.",) * 2
+    assert reasons(LOG.replace(FAILED, "")) == (), "noise is not why a signal ended it"
 
 
 def test_a_refused_option_is_told_without_the_usage() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reward_contract.errors import InvalidInputError, NoFormatError
-from reward_text import FORMATS, Calibration, Conversation, Format, Usage, format_named
+from reward_text import FORMATS, Calibration, Conversation, Format, Usage, context_of, format_named
 from reward_text.usage import USAGE_NAME
 
 SAID = [{"role": "user", "content": "secret"}]
@@ -85,6 +85,13 @@ def test_messages_without_a_format_are_refused_without_their_text() -> None:
     with pytest.raises(NoFormatError, match="--format") as caught:
         Usage().texts(SAID, ["secret"])
     assert "secret" not in str(caught.value)
+
+
+def test_names_that_are_null_are_as_if_they_were_missing() -> None:
+    fields = {"messages": SAID, "bot_name": "Ada", "user_name": None, "persona": None}
+    assert context_of(fields) == Conversation(SAID, "Ada")
+    with pytest.raises(InvalidInputError, match='"prompt" is int, not a string'):
+        context_of({**fields, "prompt": 7})
 
 
 @pytest.mark.parametrize("context", [None, b"bytes", 7, {"role": "user"}])

@@ -107,6 +107,16 @@ def test_messages_are_rendered_in_the_format_of_the_rules(tmp_path: Path) -> Non
         packed_items(read_rows(write(tmp_path, rows)), RowRules(), tmp_path / "none")
 
 
+def test_rows_of_one_file_may_have_names_and_others_none(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "Hi"}], "candidate": "Yes", "label": 1}
+    rows = read_rows(write(tmp_path, [{**row, "bot_name": "Ada", "prompt": "P"}, row]))
+    rules = RowRules(chat_format=FORMATS["pygmalion"])
+    items = packed_items(rows, rules, tmp_path / "tokens")
+    wanted = ["P\n<START>\nUser: Hi\nAda: Yes", "User: Hi\nBot: Yes"]
+    found = [item["input_ids"] for item in items]
+    assert found == [Tokenizer().encode(text).tolist() for text in wanted]
+
+
 def test_the_window_is_that_of_the_rules(tmp_path: Path) -> None:
     rows = read_rows(write(tmp_path, [{**ROWS[0], "context": "word " * 1000}]))
     for max_tokens in (20, 512):

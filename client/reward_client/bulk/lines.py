@@ -223,7 +223,7 @@ def _string(fields: Mapping[str, object], name: str) -> str:
 def _context(fields: Mapping[str, object], name: str, columns: Columns) -> Context:
     if not columns.is_chat(name):
         return _string(fields, name)
-    names = {one: fields[one] for one in columns.names() if fields.get(one) is not None}
+    names = {one: fields[one] for one in columns.names() if one in fields}
     try:
         return context_of({**names, MESSAGES: _messages(fields[name], name)})
     except InvalidInputError as error:

@@ -34,8 +34,10 @@ class _Item:
         """Hand over the rewards, or why there are none."""
         rewards = ranking.rewards
         rows = tuple(np.flatnonzero(~np.isfinite(rewards)).tolist())
-        if ranking.error is not None:
-            self.fail(ranking.error)
+        if (error := ranking.error) is not None:
+            # the number of its group is that of the call, of which the caller knows nothing
+            text = str(error).removeprefix(f"group {error.group}: ")
+            self.fail(type(error)(text, row=error.row))
         elif rows:
             self.fail(NonFiniteRewardError(f"rows {listed(rows)} have no reward", rows=rows))
         elif not self.answer.done():
