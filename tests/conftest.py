@@ -10,12 +10,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from network import answers, free_port
 from waiting import HUNG_S, eventually
 
 from reward_contract import MODEL_NAME
 from reward_serve.server import ServerOptions, TritonServer
+
+# a busy machine may take its time with any example
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "model_repository" / MODEL_NAME / "config.pbtxt"

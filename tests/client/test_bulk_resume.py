@@ -185,7 +185,7 @@ def write_rest(job: Job, portions: list[list[str]]) -> None:
             output.write(rewarded, rejections, ModelInfo(1) if rewarded else None)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(KINDS, st.data())
 def test_an_output_cut_anywhere_is_completed_to_the_same_bytes(
     portions: list[list[str]], data: st.DataObject

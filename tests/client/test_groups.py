@@ -43,7 +43,7 @@ def all_cuts(text: str) -> list[int]:
     return found
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(text=TEXTS)
 @example(text="x<|endoftext|> y")
 @example(text="x<|endoftext|>")
@@ -70,7 +70,7 @@ def test_every_white_space_of_python_is_one_for_the_cut() -> None:
     assert not [blank for blank in blanks if all_cuts(f"{blank}漢")]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=TEXTS, n_repeats=st.integers(1, 60))
 def test_the_end_of_a_long_text_is_that_of_the_whole(text: str, n_repeats: int) -> None:
     text *= n_repeats
@@ -83,7 +83,7 @@ def test_the_end_of_a_long_text_is_that_of_the_whole(text: str, n_repeats: int) 
     assert encoded.n_tokens == min(len(ids), 256) + 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(context=TEXTS, candidates=st.lists(TEXTS, max_size=5), n_repeats=st.integers(1, 40))
 def test_a_group_has_the_tokens_of_its_joined_texts(
     context: str, candidates: list[str], n_repeats: int
@@ -117,7 +117,7 @@ def reference_shared_context(context: str, candidates: list[str]) -> NDArray[np.
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     context=TEXTS,
     candidates=st.lists(TEXTS, min_size=1, max_size=5),

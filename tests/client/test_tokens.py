@@ -76,7 +76,7 @@ def test_a_megabyte_without_a_space(card: "GPT2Tokenizer") -> None:
     assert_same(card, ["".join(rng.choice(list("abcdefg"), 1_000_000))])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts=st.lists(st.lists(PIECES, max_size=8).map("".join), max_size=4))
 def test_any_text(card: "GPT2Tokenizer", texts: list[str]) -> None:
     unicode_texts = [

@@ -37,6 +37,7 @@ def url(site: Path) -> Iterator[str]:
     ],
 )
 def test_the_search_finds(browser: Any, url: str, words: str, page: str) -> None:
+    browser.get_log("browser")  # it is shared: what other tests' pages said is taken out
     browser.get(f"{url}/index.html")
     browser.find_element("css selector", ".md-search__input").send_keys(words)
 

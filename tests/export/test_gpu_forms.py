@@ -170,7 +170,7 @@ def batches(draw: st.DrawFn) -> Ids:
     return np.where(np.arange(width) < ends, ids, PAD).astype(np.int32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ids=batches())
 def test_rewards_are_those_of_float32(scorer: Scorer, checkpoint: Checkpoint, ids: Ids) -> None:
     np.testing.assert_allclose(scorer(ids), checkpoint.rewards(ids), rtol=0, atol=1e-5)

@@ -57,13 +57,13 @@ def batches(draw: st.DrawFn, *, max_rows: int = 32, max_length: int = 96) -> Ids
     return np.where(np.arange(width) < ends, ids, PAD).astype(np.int32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ids=batches())
 def test_rewards_are_those_of_pytorch(scorer: Scorer, ids: Ids) -> None:
     np.testing.assert_allclose(scorer.rewards(ids), scorer.reference(ids), rtol=0, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ids=batches(max_rows=12), pick=st.integers(0, 11))
 def test_a_reward_does_not_depend_on_batch_mates(scorer: Scorer, ids: Ids, pick: int) -> None:
     pick %= len(ids)
@@ -71,7 +71,7 @@ def test_a_reward_does_not_depend_on_batch_mates(scorer: Scorer, ids: Ids, pick:
     np.testing.assert_allclose(scorer.rewards(ids)[pick], alone[0], rtol=0, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     ids=batches(max_rows=12), bad=st.sampled_from([-1, VOCAB, -(2**31), 2**31 - 1]), data=st.data()
 )

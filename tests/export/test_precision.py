@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from sessions import session_of
 
 from reward_contract.cpu import EXACT_INT8, int8_saturates
 from reward_export.batches import calibration_groups, groups_of_candidates
@@ -47,10 +48,7 @@ def graph_of(
 
 
 def rewards(model: ir.Model, ids: Ids) -> NDArray[np.float32]:
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, {"input_ids": ids})[0]
+    return session_of(model).run(None, {"input_ids": ids})[0]
 
 
 def linear(precision: str, x: NDArray[np.float32], weight: NDArray, bias: NDArray) -> NDArray:
@@ -61,11 +59,7 @@ def linear(precision: str, x: NDArray[np.float32], weight: NDArray, bias: NDArra
     cast_x = op.Cast(given_x, to=FLOAT16 if chosen.compute == FLOAT16 else FLOAT)
     y = op.Cast(chosen(op, cast_x, "layer", weight, bias), to=FLOAT)
     y.name, y.type = "y", ir.TensorType(ir.DataType.FLOAT)
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(op.model([given_x], [y])).SerializeToString(),
-        providers=["CPUExecutionProvider"],
-    )
-    return session.run(None, {"x": x})[0]
+    return session_of(op.model([given_x], [y])).run(None, {"x": x})[0]
 
 
 @given(arrays(np.float32, (5, 3), elements=st.floats(-1e6, 1e6, width=32)))
@@ -123,9 +117,7 @@ def test_smoothing_gives_the_same_model(
 
 def error(checkpoint: Checkpoint, weights: dict[str, NDArray[np.float32]]) -> float:
     model = graph_of(checkpoint, weights, "int8")
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = session_of(model)
     differences = [
         session.run(None, {"input_ids": ids})[0] - checkpoint.rewards(ids)
         for ids in groups_of_candidates()

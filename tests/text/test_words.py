@@ -42,7 +42,7 @@ def ids_of(learnt: Words, text: str) -> list[int] | None:
     return None if ids is None else np.frombuffer(ids, np.int32).tolist()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.characters(codec="utf-8")), max_size=30))
 def test_words_are_encoded_as_the_tokenizer_does(pieces: list[str]) -> None:
     text = "".join(pieces)

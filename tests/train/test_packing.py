@@ -38,7 +38,7 @@ def item(rows: list[list[int]], labels: list[float] | None = None) -> dict[str, 
     }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(ROWS, min_size=1, max_size=3))
 def test_packed_rows_get_the_logits_of_plain_ones(
     model: PackedClassifier, groups: list[list[list[int]]]

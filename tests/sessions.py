@@ -1,0 +1,16 @@
+"""Sessions of ONNX Runtime with the options of this processor that are served."""
+
+import onnx_ir as ir
+import onnxruntime
+
+from reward_contract.cpu import EXACT_INT8, int8_saturates
+
+
+def session_of(model: ir.Model) -> onnxruntime.InferenceSession:
+    """A session on the CPU, whose int8 product is exact on any processor."""
+    options = onnxruntime.SessionOptions()
+    if int8_saturates():
+        options.add_session_config_entry(*EXACT_INT8)
+    return onnxruntime.InferenceSession(
+        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
