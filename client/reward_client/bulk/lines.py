@@ -17,8 +17,10 @@ from reward_client.bulk.columns import (
 from reward_client.errors import InvalidInputError
 from reward_text import FORMATS, Context, context_of
 
+_VERBATIM = FORMATS["verbatim"]
 BY_FORM = Columns()  # each line's fields say what it is
 _EXPECTED = 'expected "text", or "context" or "messages" with either "candidate" or "candidates"'
+_FORMS = frozenset({TEXT, CONTEXT, MESSAGES, CANDIDATE, CANDIDATES})
 _NO_ID = '"{}" is neither a string nor a finite number'
 
 
@@ -43,16 +45,18 @@ class Line:
     @property
     def text(self) -> str | None:
         """The one text that is scored; None for groups and conversations, which are ranked."""
-        if len(self.candidates) > 1 or not isinstance(self.context, str | None):
+        context = "" if self.context is None else self.context
+        if len(self.candidates) > 1 or not isinstance(context, str):
             return None
-        return (self.context or "") + self.candidates[0]
+        return context + self.candidates[0]
 
     @property
     def n_characters(self) -> int:
         """Number of characters of all its texts together."""
-        context = self.context or ""
-        text = context if isinstance(context, str) else FORMATS["verbatim"].context(context)
-        return len(text) + sum(map(len, self.candidates))
+        context, n = self.context, sum(map(len, self.candidates))
+        if context is None:
+            return n
+        return n + len(context if isinstance(context, str) else _VERBATIM.context(context))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,7 @@ def check_id(fields: Mapping[str, object]) -> None:
 
 def _form(fields: Mapping[str, object]) -> tuple[str | None, str]:
     """Names of the context, if there is one, and of what is scored."""
-    form = fields.keys() & {TEXT, CONTEXT, MESSAGES, CANDIDATE, CANDIDATES}
+    form = _FORMS & fields.keys()
     if form == {TEXT}:
         return None, TEXT
     contexts, answers = form & {CONTEXT, MESSAGES}, form & {CANDIDATE, CANDIDATES}
@@ -205,7 +209,9 @@ def _copied(name: str, value: object) -> object:
     """A value for the output; an id has to be a string, a number or null."""
     if isinstance(value, str):
         return _unicode(value, f'"{name}"')
-    is_nested = isinstance(value, list | dict)
+    if value is None or type(value) is int:
+        return value
+    is_nested = isinstance(value, (list, dict))
     if name == ID and (is_nested or isinstance(value, bool)):
         raise MalformedError(_NO_ID.format(name))
     try:
