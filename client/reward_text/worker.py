@@ -9,7 +9,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from reward_contract.errors import InvalidInputError
 from reward_text.tokens import Encoded, Tokenizer, Truncation
@@ -18,8 +18,7 @@ from reward_text.usage import Context, Usage
 LENGTH_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):  # pickled faster than a dataclass
     """What to tokenise, and how.
 
     Attributes:

@@ -23,7 +23,7 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from reward_bench.fake_server import fake_server
-from reward_bench.processes import resident_mb
+from reward_bench.processes import resident_mb, with_children
 from reward_bench.suite import CLIENT, Report, Setting, Suite, option, say
 from reward_bench.texts import all_dialogues
 
@@ -94,12 +94,12 @@ def score(url: str, source: Path, n_rows: int) -> dict[str, float]:
     start, sizes, cpu_s = time.perf_counter(), [0.0], used_s()
     with subprocess.Popen([command, *arguments]) as process:
         while process.poll() is None:
-            sizes.append(max(sizes[-1], resident_mb([process.pid])))
+            sizes.append(max(sizes[-1], resident_mb(with_children(process.pid))))
             time.sleep(LOOK_EVERY_S)
     seconds = time.perf_counter() - start
     if process.returncode or _n_scored(output) != n_rows:
         raise SystemExit(f"{output} does not have the {n_rows} rows that were scored")
-    # the largest size seen, and the largest in the first quarter of the time
+    # the largest size seen, with the processes that tokenise, and in the first quarter of the time
     return {
         "rss_mb": sizes[-1],
         "rss_mb_first_quarter": sizes[len(sizes) // 4],
