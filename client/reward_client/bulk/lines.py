@@ -21,7 +21,15 @@ from reward_text import FORMATS, Context, context_of
 _VERBATIM = FORMATS["verbatim"]
 BY_FORM = Columns()  # each line's fields say what it is
 _EXPECTED = 'expected "text", or "context" or "messages" with either "candidate" or "candidates"'
-_FORMS = frozenset({TEXT, CONTEXT, MESSAGES, CANDIDATE, CANDIDATES})
+_NAMES = frozenset({TEXT, CONTEXT, MESSAGES, CANDIDATE, CANDIDATES})
+_FORMS: dict[frozenset[str], tuple[str | None, str]] = {
+    frozenset({TEXT}): (None, TEXT),
+    **{
+        frozenset({context, answer}): (context, answer)
+        for context in (CONTEXT, MESSAGES)
+        for answer in (CANDIDATE, CANDIDATES)
+    },
+}
 _NO_ID = '"{}" is neither a string nor a finite number'
 
 
@@ -35,6 +43,7 @@ class Line:
         candidates: at least one; the text itself if there is no context.
         is_group: whether the answer is a list.
         copied: what goes into the output unchanged: the id and what is kept.
+        n_characters: number of characters of all its texts together.
     """
 
     number: int
@@ -42,6 +51,12 @@ class Line:
     candidates: list[str] = field(repr=False)
     is_group: bool
     copied: Mapping[str, object] = field(repr=False)
+    n_characters: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        context = "" if self.context is None else self.context
+        text = context if isinstance(context, str) else _VERBATIM.context(context)
+        self.n_characters = len(text) + sum(map(len, self.candidates))
 
     @property
     def text(self) -> str | None:
@@ -50,14 +65,6 @@ class Line:
         if len(self.candidates) > 1 or not isinstance(context, str):
             return None
         return context + self.candidates[0]
-
-    @property
-    def n_characters(self) -> int:
-        """Number of characters of all its texts together."""
-        context, n = self.context, sum(map(len, self.candidates))
-        if context is None:
-            return n
-        return n + len(context if isinstance(context, str) else _VERBATIM.context(context))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +168,11 @@ def check_id(fields: Mapping[str, object]) -> None:
 
 def _form(fields: Mapping[str, object]) -> tuple[str | None, str]:
     """Names of the context, if there is one, and of what is scored."""
-    form = _FORMS & fields.keys()
-    if form == {TEXT}:
-        return None, TEXT
-    contexts, answers = form & {CONTEXT, MESSAGES}, form & {CANDIDATE, CANDIDATES}
-    if TEXT in form or len(contexts) != 1 or len(answers) != 1:
-        raise MalformedError(_EXPECTED + (f", found {_quoted(form)}" if form else ""))
-    (context,), (answer,) = contexts, answers
-    return context, answer
+    found = _NAMES.intersection(fields)
+    form = _FORMS.get(found)
+    if form is None:
+        raise MalformedError(_EXPECTED + (f", found {_quoted(found)}" if found else ""))
+    return form
 
 
 def _named(fields: Mapping[str, object], columns: Columns) -> tuple[str | None, str]:
