@@ -16,6 +16,15 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return total / TICKS_A_SECOND
 
 
+def with_children(pid: int) -> list[int]:
+    """A process and those that its main thread has started; without them once it has ended."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return [pid]
+    return [pid, *map(int, children.split())]
+
+
 def resident_mb(pids: Sequence[int]) -> float:
     """Memory that these processes hold, shared pages counted in each; 0 for any that has ended."""
     return sum(map(_resident_mb, pids))

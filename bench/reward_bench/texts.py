@@ -13,13 +13,18 @@ N_TURNS = 6  # of a context
 MIN_CHARACTERS = 2000  # surely more than 256 tokens
 
 
-def long_groups(n_groups: int, seed: int) -> list[Texts]:
-    """Contexts of real dialogues, each with its next turn and seven turns of other dialogues."""
+def all_dialogues() -> list[list[str]]:
+    """The 7,168 dialogues of chitchat-dataset, turn by turn."""
     text = (resources.files("chitchat_dataset") / "dataset.json").read_text("utf-8")
-    dialogues = [
+    return [
         [" ".join(message["text"] for message in turn) for turn in dialogue["messages"]]
         for dialogue in json.loads(text).values()
     ]
+
+
+def long_groups(n_groups: int, seed: int) -> list[Texts]:
+    """Contexts of real dialogues, each with its next turn and seven turns of other dialogues."""
+    dialogues = all_dialogues()
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(dialogues))
     turns = [turn for dialogue in dialogues for turn in dialogue[1:]]
@@ -51,12 +56,7 @@ def short_groups(n_groups: int, seed: int, n_candidates: int = N_CANDIDATES) -> 
 
 def distinct_groups(n_groups: int, seed: int) -> list[Texts]:
     """Groups like those of `short_groups`, but each from a dialogue of its own."""
-    text = (resources.files("chitchat_dataset") / "dataset.json").read_text("utf-8")
-    dialogues = [
-        [" ".join(message["text"] for message in turn) for turn in dialogue["messages"]]
-        for dialogue in json.loads(text).values()
-    ]
-    long_enough = [one for one in dialogues if len(one) > N_TURNS]
+    long_enough = [one for one in all_dialogues() if len(one) > N_TURNS]
     rng = np.random.default_rng(seed)
     turns = [turn for dialogue in long_enough for turn in dialogue[1:]]
     groups: list[Texts] = []

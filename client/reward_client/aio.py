@@ -12,7 +12,7 @@ import grpc.aio
 
 from reward_client.addresses import has_many_addresses
 from reward_client.blocking import IN_FLIGHT
-from reward_client.calls import Calls
+from reward_client.calls import Calls, Encode
 from reward_client.channels import Channels
 from reward_client.connection import Connection
 from reward_client.counters import Counts
@@ -218,6 +218,13 @@ class AsyncRewardClient:
         calls = (self._calls.rank_each(*one, wishes) for one in enumerate(groups))
         return as_completed((self._run(steps) for steps in calls), in_flight)
 
+    async def _rewards(
+        self, method: str, encode: Encode, timeout_s: float, *, is_chat: bool
+    ) -> Scores:
+        """Like `score` or `rank_many`, for rows that the caller makes."""
+        wishes = Wishes(timeout_s=timeout_s)
+        return await self._run(self._calls.rewards(method, encode, wishes, is_chat=is_chat))
+
     async def _run(self, steps: Steps[T]) -> T:
         """Do the call's steps one after another, and send it the result of each."""
         go_on: Callable[[], Step] = partial(steps.send, None)
@@ -240,7 +247,8 @@ class AsyncRewardClient:
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
         if isinstance(step, Work):
-            return await asyncio.to_thread(step.action)
+            elsewhere = step.elsewhere or partial(asyncio.to_thread, step.action)
+            return await elsewhere()
         if isinstance(step, Hedged):
             return await self._first_of(step)
         places = asyncio.Semaphore(IN_FLIGHT)

@@ -125,10 +125,16 @@ class Calls:
 
     def score(self, texts: Sequence[str], wishes: Wishes) -> Steps[Scores]:
         """The reward of each text."""
-        with self._call("score") as current:
+        encode = partial(encode_texts, texts)
+        return (yield from self.rewards("score", encode, wishes, is_chat=False))
+
+    def rewards(
+        self, method: str, encode: Encode, wishes: Wishes, *, is_chat: bool
+    ) -> Steps[Scores]:
+        """The reward of each row that `encode` makes, in a call of that name."""
+        with self._call(method) as current:
             terms = Terms.of(self.options, current, wishes)
-            scored = yield from self._scored(partial(encode_texts, texts), terms, is_chat=False)
-            return scored.scores
+            return (yield from self._scored(encode, terms, is_chat=is_chat)).scores
 
     def rank(
         self,
@@ -146,7 +152,7 @@ class Calls:
 
     def _ranked(self, context: Context, candidates: Sequence[str], terms: Terms) -> Steps[Ranking]:
         def encode(usage: Usage) -> Steps[list[Part]]:
-            return [(yield from encode_group(context, candidates, terms, usage))]
+            return [(yield from encode_group(context, candidates, terms.truncation, usage))]
 
         scored = yield from self._scored(encode, terms, is_chat=is_chat(context))
         return _ranking((context, candidates), scored, slice(None))
@@ -211,7 +217,7 @@ class Calls:
     def _rankings(
         self, groups: Sequence[Group], terms: Terms, first: int = 0
     ) -> Steps[list[Ranking]]:
-        encode = partial(encode_groups, groups, terms, first)
+        encode = partial(encode_groups, groups, terms.truncation, terms.on_error, first)
         scored = yield from self._scored(encode, terms, is_chat=any(map(has_chat, groups)))
         rankings, start, turn = [], 0, Turn()
         for group, part in zip(groups, scored.parts, strict=True):

@@ -7,10 +7,10 @@ from functools import partial
 from typing import TypeAlias
 
 from reward_client.errors import InvalidInputError
-from reward_client.options import Terms
+from reward_client.options import OnError
 from reward_client.results import RankedCandidate, Ranking
 from reward_client.steps import Pause, Steps, Work
-from reward_text import Context, Encoded, Tokenizer, Usage, check_texts, is_chat
+from reward_text import Context, Encoded, Tokenizer, Truncation, Usage, check_texts, is_chat
 
 TURN_S = 0.001  # seconds of tokenising at a stretch
 ROWS_PER_LOOK = 8
@@ -37,7 +37,7 @@ def encode_texts(texts: Sequence[str], usage: Usage) -> Steps[list[Part]]:
 
 
 def encode_group(
-    context: Context, candidates: Sequence[str], terms: Terms, usage: Usage
+    context: Context, candidates: Sequence[str], truncation: Truncation, usage: Usage
 ) -> Steps[Encoded]:
     """The rows of one group.
 
@@ -46,22 +46,22 @@ def encode_group(
     """
     text, replies = usage.texts(context, candidates)
     tokenizer = Tokenizer(usage.max_tokens)
-    encode = partial(tokenizer.encode_group, text, replies, terms.truncation)
+    encode = partial(tokenizer.encode_group, text, replies, truncation)
     return (yield from _worked(encode, _n_characters([text]) + _n_characters(replies)))
 
 
 def encode_groups(
-    groups: Sequence[Group], terms: Terms, first: int, usage: Usage
+    groups: Sequence[Group], truncation: Truncation, on_error: OnError, first: int, usage: Usage
 ) -> Steps[list[Part]]:
     """Each group's rows, or why it has none; `first` is the number of the first group."""
     turn, parts = Turn(), list[Part]()
     for index, group in enumerate(groups, first):
         try:
             context, candidates = group
-            part = yield from encode_group(context, candidates, terms, usage)
+            part = yield from encode_group(context, candidates, truncation, usage)
         except (InvalidInputError, TypeError, ValueError) as error:
             refusal = _refusal(index, error)
-            if terms.on_error == "raise":
+            if on_error == "raise":
                 raise refusal from error
             parts.append(refusal)  # never raised: a traceback would keep all texts alive
         else:

@@ -4,7 +4,7 @@ A call is a generator of steps. The blocking client and the asyncio client run t
 generator, so batching, checking, deadlines and retries are written only once.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -49,9 +49,11 @@ class Work:
 
     Attributes:
         action: does the work, on any thread.
+        elsewhere: has the work done in another process instead, for a client that is `asyncio`'s.
     """
 
     action: Callable[[], Any]
+    elsewhere: Callable[[], Awaitable[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 # Python and the regular expressions of `tokenizers` may follow different releases of Unicode, so
 # this set has whatever any of them calls blank, including control and invisible characters.
-_BLANKS = frozenset(
+BLANKS = frozenset(
     chr(code)
     for first, last in [
         (0x00, 0x20),
@@ -82,7 +82,7 @@ class Cuts:
             return 0
         start = len(text) - len(data[-n_bytes:].decode(errors="ignore"))
         found = self._within(text, start, len(text))
-        first = next((cut for cut in found if text[cut - 1] not in _BLANKS), 0)
+        first = next((cut for cut in found if text[cut - 1] not in BLANKS), 0)
         return first or self.last(text, start + 1)
 
     def last(self, text: str, end: int | None = None) -> int:
@@ -92,7 +92,7 @@ class Cuts:
         while end > 1:
             start = max(0, end - window)
             found = reversed(self._within(text, start, end))
-            cut = next((cut for cut in found if text[cut - 1] not in _BLANKS), 0)
+            cut = next((cut for cut in found if text[cut - 1] not in BLANKS), 0)
             if cut:
                 return cut
             end = start + 1  # the character at `start` had no neighbour to its left

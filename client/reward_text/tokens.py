@@ -213,7 +213,7 @@ class Tokenizer:
 
     def _row(self, text: str, start: int, ids: bytes) -> Row:
         """The end of a text whose tokens from `start` on are known; tokenises more if too few."""
-        n_bytes = self._tail_bytes()
+        n_bytes = self._tail_bytes() if start else 0
         while start and len(ids) < ID_BYTES * self.max_tokens:
             n_bytes *= 4
             start = self._cuts.tail_start(text, n_bytes)
@@ -248,6 +248,11 @@ def _encoded_by(bpe: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
     if not texts:
         return []
     return [one.ids for one in bpe.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def _ids_of_one(bpe: tokenizers.Tokenizer, text: str) -> list[int]:
+    ids: list[int] = bpe.encode(text, add_special_tokens=False).ids  # a batch starts threads
+    return ids
 
 
 def pad_rows(rows: Sequence[Sequence[int] | Ids], *, length: int | None = None) -> Ids:
@@ -332,4 +337,4 @@ def _bpe() -> tuple[tokenizers.Tokenizer, Cuts, Words]:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     # as transformers does: one special token, matched before anything else is split
     bpe.add_special_tokens(["<|endoftext|>"])
-    return bpe, Cuts(ids_by_token), Words(partial(_encoded_by, bpe))
+    return bpe, Cuts(ids_by_token), Words(partial(_ids_of_one, bpe))

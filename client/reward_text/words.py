@@ -5,17 +5,18 @@ itself. A few pieces make up most of what people write, so their ids are kept. T
 here, with a pattern that equals GPT-2's for the characters of `PLAIN`; other text is left to the
 tokenizer.
 
-The pattern costs more than anything else, so it is not run over text between two spaces that has
-been seen before. A piece begins at every space that is followed by a character other than a blank:
-a piece that continues over a space consists only of blanks, and a run of blanks before a word
-leaves its last one to the word (`\s+(?!\S)`). What precedes is then split as if the text ended
-there.
+The pattern costs more than anything else, so it is not run over words that have been seen before,
+whatever their characters. A word is what lies between blanks, with the blanks before it. No piece
+continues from a character to a blank, so a piece begins with every word; and how the blanks of a
+word are split depends only on what follows them.
 """
 
 import re
 from collections.abc import Callable
 
 import numpy as np
+
+from reward_text.cuts import BLANKS
 
 MAX_KEPT = 100_000  # pieces, and as many words: some 20 MB each
 MAX_LENGTH = 24  # characters of a piece or word that is kept
@@ -32,7 +33,7 @@ _PIECE = re.compile(
     f" ?[{_LETTERS}]+|'(?:[sdmt]|ll|ve|re)| ?[0-9]+| ?[^\\s{_LETTERS}0-9]+|\\s+(?!\\S)|\\s+",
     re.ASCII,  # blanks beyond ASCII are not in PLAIN
 )
-_BLANKS = " \t\n\r\f\v"  # of the pattern
+_WORD = re.compile(r"\s*\S+|\s+", re.ASCII)
 _SPECIAL = "<|endoftext|>"
 
 
@@ -40,41 +41,38 @@ class Words:
     """Ids of pieces, and of words, learnt as they come. Safe across threads.
 
     Args:
-        encode: gives the tokenizer's ids for each of several pieces.
+        encode: gives the tokenizer's ids for a piece, or for a word.
     """
 
-    def __init__(self, encode: Callable[[list[str]], list[list[int]]]) -> None:
+    def __init__(self, encode: Callable[[str], list[int]]) -> None:
         self._encode = encode
-        self._pieces = _Kept(self._of_piece)
-        self._after_space = _Kept(self._of_word)
+        self._pieces = _Kept(self._of_text)
+        self._words = _Kept(self._of_word)
 
     def ids(self, text: str) -> bytes | None:
         """The ids of a text, int32 each; None if the text has to be left to the tokenizer."""
-        if not (text.isascii() or PLAIN.fullmatch(text)) or _SPECIAL in text:
-            return None
-        first, *words = text.split(" ")
         try:
-            known = map(self._after_space.__getitem__, words)
-            return b"".join([self._of_pieces(first), *known])
-        except _BlankError:
-            return self._of_pieces(text)
+            return b"".join(map(self._words.__getitem__, _WORD.findall(text)))
+        except _UnsureError:
+            return None
 
     def _of_word(self, word: str) -> bytes:
-        """The ids of a space and the text after it, up to the next space."""
-        if not word or word[0] in _BLANKS:
-            raise _BlankError
-        return self._of_pieces(" " + word)
+        if (word.isascii() or PLAIN.fullmatch(word)) and _SPECIAL not in word:
+            return self._of_pieces(word)
+        # another blank may belong to the next word; and much text is left to the tokenizer at once
+        if word[-1] in BLANKS or len(word) > MAX_LENGTH:
+            raise _UnsureError
+        return self._of_text(word)
 
     def _of_pieces(self, text: str) -> bytes:
         return b"".join(map(self._pieces.__getitem__, _PIECE.findall(text)))
 
-    def _of_piece(self, piece: str) -> bytes:
-        (ids,) = self._encode([piece])
-        return np.array(ids, np.int32).tobytes()
+    def _of_text(self, text: str) -> bytes:
+        return np.array(self._encode(text), np.int32).tobytes()
 
 
-class _BlankError(Exception):
-    """A space before another blank, or at the end: a piece need not begin with it."""
+class _UnsureError(Exception):
+    """A word that cannot or should not be encoded by itself."""
 
 
 class _Kept(dict[str, bytes]):

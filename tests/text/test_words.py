@@ -1,5 +1,6 @@
 """Ids of known words are those of the tokenizer, whatever the text."""
 
+import itertools
 import sys
 import unicodedata
 
@@ -32,9 +33,8 @@ PIECES += [
 PIECES += ["\x85", "\xa0", "ª", "²", "\xd7", "ж", "字", "😀", "\u2003", "\u2028", "\u0301"]
 
 
-def by_tokenizer(texts: list[str]) -> list[list[int]]:
-    encodings = TOKENIZER._bpe.encode_batch_fast(texts, add_special_tokens=False)
-    return [one.ids for one in encodings]
+def by_tokenizer(text: str) -> list[int]:
+    return TOKENIZER._bpe.encode(text, add_special_tokens=False).ids
 
 
 def ids_of(learnt: Words, text: str) -> list[int] | None:
@@ -46,9 +46,11 @@ def ids_of(learnt: Words, text: str) -> list[int] | None:
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.characters(codec="utf-8")), max_size=30))
 def test_words_are_encoded_as_the_tokenizer_does(pieces: list[str]) -> None:
     text = "".join(pieces)
-    found = ids_of(Words(by_tokenizer), text)
-    assert found in (None, by_tokenizer([text])[0])
-    assert (found is None) == (PLAIN.fullmatch(text) is None or "<|endoftext|>" in text)
+    learnt = Words(by_tokenizer)
+    found = [ids_of(learnt, text), ids_of(learnt, text)]
+    assert found in ([None, None], [by_tokenizer(text)] * 2)
+    if PLAIN.fullmatch(text) and "<|endoftext|>" not in text:
+        assert found[0] is not None
 
 
 def test_every_character_and_pair_of_ascii_is_split_as_gpt2_does() -> None:
@@ -57,26 +59,42 @@ def test_every_character_and_pair_of_ascii_is_split_as_gpt2_does() -> None:
     assert {unicodedata.category(one)[0] for one in characters[128:]} == {"L", "P"}
     texts = [f"{one}a{two}{one} {two}" for one in characters for two in characters[:128]]
     learnt = Words(by_tokenizer)
-    assert [ids_of(learnt, text) for text in texts] == by_tokenizer(texts)
+    assert [ids_of(learnt, text) for text in texts] == list(map(by_tokenizer, texts))
+
+
+def test_every_run_of_blanks_is_split_as_gpt2_does() -> None:
+    blanks = [" ", "\n", "\r", "\t", "\xa0", "\u3000"]
+    runs = ["".join(run) for n in range(6) for run in itertools.product(blanks[:4], repeat=n)]
+    runs += ["".join(run) for run in itertools.product(blanks, repeat=3)]
+    learnt = Words(by_tokenizer)
+    forms = ("{0}a", "a{0}", "a{0}'s", "😀{0}😀{0}")
+    for text in (form.format(run) for form in forms for run in runs):
+        assert ids_of(learnt, text) in (None, by_tokenizer(text)), repr(text)
+
+
+@pytest.mark.parametrize("text", ["hi 😀 there", "Привет, как дела?", "a<|endoftext|> b", "a\n\nb"])
+def test_words_of_any_characters_are_known_if_they_are_short(text: str) -> None:
+    learnt = Words(by_tokenizer)
+    assert ids_of(learnt, text) == by_tokenizer(text)
+    learnt._encode = lambda _: pytest.fail("was known")
+    assert ids_of(learnt, text) == by_tokenizer(text)
 
 
 def test_what_is_known_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def encode(texts: list[str]) -> list[list[int]]:
-        asked.extend(texts)
-        return by_tokenizer(texts)
+    def encode(text: str) -> list[int]:
+        asked.append(text)
+        return by_tokenizer(text)
 
     learnt = Words(encode)
     long = "x" * 1000
     for _ in range(3):
-        assert (
-            ids_of(learnt, f"to be or not to be {long}")
-            == by_tokenizer([f"to be or not to be {long}"])[0]
-        )
+        text = f"to be or not to be {long}"
+        assert ids_of(learnt, text) == by_tokenizer(text)
     assert asked == ["to", " be", " or", " not", " to", f" {long}", f" {long}", f" {long}"]
     monkeypatch.setattr(words, "MAX_KEPT", 3)
     for number in range(10):
-        assert ids_of(learnt, f"{number} and") == by_tokenizer([f"{number} and"])[0]
+        assert ids_of(learnt, f"{number} and") == by_tokenizer(f"{number} and")
     assert len(learnt._pieces) <= 3
-    assert len(learnt._after_space) <= 3
+    assert len(learnt._words) <= 3

@@ -7,7 +7,7 @@ docs/bulk.md says what the files hold and what a run that is killed leaves behin
 """
 
 from reward_client.bulk.columns import Columns
-from reward_client.bulk.errors import MalformedLineError, OutputError
+from reward_client.bulk.errors import MalformedLineError, OutputError, WorkerError
 from reward_client.bulk.job import Format, Job, Shard, Totals
 from reward_client.bulk.pipeline import score_file, score_files
 
@@ -19,6 +19,7 @@ __all__ = [
     "OutputError",
     "Shard",
     "Totals",
+    "WorkerError",
     "score_file",
     "score_files",
 ]

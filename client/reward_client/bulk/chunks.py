@@ -37,10 +37,8 @@ class Chunk:
             self.rejections.append(item)
             return
         if not self.has_context_of(item):
-            self.before_run = (
-                *(len(self.lines), len(self.rejections)),
-                *(self.end, self.n_rows, self.n_characters),
-            )
+            lengths = len(self.lines), len(self.rejections)
+            self.before_run = (*lengths, self.end, self.n_rows, self.n_characters)
         self.end = end
         self.lines.append(item)
         self.n_rows += len(item.candidates)

@@ -7,6 +7,10 @@ class OutputError(RewardError):
     """The output cannot be written, or is not one that this run may continue."""
 
 
+class WorkerError(RewardError):
+    """A process that tokenises for the run has ended by itself."""
+
+
 class MalformedLineError(InvalidInputError):
     """A line cannot be scored, and the run was told not to set such lines aside.
 

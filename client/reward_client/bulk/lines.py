@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeAlias
 
@@ -17,12 +18,22 @@ from reward_client.bulk.columns import (
 from reward_client.errors import InvalidInputError
 from reward_text import FORMATS, Context, context_of
 
+_VERBATIM = FORMATS["verbatim"]
 BY_FORM = Columns()  # each line's fields say what it is
 _EXPECTED = 'expected "text", or "context" or "messages" with either "candidate" or "candidates"'
+_NAMES = frozenset({TEXT, CONTEXT, MESSAGES, CANDIDATE, CANDIDATES})
+_FORMS: dict[frozenset[str], tuple[str | None, str]] = {
+    frozenset({TEXT}): (None, TEXT),
+    **{
+        frozenset({context, answer}): (context, answer)
+        for context in (CONTEXT, MESSAGES)
+        for answer in (CANDIDATE, CANDIDATES)
+    },
+}
 _NO_ID = '"{}" is neither a string nor a finite number'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # a frozen one takes three times as long to make
 class Line:
     """A line to score.
 
@@ -32,6 +43,7 @@ class Line:
         candidates: at least one; the text itself if there is no context.
         is_group: whether the answer is a list.
         copied: what goes into the output unchanged: the id and what is kept.
+        n_characters: number of characters of all its texts together.
     """
 
     number: int
@@ -39,20 +51,20 @@ class Line:
     candidates: list[str] = field(repr=False)
     is_group: bool
     copied: Mapping[str, object] = field(repr=False)
+    n_characters: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        context = "" if self.context is None else self.context
+        text = context if isinstance(context, str) else _VERBATIM.context(context)
+        self.n_characters = len(text) + sum(map(len, self.candidates))
 
     @property
     def text(self) -> str | None:
         """The one text that is scored; None for groups and conversations, which are ranked."""
-        if len(self.candidates) > 1 or not isinstance(self.context, str | None):
+        context = "" if self.context is None else self.context
+        if len(self.candidates) > 1 or not isinstance(context, str):
             return None
-        return (self.context or "") + self.candidates[0]
-
-    @property
-    def n_characters(self) -> int:
-        """Number of characters of all its texts together."""
-        context = self.context or ""
-        text = context if isinstance(context, str) else FORMATS["verbatim"].context(context)
-        return len(text) + sum(map(len, self.candidates))
+        return context + self.candidates[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +168,11 @@ def check_id(fields: Mapping[str, object]) -> None:
 
 def _form(fields: Mapping[str, object]) -> tuple[str | None, str]:
     """Names of the context, if there is one, and of what is scored."""
-    form = fields.keys() & {TEXT, CONTEXT, MESSAGES, CANDIDATE, CANDIDATES}
-    if form == {TEXT}:
-        return None, TEXT
-    contexts, answers = form & {CONTEXT, MESSAGES}, form & {CANDIDATE, CANDIDATES}
-    if TEXT in form or len(contexts) != 1 or len(answers) != 1:
-        raise MalformedError(_EXPECTED + (f", found {_quoted(form)}" if form else ""))
-    return contexts.pop(), answers.pop()
+    found = _NAMES.intersection(fields)
+    form = _FORMS.get(found)
+    if form is None:
+        raise MalformedError(_EXPECTED + (f", found {_quoted(found)}" if found else ""))
+    return form
 
 
 def _named(fields: Mapping[str, object], columns: Columns) -> tuple[str | None, str]:
@@ -205,7 +215,9 @@ def _copied(name: str, value: object) -> object:
     """A value for the output; an id has to be a string, a number or null."""
     if isinstance(value, str):
         return _unicode(value, f'"{name}"')
-    is_nested = isinstance(value, list | dict)
+    if value is None or type(value) is int:
+        return value
+    is_nested = isinstance(value, (list, dict))
     if name == ID and (is_nested or isinstance(value, bool)):
         raise MalformedError(_NO_ID.format(name))
     try:
@@ -261,7 +273,7 @@ def _unicode(value: object, what: str) -> str:
     return value
 
 
-def _quoted(names: set[str]) -> str:
+def _quoted(names: AbstractSet[str]) -> str:
     return " and ".join(
         f'"{name}"' for name in (TEXT, CONTEXT, MESSAGES, CANDIDATE, CANDIDATES) if name in names
     )

@@ -1,15 +1,16 @@
 """From the input to the output: read, ask several at once, write in order."""
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from reward_client.aio import AsyncRewardClient
 from reward_client.bulk import rescoring
+from reward_client.bulk.asker import MAX_ROWS, Asker
 from reward_client.bulk.chunks import Chunk, chunks
 from reward_client.bulk.convert import converter, n_lines_of
 from reward_client.bulk.errors import MalformedLineError
@@ -23,8 +24,6 @@ from reward_client.bulk.source import Source, open_source
 from reward_client.bulk.streams import STDIN
 from reward_client.errors import NonFiniteRewardError
 from reward_client.results import ModelInfo
-
-MAX_ROWS = 64  # of a request: the server joins requests; small ones spread and retry better
 
 _NOT_FINITE = "the model's reward is NaN or infinite"
 
@@ -87,48 +86,47 @@ async def score_files(
     sizes = [job.input.stat().st_size if job.input != STDIN else 0 for job in jobs]
     totals = Totals(0, 0, 0, 0, 0, 0, 0.0)
     with Progress(sum(sizes), quiet=quiet) as progress:
-        for number, (job, size) in enumerate(zip(jobs, sizes, strict=True), start=1):
-            label = f"file {number}/{len(jobs)}, " if len(jobs) > 1 else ""
-            with closing(open_source(job)) as source:
-                progress.begin(size, source.total, label)
-                totals += await _scored(job, client, source, progress)
+        async with aclosing(Asker(client)) as asker:
+            for number, (job, size) in enumerate(zip(jobs, sizes, strict=True), start=1):
+                label = f"file {number}/{len(jobs)}, " if len(jobs) > 1 else ""
+                with closing(open_source(job)) as source:
+                    progress.begin(size, source.total, label)
+                    totals += await _scored(job, asker, source, progress)
     return totals
 
 
-async def _scored(
-    job: Job, client: AsyncRewardClient, source: Source, progress: Progress
-) -> Totals:
+async def _scored(job: Job, asker: Asker, source: Source, progress: Progress) -> Totals:
     if job.is_printed:
-        return await _Run(job, client, Printed(), progress).all_of(source)
-    identity = Identity.of(job, client.truncation, client.chat_format, source.head)
+        return await _Run(job, asker, Printed(), progress).all_of(source)
+    identity = Identity.of(job, asker.client.truncation, asker.client.chat_format, source.head)
     if job.is_converted:
         identity = identity.check(job)
         totals = _converted(job)
     else:
         with closing(Output(job, identity)) as output:
             progress.skip_to(source.skip(output.n_done))
-            totals = await _Run(job, client, output, progress).all_of(source)
+            totals = await _Run(job, asker, output, progress).all_of(source)
             identity = output.identity
             if convert := converter(job):
                 convert()
     if job.rescore_rejected and totals.all_rejected:
-        return await _rescored(job, client, totals, progress, identity)
+        return await _rescored(job, asker, totals, progress, identity)
     return totals
 
 
 async def _rescored(
-    job: Job, client: AsyncRewardClient, totals: Totals, progress: Progress, identity: Identity
+    job: Job, asker: Asker, totals: Totals, progress: Progress, identity: Identity
 ) -> Totals:
     """Score only the lines that were set aside, and put them where they belong."""
     again = rescoring.job_of(job)
-    own = Identity.of(again, client.truncation, client.chat_format)
+    own = Identity.of(again, asker.client.truncation, asker.client.chat_format)
     rescoring.discard_another(again, own)
     with closing(open_source(again)) as source, closing(Output(again, own)) as output:
         source.skip(output.n_done)
         if version := rescoring.version_of(job):  # another model is refused
             known = ModelInfo(version, identity=identity.model)
             output.model = checked_model(known, output.model, job.output)
-        found = await _Run(again, client, output, progress).all_of(source)
+        found = await _Run(again, asker, output, progress).all_of(source)
         rescoring.merge(job, again)
     if convert := converter(job):
         convert()
@@ -158,10 +156,10 @@ class _Run:
     """One pass over the rest of the input."""
 
     def __init__(
-        self, job: Job, client: AsyncRewardClient, output: Output | Printed, progress: Progress
+        self, job: Job, asker: Asker, output: Output | Printed, progress: Progress
     ) -> None:
         self._job = job
-        self._client = client
+        self._asker = asker
         self._output = output
         self._progress = progress
         self._patience = Patience(job.patience_s, job.in_flight, progress.say)
@@ -170,7 +168,7 @@ class _Run:
     async def all_of(self, source: Source) -> Totals:
         resumed_at = self._job.n_lines_up_to(self._output.n_done)
         start = time.monotonic()
-        info = await self._patience.until_answered(self._client.connect)
+        info = await self._patience.until_answered(self._asker.client.connect)
         await self._in_order(chunks(source, min(info.max_batch_rows, MAX_ROWS)))
         seconds = time.monotonic() - start
         return Totals(
@@ -202,7 +200,8 @@ class _Run:
         lines, rejections = chunk.lines, list(chunk.rejections)
         while lines:
             try:
-                rewards, model = await self._patience.until_answered(lambda: self._ask(lines))  # noqa: B023  # awaited here
+                ask = partial(self._asker.rewards, lines)
+                rewards, model = await self._patience.until_answered(ask)
             except NonFiniteRewardError as error:
                 bad = _numbers_of(lines, error.rows)
                 rejections += [Rejection(number, _NOT_FINITE) for number in sorted(bad)]
@@ -211,24 +210,6 @@ class _Run:
                 rewarded = [Rewarded(*pair) for pair in zip(lines, rewards, strict=True)]
                 return _Scored(chunk, rewarded, _sorted(rejections), model)
         return _Scored(chunk, [], _sorted(rejections), None)
-
-    async def _ask(self, lines: Sequence[Line]) -> tuple[list[list[float]], ModelInfo | None]:
-        """The rewards of each line, and the model that gave them."""
-        n_rows = sum(len(line.candidates) for line in lines)  # a group may have any number
-        timeout_s = self._client.timeout_s * math.ceil(n_rows / MAX_ROWS)
-        texts = [line.text for line in lines]
-        if all(text is not None for text in texts):  # whatever the truncation
-            scores = await self._client.score([text or "" for text in texts], timeout_s=timeout_s)
-            return [[reward] for reward in scores.rewards.tolist()], scores.model
-        # a whole text has the same tokens as a candidate of the empty context
-        rankings = await self._client.rank_many(
-            [(line.context or "", line.candidates) for line in lines], timeout_s=timeout_s
-        )
-        rewards = [
-            [one.reward for one in sorted(ranking, key=lambda one: one.index)]
-            for ranking in rankings
-        ]
-        return rewards, rankings[0].model
 
     def _write(self, scored: _Scored) -> None:
         if self._job.strict and scored.rejections:
