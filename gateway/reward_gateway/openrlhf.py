@@ -13,7 +13,7 @@ import asyncio
 import json
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
@@ -111,7 +111,7 @@ def _response(query: str, prompt: str) -> str:
     return reply
 
 
-def _is_texts(value: object) -> bool:
+def _is_texts(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
