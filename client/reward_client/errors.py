@@ -55,7 +55,7 @@ class ServerError(RewardError):
 
 
 class UnavailableError(ServerError):
-    """No server at this address, or it is not ready yet."""
+    """No server at this address, not ready yet, or its model's process has died."""
 
 
 class ModelNotReadyError(ServerError):

@@ -47,6 +47,12 @@ _BY_WORDS: dict[str, type[ServerError]] = {
     "request for unknown model": ModelNotFoundError,  # the two above may begin like this
 }
 
+# Triton's messages, with INTERNAL, if the process that runs the model has died or did not move for
+# a second (python_be.cc in Triton's Python backend). Another instance may answer, or the process
+# that `gpt2-reward serve` starts instead.
+_NO_PROCESS = re.compile(r"stub process .*is not healthy|failed to obtain the health mutex")
+_PROCESS_REMEDY = "the model's process has died or is stalled; the server's log may say why"
+
 # gRPC's own messages about a server that does not speak gRPC: `HTTP/1.1 400` read as an HTTP/2
 # frame has the type 80, `P`, and a page without a header that begins with `<!DO` has the type 79.
 _NOT_GRPC = re.compile(r"http1\.x server|settings frame as the first frame, got frame type (79|80)")
@@ -93,6 +99,8 @@ def server_error(error: grpc.RpcError, url: str) -> ServerError:
     if kind in (UnavailableError, ModelNotFoundError):
         kind = next((kind for part, kind in _BY_WORDS.items() if part in words.lower()), kind)
     remedy = f"; {_REMEDIES[kind]}" if kind in _REMEDIES else ""
+    if kind is InternalError and _NO_PROCESS.search(words.lower()):
+        kind, remedy = UnavailableError, f"; {_PROCESS_REMEDY}"
     if kind is UnavailableError and _CLOSED_AT_ONCE.search(words.lower()):
         remedy = f"; {_OTHER_PORTS}"
     return kind(f"{url} answered {code}: {words}{remedy}", url=url, code=code)

@@ -52,6 +52,27 @@ def test_other_servers_do_not_count_as_attempts_until_each_has_been_tried(
             server.__exit__(None, None, None)
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["Stub process 'gpt2_reward_0_1' is not healthy.", "Failed to obtain the health mutex."],
+)
+def test_a_dead_model_process_is_asked_again_but_an_error_is_not(
+    connect: Connect, words: str
+) -> None:
+    thrice = Connection(retry=Retry(attempts=3, first_pause_s=0.0))
+    with FakeServer(lambda ids: ids[:, 0]) as server:
+        client = connect(server.url, connection=thrice)
+        client.score(["Hi"])
+        server.fail_with = (grpc.StatusCode.INTERNAL, words)
+        with pytest.raises(UnavailableError, match="the model's process has died") as caught:
+            client.score(["Hi"])
+        assert (caught.value.attempts, caught.value.code) == (3, "INTERNAL")
+        server.fail_with = (grpc.StatusCode.INTERNAL, "onnx runtime error")
+        with pytest.raises(InternalError) as failed:
+            client.score(["Hi"])
+        assert failed.value.attempts == 1
+
+
 def test_a_model_without_a_version_is_not_served(connect: Connect) -> None:
     class Empty(FakeServer):
         def ModelMetadata(  # noqa: N802  # the protocol's name
