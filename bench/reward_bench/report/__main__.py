@@ -9,6 +9,7 @@ python -m reward_bench.report --written  fail only if they are not what would be
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -41,8 +42,15 @@ SERVICE = "service-small.json"
 OPTIONAL = frozenset({GPU, SERVICE})  # exist only once they have been measured
 # result file -> its section, and its plots by name, in the order of the page
 SECTIONS: dict[str, tuple[Section, dict[str, Plot]]] = {
-    "graph-small.json": (graph.section, {"graph-small": plots.graph}),
-    "graph-medium.json": (graph.section, {"graph-medium": plots.graph}),
+    "graph-small.json": (
+        partial(graph.section, plot="graph-small"),
+        {"graph-small": plots.graph},
+    ),
+    "graph-small-avx512.json": (graph.section, {}),
+    "graph-medium.json": (
+        partial(graph.section, plot="graph-medium"),
+        {"graph-medium": plots.graph},
+    ),
     "server-small.json": (
         server.section,
         {

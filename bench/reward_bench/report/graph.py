@@ -12,16 +12,9 @@ PEAKS = {
 }
 ENOUGH = 0.9  # of the threads given: an engine that keeps fewer busy is not at its best
 
-# for results without processor time; the ratios are from a later run of GPT-2 small
-UNKNOWN = """\
-**The vLLM columns are wrong**: vLLM was not bound to processors and computed on only one of the
-two. Bound to both, it was as fast as ours in float32 in another run of GPT-2 small (its time over
-ours: a 1.08, b 1.16, c 0.97, d 1.01, e 1.07, shuffled 1.00, real 0.96, long 0.96), and its bfloat16
-took 1.4 to 1.7 times as long as ours in int8."""
 
-
-def section(report: Report) -> str:
-    """The section as Markdown: a table of engines by workload, and notes on it."""
+def section(report: Report, plot: str = "") -> str:
+    """The section as Markdown: a table of engines by workload, its plot if any, and notes."""
     engines = engines_of(report)
     shares = {column: PEAKS[column] for column in PEAKS if PEAKS[column][1] in peaks_of(report)}
     lines = [
@@ -48,15 +41,14 @@ def section(report: Report) -> str:
         [
             *lines,
             "",
-            f"![Speed relative to the plain export](plots/graph-{report['shape']}.svg)",
-            "",
+            *([f"![Speed relative to the plain export](plots/{plot}.svg)", ""] if plot else []),
             "*Peak*: the rate of multiplications in the linear layers of ours for tokens that",
             "differ, as a share of the machine's rate in one matrix product of that type in ONNX",
             "Runtime; attention and everything else count as loss.",
             f"Largest difference of a logit from the plain export's: {differences}.",
-            busy(report),
-            spreads(report),
-            *(f"Left out, {name}: {reason}" for name, reason in report.get("missing", {}).items()),
+            *busy(report),
+            *spreads(report),
+            *(f"Left out, {name}: {reason}." for name, reason in report.get("missing", {}).items()),
             "",
             *described,
             "",
@@ -103,7 +95,7 @@ def setting(report: Report) -> str:
     )
 
 
-def busy(report: Report) -> str:
+def busy(report: Report) -> list[str]:
     """Processors that each engine keeps busy; engines that leave some idle are marked."""
     found = {
         engine: np.mean([by["processors"] for by in measured(report, engine)])
@@ -111,17 +103,17 @@ def busy(report: Report) -> str:
         if all("processors" in by for by in measured(report, engine))
     }
     if not found:
-        return UNKNOWN
+        return []
     cells = (
         f"**{engine} {mean:.2f}, which leaves some idle**"
         if mean < ENOUGH * report["threads"]
         else f"{engine} {mean:.2f}"
         for engine, mean in found.items()
     )
-    return f"Processors kept busy, of {report['threads']}: {', '.join(cells)}."
+    return [f"Processors kept busy, of {report['threads']}: {', '.join(cells)}."]
 
 
-def spreads(report: Report) -> str:
+def spreads(report: Report) -> list[str]:
     """How far apart the rounds are."""
     found = [
         by["ms_max"] / by["ms_min"]
@@ -130,18 +122,16 @@ def spreads(report: Report) -> str:
         if "ms_max" in by
     ]
     if not found:
-        return ""
-    return (
+        return []
+    return [
         f"Slowest round over fastest: at most {np.median(found):.2f} for half of the cells and "
         f"{max(found):.2f} for all."
-    )
+    ]
 
 
 def peaks_of(report: Report) -> dict[str, float]:
     """GFLOP/s of one matrix product, by library and type."""
-    found: dict[str, float] = report.get("peaks_gflops") or {
-        PEAKS["peak"][1]: report["matmul_peak_gflops"]  # results from before there were others
-    }
+    found: dict[str, float] = report["peaks_gflops"]
     return found
 
 

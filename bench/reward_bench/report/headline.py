@@ -54,16 +54,11 @@ def bars(report: Report, workload: str) -> list[Bar]:
     """The engines that were measured, slowest first."""
     found = report["workloads"][workload]["engines"]
     measured = {
-        label: [found[engine]["ms_min"] for engine in engines if at_its_best(found, engine)]
+        label: [found[engine]["ms_min"] for engine in engines if engine in found]
         for label, engines in ENGINES.items()
     }
     made = [Bar(label, min(times)) for label, times in measured.items() if times]
     return sorted(made, key=lambda bar: bar.ms, reverse=True)
-
-
-def at_its_best(found: Report, engine: str) -> bool:
-    """Whether an engine ran and, for vLLM, whether its use of processors is known."""
-    return engine in found and (not engine.startswith("vllm") or "processors" in found[engine])
 
 
 def svg(report: Report) -> str:
