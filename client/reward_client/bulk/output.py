@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from reward_client.bulk.identity import Identity
 from reward_client.bulk.job import Job
 from reward_client.bulk.lines import Line, Rejection
 from reward_client.results import ModelInfo
+from reward_text import Usage
 
 _BLOCK = 1 << 16
 _BEGIN = b'{"line": '  # of a rejection
@@ -60,6 +61,7 @@ class Output:
         self.n_done = 0
         self.n_rejected = 0
         self.model: ModelInfo | None = None
+        self._noted: ModelInfo | None = None
         with ExitStack() as files:
             self._open(files, job, identity)
             self._files = files.pop_all()
@@ -93,7 +95,7 @@ class Output:
             if version is None:  # only a torn line: no model has answered yet
                 self.identity = identity
             else:
-                self.model = ModelInfo(version, identity=self.identity.model)
+                self.model = self.identity.model or ModelInfo(version)
         elif job.converts and job.output.exists():
             identity.check(job)
         self.identity.write(job.meta)
@@ -131,8 +133,9 @@ class Output:
 
     def _note_model(self) -> None:
         """Note next to the output whose rewards it has, before the first of them is written."""
-        if self.model and self.model.identity != self.identity.model:
-            self.identity = replace(self.identity, model=self.model.identity)
+        if self.model and self.model is not self._noted:
+            self._noted = self.model
+            self.identity = self.identity.answered_by(self.model)
             self.identity.write(self._meta)
 
 
@@ -185,13 +188,29 @@ def checked_model(
             f"{model.version} answers; rewards of different versions are not comparable: continue "
             f"with --model-version {known.version}, or use another output"
         )
-    if None not in {known.identity, model.identity} and known.identity != model.identity:
+    if None in {known.identity, model.identity}:  # then the version number decides
+        return model if known.identity is None else known
+    if known.identity != model.identity:
         raise OutputError(
             f"{where} has rewards of the model with sha256 {known.identity}, and now another model "
             f"answers as version {model.version}: {model.identity}; their rewards are not "
             "comparable: ask a server that has the first one, or use another output"
         )
-    return model if known.identity is None else known
+    before, now = known.usage, model.usage
+    if (before.max_tokens, before.chat_format) != (now.max_tokens, now.chat_format):
+        raise OutputError(
+            f"{where} has rewards of version {known.version} with {_reading(before)}, and now it "
+            f"has {_reading(now)}; their rewards are not comparable: ask a server that has the "
+            "first one, or use another output"
+        )
+    return known
+
+
+def _reading(usage: Usage) -> str:
+    form = usage.chat_format
+    return f"a window of {usage.max_tokens} tokens and " + (
+        "no format of conversations" if form is None else f"the format {form.as_json()}"
+    )
 
 
 def _locked(path: Path) -> io.FileIO:

@@ -98,7 +98,7 @@ async def score_files(
 async def _scored(job: Job, asker: Asker, source: Source, progress: Progress) -> Totals:
     if job.is_printed:
         return await _Run(job, asker, Printed(), progress).all_of(source)
-    identity = Identity.of(job, asker.client.truncation, asker.client.chat_format, source.head)
+    identity = Identity.of(job, asker.client, source.head)
     if job.is_converted:
         identity = identity.check(job)
         totals = _converted(job)
@@ -119,13 +119,12 @@ async def _rescored(
 ) -> Totals:
     """Score only the lines that were set aside, and put them where they belong."""
     again = rescoring.job_of(job)
-    own = Identity.of(again, asker.client.truncation, asker.client.chat_format)
+    own = Identity.of(again, asker.client)
     rescoring.discard_another(again, own)
     with closing(open_source(again)) as source, closing(Output(again, own)) as output:
         source.skip(output.n_done)
-        if version := rescoring.version_of(job):  # another model is refused
-            known = ModelInfo(version, identity=identity.model)
-            output.model = checked_model(known, output.model, job.output)
+        # another model is refused
+        output.model = checked_model(identity.model, output.model, job.output)
         found = await _Run(again, asker, output, progress).all_of(source)
         rescoring.merge(job, again)
     if convert := converter(job):
