@@ -49,7 +49,7 @@ class RewardScorer:
     all copies of the scorer that the process unpickles share it. Requests have the priority
     `bulk`. The texts are the column `text_column`, or the columns `context_column` and
     `candidate_column`. A context is text, joined with the candidate unchanged, or messages, which
-    are rendered in the model's format.
+    are rendered in the model's format, without a persona or a prompt of their own.
 
     Args:
         url: as in `RewardClient`.
@@ -139,7 +139,7 @@ class RewardScorer:
         reasons: list[object] = []
         for number, row in enumerate(values):
             try:
-                rows.append(_row(*row))
+                rows.append(_row(*map(_listed, row)))
                 reasons.append(None)
             except InvalidInputError as error:
                 if self._on_error == "raise":
@@ -215,8 +215,6 @@ def _row(context: object, candidate: object) -> tuple[Context, str]:
     Raises:
         InvalidInputError: it is not text or messages; the error says why, without its text.
     """
-    if isinstance(context, np.ndarray):  # a list, once it has been in an array or in Parquet
-        context = context.tolist()
     if not isinstance(candidate, str):
         raise InvalidInputError(f"it is {type(candidate).__name__}, not a string")
     if not (isinstance(context, str) or is_chat(context)):
@@ -225,6 +223,17 @@ def _row(context: object, candidate: object) -> tuple[Context, str]:
         if isinstance(text, str) and not is_unicode(text):
             raise InvalidInputError("it has a lone surrogate, which is not Unicode text")
     return context_of({"context": context}), candidate
+
+
+def _listed(value: object) -> object:
+    """The value with arrays made into the lists that they were before Arrow or pandas held them."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_listed(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _listed(one) for key, one in value.items()}
+    return value
 
 
 def _column_names(batch: object) -> list[str]:

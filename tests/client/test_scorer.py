@@ -112,6 +112,8 @@ def test_contexts_may_be_messages_in_every_kind_of_batch() -> None:
     pa = pytest.importorskip("pyarrow", reason="needs gpt2-reward[parquet]")
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     named = [{**one, "name": None} for one in CHAT]  # what Arrow makes of names that some lack
+    parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in CHAT]
+    in_parts = pa.table({"messages": [parts, parts[:1]], "answer": ["And you?", "Well."]})
     columns = {"messages": [CHAT, CHAT[:1]], "answer": ["And you?\n", " Well."]}
     table = pa.table(columns)
     batches: list[Any] = [
@@ -119,6 +121,8 @@ def test_contexts_may_be_messages_in_every_kind_of_batch() -> None:
         {**columns, "messages": [named, named[:1]]},
         table,
         table.to_pandas(),  # a column of arrays
+        in_parts,
+        in_parts.to_pandas(),  # of arrays that hold arrays
         pd.DataFrame(columns),
     ]
     texts = ["How are you?\nFine.\nAnd you?", "How are you?\nWell."]

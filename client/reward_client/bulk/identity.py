@@ -13,7 +13,7 @@ from reward_client.bulk.errors import OutputError
 from reward_client.bulk.job import Format, Job, Shard
 from reward_client.bulk.streams import STDIN
 from reward_client.results import ModelInfo
-from reward_text import Calibration, Truncation, Usage
+from reward_text import Truncation, Usage
 
 HEAD_BYTES = 1 << 20
 MADE_BY = ("library", "model_name", "model", "truncation", "chat_format")
@@ -35,8 +35,7 @@ class Identity:
         chat_format: the format in which conversations are rendered; None for the model's own.
         library: this library and its version.
         model_name: name of the model that is asked.
-        model: the version that answered, and what the server says about it; None before the
-            first answer. Rewards do not depend on the calibration, so that is left out.
+        model: the model as `Asker.rewards` returns it; None before the first answer.
     """
 
     size: int
@@ -86,7 +85,7 @@ class Identity:
         """Refuse an output that was made from something else.
 
         Returns:
-            The identity with the model of the output so far.
+            The identity with what made the output so far.
 
         Raises:
             OutputError: it was made from something else; the message says what differs and what
@@ -108,14 +107,18 @@ class Identity:
                 "are the same"
             )
         try:
-            return replace(self, model=_model_of(known.get("model")))
-        except (AttributeError, TypeError, ValueError) as error:
-            raise OutputError(f"{job.meta} was not written by gpt2-reward: {error}") from error
-
-    def answered_by(self, model: ModelInfo) -> "Identity":
-        """The identity of an output with rewards of that model."""
-        usage = replace(model.usage, calibration=Calibration())
-        return replace(self, model=replace(model, usage=usage, golden=None))
+            model = _model_of(known.get("model"))
+        except ValueError as error:
+            raise OutputError(
+                f"{job.meta} does not say what made {job.output}: {error}; use another output"
+            ) from error
+        if model is None:
+            return self
+        # without a digest, only their names tell models apart
+        if model.identity is None and (other := self._differences(known, ("model_name",))):
+            raise OutputError(f"{job.output} has rewards of another model: {other}; use that one")
+        name, library = str(known.get("model_name")), str(known.get("library"))
+        return replace(self, model=model, model_name=name, library=library)
 
     def write(self, path: Path) -> None:
         """Replace the file atomically."""

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
@@ -61,7 +61,6 @@ class Output:
         self.n_done = 0
         self.n_rejected = 0
         self.model: ModelInfo | None = None
-        self._noted: ModelInfo | None = None
         with ExitStack() as files:
             self._open(files, job, identity)
             self._files = files.pop_all()
@@ -94,8 +93,12 @@ class Output:
             self.n_done, version = _cut_to_whole_lines(self._rewards, job.working)
             if version is None:  # only a torn line: no model has answered yet
                 self.identity = identity
+            elif self.identity.model is None:
+                raise OutputError(
+                    f"{job.meta} does not say which model made {job.output}; use another output"
+                )
             else:
-                self.model = self.identity.model or ModelInfo(version)
+                self.model = self.identity.model
         elif job.converts and job.output.exists():
             identity.check(job)
         self.identity.write(job.meta)
@@ -133,9 +136,8 @@ class Output:
 
     def _note_model(self) -> None:
         """Note next to the output whose rewards it has, before the first of them is written."""
-        if self.model and self.model is not self._noted:
-            self._noted = self.model
-            self.identity = self.identity.answered_by(self.model)
+        if self.model != self.identity.model:
+            self.identity = replace(self.identity, model=self.model)
             self.identity.write(self._meta)
 
 
@@ -188,22 +190,22 @@ def checked_model(
             f"{model.version} answers; rewards of different versions are not comparable: continue "
             f"with --model-version {known.version}, or use another output"
         )
-    if None in {known.identity, model.identity}:  # then the version number decides
-        return model if known.identity is None else known
-    if known.identity != model.identity:
+    if None not in {known.identity, model.identity} and known.identity != model.identity:
         raise OutputError(
             f"{where} has rewards of the model with sha256 {known.identity}, and now another model "
             f"answers as version {model.version}: {model.identity}; their rewards are not "
             "comparable: ask a server that has the first one, or use another output"
         )
     before, now = known.usage, model.usage
-    if (before.max_tokens, before.chat_format) != (now.max_tokens, now.chat_format):
+    if before.max_tokens != now.max_tokens or before.chat_format not in (None, now.chat_format):
         raise OutputError(
             f"{where} has rewards of version {known.version} with {_reading(before)}, and now it "
             f"has {_reading(now)}; their rewards are not comparable: ask a server that has the "
             "first one, or use another output"
         )
-    return known
+    if known.identity is not None and before == now:
+        return known
+    return replace(model, identity=model.identity or known.identity)
 
 
 def _reading(usage: Usage) -> str:

@@ -56,7 +56,8 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
         MalformedLineError: a line cannot be scored, and the job is strict. What comes before it
             is in the output.
         OutputError: the output cannot be written, belongs to another input, or has rewards of
-            another version of the model, or of another model with the same version number.
+            another version of the model, or of the same version number in another model, window
+            or format.
         ServerError: no answer came for `patience_s`, or an error that waiting does not fix.
             After this and any other end, the next run continues where this one stopped.
     """
@@ -126,11 +127,11 @@ async def _rescored(
         # another model is refused
         output.model = checked_model(identity.model, output.model, job.output)
         found = await _Run(again, asker, output, progress).all_of(source)
+        replace(identity, model=output.model).write(job.meta)
         rescoring.merge(job, again)
     if convert := converter(job):
         convert()
     rescoring.discard(again)
-    replace(identity, model=output.identity.model or identity.model).write(job.meta)
     return replace(
         totals,
         lines=totals.lines + found.lines,
