@@ -105,6 +105,11 @@ class AsyncRewardClient:
         return self._calls.options.truncation
 
     @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self._calls.options.model
+
+    @property
     def chat_format(self) -> Format | None:
         """Format in which conversations are rendered; None for the model's own."""
         return self._calls.options.chat_format

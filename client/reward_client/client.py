@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from reward_client.blocking import Run
-from reward_client.calls import Calls
+from reward_client.calls import Calls, Encode
 from reward_client.connection import Connection
 from reward_client.counters import Counts
 from reward_client.encoding import Group
@@ -113,6 +113,11 @@ class RewardClient:
     def truncation(self) -> Truncation:
         """How the texts of a group are cut if too long, in calls that do not set it."""
         return self._calls.options.truncation
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self._calls.options.model
 
     @property
     def chat_format(self) -> Format | None:
@@ -285,6 +290,10 @@ class RewardClient:
         """
         wishes = Wishes(timeout_s, priority, truncation, model_version, headers, on_error)
         return self._run(self._calls.rank_many(groups, wishes))
+
+    def _rewards(self, encode: Encode, *, is_chat: bool) -> Scores:
+        """Like `score`, for rows that the caller makes."""
+        return self._run(self._calls.rewards("score", encode, Wishes(), is_chat=is_chat))
 
     def _run(self, steps: Steps[T]) -> T:
         """Do the call's steps one after another, and send it the result of each."""

@@ -29,6 +29,7 @@ class ModelInfo:
         revision: the hub's commit, or what identifies a folder's weights; None if the server does
             not say.
         golden: rows with the rewards that PyTorch gave them; None if the server does not say.
+        precision: as `gpt2-reward export --precision` has it; None if the server does not say.
     """
 
     version: int
@@ -37,6 +38,7 @@ class ModelInfo:
     source: str | None = None
     revision: str | None = None
     golden: Golden | None = field(default=None, compare=False, repr=False)
+    precision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

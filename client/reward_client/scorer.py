@@ -11,17 +11,25 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 
 from reward_client.bulk.patience import PASSING, pause_s
 from reward_client.client import RewardClient
 from reward_client.connection import Connection
+from reward_client.encoding import encode_groups, encode_texts
 from reward_client.errors import InvalidInputError, NonFiniteRewardError
+from reward_client.options import format_of
 from reward_client.results import Scores
 from reward_contract import MODEL_NAME
 from reward_contract.errors import RewardError
+from reward_text import Context, Format, context_of, is_chat
+from reward_text.tokens import is_unicode
+
+if TYPE_CHECKING:
+    from reward_client.calls import Encode
 
 __all__ = ["RewardScorer"]
 
@@ -40,12 +48,13 @@ class RewardScorer:
     It is pickled without its connection: every process makes one client at its first batch, and
     all copies of the scorer that the process unpickles share it. Requests have the priority
     `bulk`. The texts are the column `text_column`, or the columns `context_column` and
-    `candidate_column`, joined unchanged.
+    `candidate_column`. A context is text, joined with the candidate unchanged, or messages, which
+    are rendered in the model's format, without a persona or a prompt of their own.
 
     Args:
         url: as in `RewardClient`.
         text_column: column of whole texts; None if there are contexts and candidates.
-        context_column: column of contexts.
+        context_column: column of contexts, each of them text or messages.
         candidate_column: column of candidates.
         on_error: what to do with a row that cannot be scored: `raise` ends the batch; `null` gives
             it null rewards, and adds a column `reward_error` with the reason, null for all others.
@@ -55,9 +64,10 @@ class RewardScorer:
         model_version: the version to ask; the server's choice if None. Pin it: the version may
             change between two batches, and the rewards of two versions are not comparable.
         connection: as in `RewardClient`.
+        chat_format: as in `RewardClient`.
 
     Raises:
-        ValueError: `on_error` is neither `raise` nor `null`.
+        ValueError: `on_error` is neither `raise` nor `null`, or there is no format of that name.
     """
 
     def __init__(  # noqa: PLR0913  # by keyword, each with a default
@@ -73,6 +83,7 @@ class RewardScorer:
         model: str = MODEL_NAME,
         model_version: int | None = None,
         connection: Connection | None = None,
+        chat_format: Format | str | None = None,
     ) -> None:
         if on_error not in get_args(Literal["raise", "null"]):
             raise ValueError(f"on_error must be 'raise' or 'null', not {on_error!r}")
@@ -85,6 +96,7 @@ class RewardScorer:
             "model": model,
             "model_version": model_version,
             "connection": connection,
+            "chat_format": format_of(chat_format),
         }
         self._key = uuid.uuid4().hex  # of this scorer and its copies
 
@@ -104,7 +116,8 @@ class RewardScorer:
 
         Raises:
             InvalidInputError: a column is missing or would be replaced; or, with `raise`, a row
-                is not text.
+                is neither text nor messages.
+            NoFormatError: there are messages, and the model does not say how it reads them.
             NonFiniteRewardError: with `raise`, the model's reward for a row is NaN or infinite.
             ServerError: there was no answer within `patience_s`, or waiting does not help.
         """
@@ -115,19 +128,31 @@ class RewardScorer:
         if taken := [name for name in added if name in columns]:
             raise InvalidInputError(f"the batch already has columns {taken}; rename them first")
         parts = [_values(batch, name) for name in self._columns]
+        if len(parts) == 1:
+            parts.insert(0, [""] * len(parts[0]))  # a text has the tokens of a candidate alone
         found: Batch = _with_columns(batch, self._score(list(zip(*parts, strict=True))))
         return found
 
-    def _score(self, rows: Sequence[tuple[object, ...]]) -> Values:
+    def _score(self, values: Sequence[tuple[object, object]]) -> Values:
         """The new columns, null in the rows that have no reward."""
-        reasons: list[object] = [_unfit(row) for row in rows]
-        if self._on_error == "raise" and (bad := [i for i, one in enumerate(reasons) if one]):
-            raise InvalidInputError(f"row {bad[0]} of the batch {reasons[bad[0]]}", row=bad[0])
+        rows: list[tuple[Context, str]] = []
+        reasons: list[object] = []
+        for number, row in enumerate(values):
+            try:
+                rows.append(_row(*map(_listed, row)))
+                reasons.append(None)
+            except InvalidInputError as error:
+                if self._on_error == "raise":
+                    raise InvalidInputError(
+                        f"row {number} of the batch: {error}", row=number
+                    ) from error
+                rows.append(("", ""))  # is not sent
+                reasons.append(str(error))
         found: Values = {name: [None] * len(rows) for name in ADDED}
         left = [i for i, reason in enumerate(reasons) if reason is None]
         while left:
             try:
-                scores = self._answered(["".join(map(str, rows[i])) for i in left])
+                scores = self._answered([rows[i] for i in left])
             except NonFiniteRewardError as error:
                 if self._on_error == "raise":
                     raise
@@ -152,11 +177,17 @@ class RewardScorer:
             for row, value in zip(rows, values, strict=True):
                 found[name][row] = value
 
-    def _answered(self, texts: Sequence[str]) -> Scores:
+    def _answered(self, rows: Sequence[tuple[Context, str]]) -> Scores:
+        encode: Encode
+        if chats := any(is_chat(context) for context, _ in rows):
+            groups = [(context, [candidate]) for context, candidate in rows]
+            encode = partial(encode_groups, groups, "left", "raise", 0)
+        else:
+            encode = partial(encode_texts, [f"{context}{candidate}" for context, candidate in rows])
         deadline = time.monotonic() + self._patience_s
         for attempt in itertools.count(1):
             try:
-                return self._connected().score(texts)
+                return self._connected()._rewards(encode, is_chat=chats)  # noqa: SLF001  # as bulk
             except PASSING:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
@@ -178,16 +209,31 @@ _LOCK = threading.Lock()
 os.register_at_fork(after_in_child=lambda: globals().update(_LOCK=threading.Lock()))
 
 
-def _unfit(row: tuple[object, ...]) -> str | None:
-    """Why a row cannot be scored, without its text; None if it can be."""
-    for part in row:
-        if not isinstance(part, str):
-            return f"is {type(part).__name__}, not a string"
-        try:
-            part.encode("utf-8")
-        except UnicodeEncodeError:
-            return "has a lone surrogate, which is not Unicode text"
-    return None
+def _row(context: object, candidate: object) -> tuple[Context, str]:
+    """A row to score.
+
+    Raises:
+        InvalidInputError: it is not text or messages; the error says why, without its text.
+    """
+    if not isinstance(candidate, str):
+        raise InvalidInputError(f"it is {type(candidate).__name__}, not a string")
+    if not (isinstance(context, str) or is_chat(context)):
+        raise InvalidInputError(f"its context is {type(context).__name__}, not text or messages")
+    for text in (context, candidate):
+        if isinstance(text, str) and not is_unicode(text):
+            raise InvalidInputError("it has a lone surrogate, which is not Unicode text")
+    return context_of({"context": context}), candidate
+
+
+def _listed(value: object) -> object:
+    """The value with arrays made into the lists that they were before Arrow or pandas held them."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_listed(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _listed(one) for key, one in value.items()}
+    return value
 
 
 def _column_names(batch: object) -> list[str]:

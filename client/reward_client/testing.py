@@ -99,7 +99,13 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._server.stop(grace=None).wait()
 
     def show(  # what the exporter writes
-        self, usage: Usage, version: int = 1, *, source: str = "fake", sha256: str = "00"
+        self,
+        usage: Usage,
+        version: int = 1,
+        *,
+        source: str = "fake",
+        sha256: str = "00",
+        precision: str | None = None,
     ) -> None:
         """Set what the server says about a version: how it wants to be asked, and what it is.
 
@@ -108,9 +114,14 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             version: its number.
             source: hub id or folder of its checkpoint.
             sha256: SHA-256 of its graph; a different one means a different model.
+            precision: of its graph.
         """
         facts = Facts(
-            golden=None, sha256={"model.onnx": sha256}, usage=usage.as_json(), source=source
+            golden=None,
+            sha256={"model.onnx": sha256},
+            usage=usage.as_json(),
+            source=source,
+            precision=precision,
         )
         text = json.dumps(facts.as_json())
         self.config.parameters[parameter_of(version)].string_value = text

@@ -172,7 +172,15 @@ def model_info(config: model_config_pb2.ModelConfig, version: int, url: str) -> 
             f"this client cannot read what the server at {url} says about version {version} of "
             f"{config.name}: {error}; export the version again, or update gpt2-reward"
         ) from error
-    return ModelInfo(version, usage, facts.identity, facts.source, facts.revision, facts.golden)
+    return ModelInfo(
+        version,
+        usage,
+        facts.identity,
+        facts.source,
+        facts.revision,
+        facts.golden,
+        facts.precision,
+    )
 
 
 def _tensor_differences(

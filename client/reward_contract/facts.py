@@ -68,9 +68,10 @@ class Facts(Frozen):
             window is read here.
         source: hub id or folder of the checkpoint; None if unknown.
         revision: the hub's commit, or what tells a folder's weights apart; None if unknown.
+        precision: as `gpt2-reward export --precision` has it; None if unknown.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # by keyword
         self,
         *,
         golden: Golden | None,
@@ -78,12 +79,14 @@ class Facts(Frozen):
         usage: dict[str, object] | None = None,
         source: str | None = None,
         revision: str | None = None,
+        precision: str | None = None,
     ) -> None:
         self.golden = golden
         self.sha256 = sha256
         self.usage = usage or {}
         self.source = source
         self.revision = revision
+        self.precision = precision
 
     @property
     def identity(self) -> str | None:
@@ -113,6 +116,7 @@ class Facts(Frozen):
                 usage=usage,
                 source=_text(found.get("source")),
                 revision=_text(found.get("revision")),
+                precision=_text(found.get("precision")),
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not the facts of a version: {error!r}") from error
@@ -120,10 +124,9 @@ class Facts(Frozen):
     def as_json(self) -> dict[str, object]:
         """The facts as a JSON object, for a manifest or a parameter; `from_json` reads it."""
         found: dict[str, object] = {"sha256": self.sha256, **self.usage}
-        if self.source is not None:
-            found["source"] = self.source
-        if self.revision is not None:
-            found["revision"] = self.revision
+        for key in ("source", "revision", "precision"):
+            if (value := getattr(self, key)) is not None:
+                found[key] = value
         if self.golden is not None:
             found["golden"] = {
                 "rows": [list(row) for row in self.golden.rows],
@@ -152,7 +155,9 @@ def _window(usage: dict[str, object]) -> int:
 
 def _text(found: object) -> str | None:
     if found is not None and not isinstance(found, str):
-        raise TypeError(f"a source and a revision are texts, not {type(found).__name__}")
+        raise TypeError(
+            f"a source, a revision and a precision are texts, not {type(found).__name__}"
+        )
     return found
 
 

@@ -174,7 +174,7 @@ class Tokenizer:
             raise InvalidInputError(
                 f"the context is {type(context).__name__}, not str; decode or convert it first"
             )
-        if not _is_unicode(context):
+        if not is_unicode(context):
             raise InvalidInputError(f"the context {_SURROGATES}")
         check_texts(candidates)
         cut = self._cuts.last(context)
@@ -304,11 +304,12 @@ def check_texts(texts: Sequence[str]) -> None:
             raise InvalidInputError(
                 f"row {row} is {type(text).__name__}, not str; decode or convert it first", row=row
             )
-        if not _is_unicode(text):
+        if not is_unicode(text):
             raise InvalidInputError(f"row {row} {_SURROGATES}", row=row)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text can be encoded, which a lone surrogate cannot."""
     if text.isascii():  # known without looking
         return True
     try:

@@ -112,8 +112,9 @@ def export(options: ExportOptions, say: Say) -> Published:
             usage=usage.as_json(),
             source=checkpoint.source,
             revision=checkpoint.revision,
+            precision=precision.name,
         )
-        manifest = _manifest(options, checkpoint, parity) | facts.as_json()
+        manifest = _manifest(checkpoint, parity) | facts.as_json()
         manifest |= {"device": form.device, "attention": form.name, "provider": compared}
         (staged / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
         path = folder.publish(staged, options.version, facts)
@@ -148,11 +149,8 @@ def _compare(
         return parities.check(session, checkpoint, n_positions, tolerance), EMULATED
 
 
-def _manifest(
-    options: ExportOptions, checkpoint: checkpoints.Checkpoint, parity: parities.Parity
-) -> dict[str, object]:
+def _manifest(checkpoint: checkpoints.Checkpoint, parity: parities.Parity) -> dict[str, object]:
     return {
-        "precision": options.precision,
         "head": checkpoint.head,
         "parity": parity.as_dict(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

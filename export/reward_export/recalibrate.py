@@ -77,4 +77,5 @@ def _read(path: Path, calibration: Calibration) -> tuple[dict[str, object], Fact
         usage=usage.as_json(),
         source=facts.source,
         revision=facts.revision,
+        precision=facts.precision,
     )

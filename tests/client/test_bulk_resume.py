@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reward_client import AsyncRewardClient
 from reward_client.bulk import Job, OutputError
 from reward_client.bulk.identity import Identity
 from reward_client.bulk.lines import Line, Rejection
@@ -144,7 +145,7 @@ def job(data: Path, tmp_path: Path) -> Job:
 
 
 def test_two_runs_do_not_write_one_output(job: Job) -> None:
-    identity = Identity.of(job, "left")
+    identity = Identity.of(job, AsyncRewardClient())
     with closing(Output(job, identity)), pytest.raises(OutputError, match="another process"):
         Output(job, identity)
     Output(job, identity).close()
@@ -154,7 +155,7 @@ def test_two_runs_do_not_write_one_output(job: Job) -> None:
     "content", [b"1.5\n", b"no json\n", b'{"line": "1", "model_version": 1}\n', b'{"line": 1}\n']
 )
 def test_a_last_line_that_is_not_ours_is_refused(job: Job, content: bytes) -> None:
-    identity = Identity.of(job, "left")
+    identity = Identity.of(job, AsyncRewardClient())
     identity.write(job.meta)
     job.output.write_bytes(content)
     with pytest.raises(OutputError, match="was not written by"):

@@ -5,6 +5,7 @@ import json
 import sys
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from reward_client import Tokenizer, Truncation, endpoints
 from reward_client.bulk import lines
 from reward_client.cli import main
 from reward_client.testing import FakeServer
-from reward_text import Usage
+from reward_text import FORMATS, Calibration, Usage
 
 
 def test_each_form_gets_its_rewards_id_line_and_version(fake: FakeServer, tmp_path: Path) -> None:
@@ -428,4 +429,83 @@ def test_fixed_lines_are_not_scored_by_another_model_of_the_same_number(
     assert score(fake, data, out, *options) == 0
     assert out.read_bytes() != first
     known = json.loads((tmp_path / f"out.{ending}.meta.json").read_bytes())["model"]
-    assert known is not None, "the next run knows the model as well"
+    assert known["version"] == 1, "the next run knows the model as well"
+
+
+def test_an_output_says_what_made_it(fake: FakeServer, tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet", reason="needs gpt2-reward[parquet]")
+    usage = Usage(FORMATS["lines"], 100, Calibration(2.0))
+    fake.show(usage, source="hub/model", precision="int8", sha256="aa")
+    data = write(tmp_path / "in.jsonl", LINES)
+    for ending in ("jsonl", "parquet"):
+        assert score(fake, data, tmp_path / f"out.{ending}", "--truncation=shared_context") == 0
+        known = json.loads((tmp_path / f"out.{ending}.meta.json").read_bytes())
+        model = known["model"]
+        assert (model["version"], model["precision"], model["source"]) == (1, "int8", "hub/model")
+        assert len(model["sha256"]) == 64
+        assert model["usage"] == Usage(FORMATS["lines"], 100).as_json()
+        assert known["library"] == f"gpt2-reward {version('gpt2-reward')}"
+        assert known["model_name"] == "gpt2_reward"
+    metadata = pq.read_schema(tmp_path / "out.parquet").metadata
+    named = ("library", "model_name", "model", "truncation", "chat_format")
+    assert json.loads(metadata[b"gpt2_reward"]) == {name: known[name] for name in named}
+
+
+def test_an_output_of_rejected_lines_says_what_made_it_once_they_are_fixed(
+    fake: FakeServer, tmp_path: Path
+) -> None:
+    pq = pytest.importorskip("pyarrow.parquet", reason="needs gpt2-reward[parquet]")
+    fake.show(Usage(), source="hub/model")
+    data, out = write(tmp_path / "in.jsonl", [{"text": 7}]), tmp_path / "out.parquet"
+    options = ("--rescore-rejected", "--max-rejected=1")
+    assert score(fake, data, out) == 65
+    write(data, [{"text": "Hi"}])
+    assert score(fake, data, out, *options) == 0
+    known = json.loads((tmp_path / "out.parquet.meta.json").read_bytes())
+    made_by = json.loads(pq.read_schema(out).metadata[b"gpt2_reward"])
+    assert made_by["model"]["source"] == known["model"]["source"] == "hub/model"
+
+
+def test_without_digests_models_of_other_names_do_not_continue_an_output(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write(tmp_path / "in.jsonl", LINES), tmp_path / "out.jsonl"
+    assert score(fake, data, out) == 0
+    known = (tmp_path / "out.jsonl.meta.json").read_bytes()
+    fake.config.name = "other"
+    assert score(fake, data, out, "--model=other") == 1
+    assert "model_name was gpt2_reward, is other" in capsys.readouterr().err
+    assert (tmp_path / "out.jsonl.meta.json").read_bytes() == known
+
+
+def test_a_format_that_changes_no_row_does_not_stop_a_run(fake: FakeServer, tmp_path: Path) -> None:
+    data = write(tmp_path / "in.jsonl", LINES)
+    for usages, own in (
+        ((Usage(FORMATS["lines"]), Usage(FORMATS["chai"])), ["--chat-format=lines"]),
+        ((Usage(), Usage(FORMATS["chai"])), []),  # until now, there were only texts
+    ):
+        out = tmp_path / f"out{len(own)}.jsonl"
+        fake.show(usages[0])
+        assert score(fake, data, out, *own) == 0
+        whole = out.read_bytes()
+        out.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+        fake.show(usages[1])
+        assert score(fake, data, out, *own) == 0
+        assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize("other", [Usage(FORMATS["lines"], 100), Usage(FORMATS["chai"])])
+def test_a_model_that_reads_text_differently_does_not_continue_an_output(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], other: Usage
+) -> None:
+    data, out = write(tmp_path / "in.jsonl", LINES), tmp_path / "out.jsonl"
+    fake.show(Usage(FORMATS["lines"]))
+    assert score(fake, data, out) == 0
+    whole = out.read_bytes()
+    out.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    fake.show(other)
+    assert score(fake, data, out) == 1
+    assert "has rewards of version 1 with a window of 256 tokens" in capsys.readouterr().err
+    fake.show(Usage(FORMATS["lines"], calibration=Calibration(2.0)))  # changes no reward
+    assert score(fake, data, out) == 0
+    assert out.read_bytes() == whole

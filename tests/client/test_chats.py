@@ -296,10 +296,11 @@ def test_results_and_server_say_which_model_it_is(chai: FakeServer, connect: Con
 def test_info_shows_how_each_version_wants_to_be_asked(
     chai: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chai.show(Usage(FORMATS["chai"], 512, Calibration(0.5, -1.0)), source="ChaiML/one")
+    usage = Usage(FORMATS["chai"], 512, Calibration(0.5, -1.0))
+    chai.show(usage, source="ChaiML/one", precision="int8")
     assert main(["info", f"--url={chai.url}"]) == 0
     told = capsys.readouterr().out
-    assert "version 1: 512 tokens, format of conversations chai" in told
+    assert "version 1: precision int8, 512 tokens, format of conversations chai" in told
     assert "sigmoid(0.5 * reward -1)" in told
     assert "from ChaiML/one, revision unknown" in told
     assert main(["info", f"--url={chai.url}", "--json"]) == 0

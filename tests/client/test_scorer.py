@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 from waiting import eventually
 
-from reward_client import InvalidInputError, NonFiniteRewardError, Tokenizer, UnavailableError
+from reward_client import (
+    InvalidInputError,
+    NoFormatError,
+    NonFiniteRewardError,
+    Tokenizer,
+    UnavailableError,
+)
 from reward_client.scorer import ADDED, NOT_FINITE, RewardScorer
 from reward_client.testing import FakeServer
+from reward_text import FORMATS, Usage
 
 CONTEXTS = ["How are you?\n", "", "Hi\n"]
 CANDIDATES = ["Fine.", "Hello", ""]
@@ -88,13 +95,69 @@ def test_rows_that_cannot_be_scored_are_null_with_a_reason_or_raised() -> None:
     with FakeServer(lambda ids: np.where(ids[:, 0] == 17250, np.nan, 1.0)) as server:
         found = RewardScorer(server.url, text_column="text", on_error="null")(batch)
         raising = RewardScorer(server.url, text_column="text")
-        with pytest.raises(InvalidInputError, match="row 1 of the batch is NoneType"):
+        with pytest.raises(InvalidInputError, match="row 1 of the batch: it is NoneType"):
             raising(batch)
         with pytest.raises(NonFiniteRewardError):
             raising({"text": ["Hi"]})
     assert found["reward"] == [1.0, None, None, None]
-    assert found["reward_error"][:3] == [None, "is NoneType, not a string", NOT_FINITE]
+    assert found["reward_error"][:3] == [None, "it is NoneType, not a string", NOT_FINITE]
     assert "lone surrogate" in found["reward_error"][3]
+
+
+CHAT = [{"role": "user", "content": "How are you?"}, {"role": "assistant", "content": "Fine."}]
+LINES = FORMATS["lines"]
+
+
+def test_contexts_may_be_messages_in_every_kind_of_batch() -> None:
+    pa = pytest.importorskip("pyarrow", reason="needs gpt2-reward[parquet]")
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
+    named = [{**one, "name": None} for one in CHAT]  # what Arrow makes of names that some lack
+    parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in CHAT]
+    in_parts = pa.table({"messages": [parts, parts[:1]], "answer": ["And you?", "Well."]})
+    columns = {"messages": [CHAT, CHAT[:1]], "answer": ["And you?\n", " Well."]}
+    table = pa.table(columns)
+    batches: list[Any] = [
+        columns,
+        {**columns, "messages": [named, named[:1]]},
+        table,
+        table.to_pandas(),  # a column of arrays
+        in_parts,
+        in_parts.to_pandas(),  # of arrays that hold arrays
+        pd.DataFrame(columns),
+    ]
+    texts = ["How are you?\nFine.\nAnd you?", "How are you?\nWell."]
+    with FakeServer(lambda ids: ids.sum(axis=1) % 97, usage=Usage(LINES)) as server:
+        scorer = RewardScorer(server.url, context_column="messages", candidate_column="answer")
+        for batch in batches:
+            server.requests.clear()
+            found = scorer(batch)
+            sent = np.concatenate(server.requests)
+            np.testing.assert_array_equal(sent, Tokenizer().encode_rows(texts))
+            assert np.array(found["n_tokens"]).tolist() == [11, 7]
+
+
+def test_texts_and_messages_mix_and_what_is_wrong_has_a_reason() -> None:
+    contexts: list[Any] = [CHAT, "Hi\n", [{"role": "nobody", "content": "secret"}], 7]
+    batch: dict[str, Any] = {"context": contexts, "candidate": ["Yes."] * 4}
+    with FakeServer(lambda ids: ids[:, 0], usage=Usage(LINES)) as server:
+        found = RewardScorer(server.url, on_error="null")(batch)
+        with pytest.raises(InvalidInputError, match="row 2 of the batch: message 0") as caught:
+            RewardScorer(server.url)(batch)
+    assert caught.value.row == 2
+    assert [one is None for one in found["reward"]] == [False, False, True, True]
+    assert found["reward_error"][:2] == [None, None]
+    assert "message 0" in found["reward_error"][2]
+    assert "secret" not in found["reward_error"][2]
+    assert found["reward_error"][3] == "its context is int, not text or messages"
+
+
+def test_messages_need_a_format(fake: FakeServer) -> None:
+    batch: dict[str, Any] = {"context": [CHAT], "candidate": ["Well."]}
+    with pytest.raises(NoFormatError):  # of every row, so no row is to blame
+        RewardScorer(fake.url, on_error="null")(batch)
+    assert RewardScorer(fake.url, chat_format="lines")(batch)["reward"] != [None]
+    with pytest.raises(ValueError, match="no such format"):
+        RewardScorer(fake.url, chat_format="no such format")
 
 
 def test_columns_are_checked_before_anything_is_asked(fake: FakeServer) -> None:

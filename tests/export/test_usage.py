@@ -114,4 +114,5 @@ def test_a_version_carries_it_in_manifest_and_configuration(folder: Path, tmp_pa
     told = model_info(config, 1, "here")
     assert told.usage == Usage.from_json(facts.usage)
     assert (told.source, told.revision) == (facts.source, facts.revision)
+    assert told.precision == facts.precision == "fp32"
     assert told.identity == facts.identity

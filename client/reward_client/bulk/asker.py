@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -34,6 +35,9 @@ class Asker:
     async def rewards(self, lines: Sequence[Line]) -> tuple[list[list[float]], ModelInfo | None]:
         """The rewards of each line, and the model that gave them.
 
+        Of the model's usage there is what rewards depend on: the format is the client's own, if
+        it has one, and the calibration is left out.
+
         Raises:
             RewardError: as for `AsyncRewardClient.rank_many`, or `WorkerError`.
         """
@@ -50,11 +54,14 @@ class Asker:
             timeout_s,
             is_chat=any(is_chat(context) for context, _ in groups),
         )
-        rewards = scores.rewards.tolist()
+        rewards, model = scores.rewards.tolist(), scores.model
+        if model is not None:
+            chat_format = self.client.chat_format or model.usage.chat_format
+            model = replace(model, usage=Usage(chat_format, model.usage.max_tokens))
         if n_rows == len(lines):
-            return [[reward] for reward in rewards], scores.model
+            return [[reward] for reward in rewards], model
         rest = iter(rewards)
-        return [list(islice(rest, len(line.candidates))) for line in lines], scores.model
+        return [list(islice(rest, len(line.candidates))) for line in lines], model
 
     async def aclose(self) -> None:
         """End the processes; the client stays open."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from reward_client.bulk.errors import OutputError
+from reward_client.bulk.identity import made_by
 from reward_client.bulk.job import Job
 from reward_client.bulk.streams import open_stream, pyarrow_for
 
@@ -26,6 +27,7 @@ def converter(job: Job) -> Callable[[], None] | None:
 
     Parquet has the columns `line` int64, what is copied, `reward` float32, `rewards` list of
     float32, `model_version` int64; whichever of `reward` and `rewards` does not apply is null.
+    Its metadata `gpt2_reward` is JSON that says what gave the rewards.
 
     Raises:
         RewardError: the output needs an extra that is not installed. The returned function
@@ -106,6 +108,7 @@ def _write_parquet(job: Job, new: Path) -> None:
         schema = written
         for field in reversed(copied.fields):
             schema = schema.insert(1, field)
+        schema = schema.with_metadata({"gpt2_reward": json.dumps(made_by(job))})
         with pq.ParquetWriter(new, schema) as writer:
             records = _records(job.working)
             while group := list(islice(records, ROWS_A_GROUP)):

@@ -1,24 +1,27 @@
-"""Whether an output belongs to an input: a small file next to it says what it was made from."""
+"""What an output was made from and by: a small file next to it says so, and Parquet itself."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 
+from reward_client.aio import AsyncRewardClient
 from reward_client.bulk.columns import Columns
 from reward_client.bulk.errors import OutputError
 from reward_client.bulk.job import Format, Job, Shard
 from reward_client.bulk.streams import STDIN
-from reward_text import Format as ChatFormat
-from reward_text import Truncation
+from reward_client.results import ModelInfo
+from reward_text import Truncation, Usage
 
 HEAD_BYTES = 1 << 20
+MADE_BY = ("library", "model_name", "model", "truncation", "chat_format")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What an output's rewards depend on, besides the model's version, which each line has.
+    """What an output's rewards depend on.
 
     Attributes:
         size: bytes of the input; 0 for standard input.
@@ -30,8 +33,9 @@ class Identity:
         lines_sha256: digest of the numbers of the lines to score; None for all.
         truncation: what long texts lose.
         chat_format: the format in which conversations are rendered; None for the model's own.
-        model: `ModelInfo.identity` of the model that answered; None before the first answer, or
-            if the server does not say.
+        library: this library and its version.
+        model_name: name of the model that is asked.
+        model: the model as `Asker.rewards` returns it; None before the first answer.
     """
 
     size: int
@@ -43,22 +47,17 @@ class Identity:
     shard: Shard | None = None
     lines_sha256: str | None = None
     chat_format: str | None = None
-    model: str | None = None
+    library: str = ""
+    model_name: str = ""
+    model: ModelInfo | None = None
 
     @classmethod
-    def of(
-        cls,
-        job: Job,
-        truncation: Truncation,
-        chat_format: ChatFormat | None = None,
-        head: bytes = b"",
-    ) -> "Identity":
+    def of(cls, job: Job, client: AsyncRewardClient, head: bytes = b"") -> "Identity":
         """The identity of what the job would write now.
 
         Args:
             job: says which input to look at.
-            truncation: the client's truncation.
-            chat_format: the client's format.
+            client: asks for the rewards.
             head: the first two lines of standard input; unused for files.
         """
         size = mtime_ns = 0
@@ -73,18 +72,20 @@ class Identity:
             mtime_ns,
             _sha256(head),
             job.input_format,
-            truncation,
+            client.truncation,
             job.columns,
             job.shard,
             lines,
-            None if chat_format is None else chat_format.as_json(),
+            None if client.chat_format is None else client.chat_format.as_json(),
+            f"gpt2-reward {version('gpt2-reward')}",
+            client.model,
         )
 
     def check(self, job: Job) -> "Identity":
         """Refuse an output that was made from something else.
 
         Returns:
-            The identity with the model of the output so far.
+            The identity with what made the output so far.
 
         Raises:
             OutputError: it was made from something else; the message says what differs and what
@@ -105,8 +106,19 @@ class Identity:
                 "use another output, or continue with --trust-input if the lines already scored "
                 "are the same"
             )
-        model = known.get("model")
-        return replace(self, model=model if isinstance(model, str) else None)
+        try:
+            model = _model_of(known.get("model"))
+        except ValueError as error:
+            raise OutputError(
+                f"{job.meta} does not say what made {job.output}: {error}; use another output"
+            ) from error
+        if model is None:
+            return self
+        # without a digest, only their names tell models apart
+        if model.identity is None and (other := self._differences(known, ("model_name",))):
+            raise OutputError(f"{job.output} has rewards of another model: {other}; use that one")
+        name, library = str(known.get("model_name")), str(known.get("library"))
+        return replace(self, model=model, model_name=name, library=library)
 
     def write(self, path: Path) -> None:
         """Replace the file atomically."""
@@ -123,8 +135,49 @@ class Identity:
         )
 
     def _as_json(self) -> dict[str, object]:
-        found: dict[str, object] = json.loads(json.dumps(asdict(self)))  # lists for tuples
-        return found
+        values = asdict(replace(self, model=None))
+        found: dict[str, object] = json.loads(json.dumps(values))  # lists for tuples
+        return found | {"model": None if self.model is None else _json_of(self.model)}
+
+
+def made_by(job: Job) -> dict[str, object]:
+    """What gave an output its rewards, as `Identity.write` noted it.
+
+    Raises:
+        OutputError: that cannot be read.
+    """
+    known = _read(job)
+    return {name: known.get(name) for name in MADE_BY}
+
+
+def _json_of(model: ModelInfo) -> dict[str, object]:
+    return {
+        "version": model.version,
+        "sha256": model.identity,
+        "source": model.source,
+        "revision": model.revision,
+        "precision": model.precision,
+        "usage": model.usage.as_json(),
+    }
+
+
+def _model_of(found: object) -> ModelInfo | None:
+    if found is None:
+        return None
+    if not isinstance(found, dict) or type(found.get("version")) is not int:
+        raise ValueError("it names no version of a model")
+    texts = {name: found.get(name) for name in ("sha256", "source", "revision", "precision")}
+    if wrong := [name for name, value in texts.items() if not isinstance(value, str | None)]:
+        raise ValueError(f"{wrong[0]} of the model is not a text")
+    usage = Usage.from_json(found.get("usage"))
+    return ModelInfo(
+        found["version"],
+        usage,
+        texts["sha256"],
+        texts["source"],
+        texts["revision"],
+        precision=texts["precision"],
+    )
 
 
 def _sha256(data: bytes) -> str:

@@ -22,6 +22,7 @@ from reward_client.bulk.identity import Identity
 from reward_client.bulk.job import Job
 from reward_client.bulk.lines import Line, Rejection
 from reward_client.results import ModelInfo
+from reward_text import Usage
 
 _BLOCK = 1 << 16
 _BEGIN = b'{"line": '  # of a rejection
@@ -92,8 +93,12 @@ class Output:
             self.n_done, version = _cut_to_whole_lines(self._rewards, job.working)
             if version is None:  # only a torn line: no model has answered yet
                 self.identity = identity
+            elif self.identity.model is None:
+                raise OutputError(
+                    f"{job.meta} does not say which model made {job.output}; use another output"
+                )
             else:
-                self.model = ModelInfo(version, identity=self.identity.model)
+                self.model = self.identity.model
         elif job.converts and job.output.exists():
             identity.check(job)
         self.identity.write(job.meta)
@@ -131,8 +136,8 @@ class Output:
 
     def _note_model(self) -> None:
         """Note next to the output whose rewards it has, before the first of them is written."""
-        if self.model and self.model.identity != self.identity.model:
-            self.identity = replace(self.identity, model=self.model.identity)
+        if self.model != self.identity.model:
+            self.identity = replace(self.identity, model=self.model)
             self.identity.write(self._meta)
 
 
@@ -191,7 +196,23 @@ def checked_model(
             f"answers as version {model.version}: {model.identity}; their rewards are not "
             "comparable: ask a server that has the first one, or use another output"
         )
-    return model if known.identity is None else known
+    before, now = known.usage, model.usage
+    if before.max_tokens != now.max_tokens or before.chat_format not in (None, now.chat_format):
+        raise OutputError(
+            f"{where} has rewards of version {known.version} with {_reading(before)}, and now it "
+            f"has {_reading(now)}; their rewards are not comparable: ask a server that has the "
+            "first one, or use another output"
+        )
+    if known.identity is not None and before == now:
+        return known
+    return replace(model, identity=model.identity or known.identity)
+
+
+def _reading(usage: Usage) -> str:
+    form = usage.chat_format
+    return f"a window of {usage.max_tokens} tokens and " + (
+        "no format of conversations" if form is None else f"the format {form.as_json()}"
+    )
 
 
 def _locked(path: Path) -> io.FileIO:

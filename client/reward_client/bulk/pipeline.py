@@ -56,7 +56,8 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
         MalformedLineError: a line cannot be scored, and the job is strict. What comes before it
             is in the output.
         OutputError: the output cannot be written, belongs to another input, or has rewards of
-            another version of the model, or of another model with the same version number.
+            another version of the model, or of the same version number in another model, window
+            or format.
         ServerError: no answer came for `patience_s`, or an error that waiting does not fix.
             After this and any other end, the next run continues where this one stopped.
     """
@@ -98,7 +99,7 @@ async def score_files(
 async def _scored(job: Job, asker: Asker, source: Source, progress: Progress) -> Totals:
     if job.is_printed:
         return await _Run(job, asker, Printed(), progress).all_of(source)
-    identity = Identity.of(job, asker.client.truncation, asker.client.chat_format, source.head)
+    identity = Identity.of(job, asker.client, source.head)
     if job.is_converted:
         identity = identity.check(job)
         totals = _converted(job)
@@ -119,19 +120,18 @@ async def _rescored(
 ) -> Totals:
     """Score only the lines that were set aside, and put them where they belong."""
     again = rescoring.job_of(job)
-    own = Identity.of(again, asker.client.truncation, asker.client.chat_format)
+    own = Identity.of(again, asker.client)
     rescoring.discard_another(again, own)
     with closing(open_source(again)) as source, closing(Output(again, own)) as output:
         source.skip(output.n_done)
-        if version := rescoring.version_of(job):  # another model is refused
-            known = ModelInfo(version, identity=identity.model)
-            output.model = checked_model(known, output.model, job.output)
+        # another model is refused
+        output.model = checked_model(identity.model, output.model, job.output)
         found = await _Run(again, asker, output, progress).all_of(source)
+        replace(identity, model=output.model).write(job.meta)
         rescoring.merge(job, again)
     if convert := converter(job):
         convert()
     rescoring.discard(again)
-    replace(identity, model=output.identity.model or identity.model).write(job.meta)
     return replace(
         totals,
         lines=totals.lines + found.lines,

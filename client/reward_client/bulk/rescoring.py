@@ -53,13 +53,6 @@ def discard(again: Job) -> None:
         path.unlink(missing_ok=True)
 
 
-def version_of(job: Job) -> int | None:
-    """The version of the model that scored the output; None if the output has no line."""
-    for line in _lines(job):
-        return int(json.loads(line)["model_version"])
-    return None
-
-
 def merge(job: Job, again: Job) -> None:
     """Put the lines that are now scored where they belong, and list the others as rejected.
 

@@ -42,7 +42,8 @@ def _described(model: ModelInfo) -> str:
     calibration = usage.calibration
     fitted = f"sigmoid({calibration.scale:.4g} * reward {calibration.bias:+.4g})"
     return (
-        f"version {model.version}: {usage.max_tokens} tokens, format of conversations {form}, "
+        f"version {model.version}: precision {model.precision or 'unknown'}, {usage.max_tokens} "
+        f"tokens, format of conversations {form}, "
         f"probability {fitted if calibration != Calibration() else 'sigmoid(reward)'}\n"
         f"  from {model.source or 'unknown'}, revision {model.revision or 'unknown'}\n"
         f"  sha256 {model.identity or 'unknown'}"
