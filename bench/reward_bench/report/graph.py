@@ -124,8 +124,10 @@ def spreads(report: Report) -> list[str]:
     if not found:
         return []
     return [
-        f"Slowest round over fastest: at most {np.median(found):.2f} for half of the cells and "
-        f"{max(found):.2f} for all."
+        (
+            f"Slowest round over fastest: at most {np.median(found):.2f} for half of the cells "
+            f"and {max(found):.2f} for all."
+        )
     ]
 
 
