@@ -3,14 +3,14 @@
 import onnx_ir as ir
 import onnxruntime
 
-from reward_contract.cpu import EXACT_INT8, int8_saturates
+from reward_contract.cpu import session_entries
 
 
 def session_of(model: ir.Model) -> onnxruntime.InferenceSession:
     """A session on the CPU, whose int8 product is exact on any processor."""
     options = onnxruntime.SessionOptions()
-    if int8_saturates():
-        options.add_session_config_entry(*EXACT_INT8)
+    for entry in session_entries().items():
+        options.add_session_config_entry(*entry)
     return onnxruntime.InferenceSession(
         ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

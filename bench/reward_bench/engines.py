@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_bench.rivals import vllm_environment
-from reward_contract.cpu import EXACT_INT8, int8_saturates
+from reward_contract.cpu import session_entries
 
 # in a folder of its own: an interpreter puts a script's folder on its path, and a rival's would
 # import this package's modules from there if the names are the same
@@ -107,8 +107,7 @@ def start(spec: Spec, file: Path, threads: int) -> Engine:
     log = file.with_name(f"{spec.name}.log")
     environment = {**os.environ, "BENCH_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     environment["BENCH_DEVICE"] = spec.device
-    if int8_saturates():
-        environment["BENCH_SESSION_ENTRY"] = "=".join(EXACT_INT8)
+    environment["BENCH_SESSION_ENTRIES"] = json.dumps(session_entries())
     if spec.kind.startswith("vllm") and spec.device == "cpu":
         environment |= vllm_environment(Path(spec.python), threads)
     command = [spec.python, str(WORKER), spec.kind, str(spec.model), str(file)]

@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from reward_contract.cpu import EXACT_INT8, int8_saturates
+from reward_contract.cpu import session_entries
 from reward_export.linear import ZERO, quantise
 from reward_export.ops import Ops, tensor_input
 
@@ -95,8 +95,8 @@ def _session(
     y.name, y.type, y.shape = "y", ir.TensorType(kind or ir.DataType.FLOAT), ir.Shape(("m", N))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    if int8_saturates():  # as what serves does
-        options.add_session_config_entry(*EXACT_INT8)
+    for entry in session_entries().items():  # as what serves does
+        options.add_session_config_entry(*entry)
     providers = ["CUDAExecutionProvider"] if device == "cuda" else []
     return onnxruntime.InferenceSession(
         ir.to_proto(op.model([x], [y])).SerializeToString(),

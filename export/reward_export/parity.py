@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from reward_contract import CONTRACT, INPUT_IDS, REWARD
-from reward_contract.cpu import EXACT_INT8, int8_saturates
+from reward_contract.cpu import session_entries
 from reward_export.batches import groups_of_candidates, other_batches
 from reward_export.errors import ExportError, ParityError
 from reward_export.precision import CUDA_OPTIONS, PROVIDERS, Tolerance
@@ -83,8 +83,8 @@ def open_session(
         ExportError: inputs or outputs do not fit the contract, or the provider did not start.
     """
     options = onnxruntime.SessionOptions()
-    if int8_saturates():
-        options.add_session_config_entry(*EXACT_INT8)
+    for entry in session_entries().items():
+        options.add_session_config_entry(*entry)
     installed = [name for name in providers if name in onnxruntime.get_available_providers()]
     if CUDA in installed and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA installed by pip is not on any library path

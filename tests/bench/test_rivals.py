@@ -1,5 +1,6 @@
 """A rival that would fail or run below its best is an error before anything is measured."""
 
+import json
 import os
 import sys
 import sysconfig
@@ -12,6 +13,7 @@ from reward_bench import engines, rivals
 from reward_bench.peak import cpu_peaks_gflops
 from reward_bench.report import graph as graph_report
 from reward_bench.rivals import RivalEnvironmentError
+from reward_contract import cpu
 
 
 @pytest.fixture
@@ -80,14 +82,14 @@ def test_int8_is_measured_with_the_session_option_that_is_served(
     saturates: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     environments = []
-    monkeypatch.setattr(engines, "int8_saturates", lambda: saturates)
+    monkeypatch.setattr(cpu, "int8_saturates", lambda _: saturates)
     monkeypatch.setattr(
         engines.subprocess, "Popen", lambda *_, env, **_others: environments.append(env)
     )
     spec = engines.Spec("ours-int8", sys.executable, "onnx", tmp_path / "model.onnx")
     engines.start(spec, tmp_path / "workloads.npz", threads=1)
-    wanted = "session.x64quantprecision=1" if saturates else None
-    assert environments[0].get("BENCH_SESSION_ENTRY") == wanted
+    wanted = {"session.x64quantprecision": "1"} if saturates else {}
+    assert json.loads(environments[0]["BENCH_SESSION_ENTRIES"]) == wanted
 
 
 def test_a_share_is_of_the_matrix_product_of_the_engines_own_type() -> None:

@@ -18,11 +18,11 @@ VERSIONS = ("1.24.4", "1.27.0")  # Triton 26.05 and 26.06, 26.07; the newest is 
 SCRIPT = """
 import sys
 import numpy as np, onnxruntime
-from reward_contract.cpu import EXACT_INT8, int8_saturates
+from reward_contract.cpu import session_entries
 graph, batches, rewards = sys.argv[1:]
 options = onnxruntime.SessionOptions()
-if int8_saturates():  # as what serves does
-    options.add_session_config_entry(*EXACT_INT8)
+for entry in session_entries().items():  # as what serves does
+    options.add_session_config_entry(*entry)
 session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 found = {k: session.run(None, {"input_ids": ids})[0] for k, ids in np.load(batches).items()}
 np.savez(rewards, **found)

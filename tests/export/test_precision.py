@@ -196,7 +196,8 @@ def test_processors_without_vnni_get_the_same_rewards_from_the_exact_product(
 ) -> None:
     model = ir.to_proto(PRECISIONS["int8"].build(checkpoint))
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(*EXACT_INT8)
+    for entry in EXACT_INT8.items():
+        options.add_session_config_entry(*entry)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -8,8 +8,7 @@ from google.protobuf import json_format, text_format
 from lookup import add_model
 from tritonclient.grpc import model_config_pb2
 
-from reward_contract.cpu import EXACT_INT8
-from reward_serve.backend import settings
+from reward_contract import cpu
 from reward_serve.backend.settings import (
     ConfigError,
     Device,
@@ -119,10 +118,10 @@ def test_int8_is_exact_on_every_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saturates: bool
 ) -> None:
     graph = add_model(tmp_path, "lookup") / "1" / "model.onnx"
-    monkeypatch.setattr(settings, "int8_saturates", lambda: saturates)
+    monkeypatch.setattr(cpu, "int8_saturates", lambda _: saturates)
     read = read_settings({}, CPU, BOTH)
     options = open_session(str(graph), read).get_session_options()
-    name, value = EXACT_INT8
+    ((name, value),) = cpu.EXACT_INT8.items()
     if saturates:
         assert options.get_session_config_entry(name) == value
     else:

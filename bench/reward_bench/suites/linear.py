@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from reward_bench.suite import GRAPH, Report, Setting, Suite, option, say
-from reward_contract.cpu import EXACT_INT8, int8_saturates
+from reward_contract.cpu import session_entries
 from reward_export.linear import STEPS, ZERO, Float32Linear, Int8Linear, quantise
 from reward_export.ops import Ops, tensor_input
 
@@ -100,8 +100,8 @@ def open_session(layer: Layer, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if int8_saturates():  # as what serves does
-        options.add_session_config_entry(*EXACT_INT8)
+    for entry in session_entries().items():  # as what serves does
+        options.add_session_config_entry(*entry)
     graph = ir.to_proto(op.model([x], [y])).SerializeToString()
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 Score = Callable[[Array, Array], Array]  # padded ids, lengths -> rewards [B]
 Batches = list[tuple[Array, Array]]  # of one workload, asked in this order
 THREADS = int(os.environ.get("BENCH_THREADS", "2"))
-SESSION_ENTRY = os.environ.get("BENCH_SESSION_ENTRY", "")  # name=value, as what serves sets it
+SESSION_ENTRIES = json.loads(os.environ.get("BENCH_SESSION_ENTRIES", "{}"))  # as served
 DEVICE = os.environ.get("BENCH_DEVICE", "cpu")
 
 
@@ -31,8 +31,8 @@ def onnx(model: str, providers: list[Any]) -> Score:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
-    if SESSION_ENTRY:
-        options.add_session_config_entry(*SESSION_ENTRY.split("="))
+    for entry in SESSION_ENTRIES.items():
+        options.add_session_config_entry(*entry)
     if providers[0] != "CPUExecutionProvider" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA installed by pip is not on the library path
     session = onnxruntime.InferenceSession(model, options, providers=providers)

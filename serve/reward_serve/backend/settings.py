@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import onnxruntime
 
-from reward_contract.cpu import EXACT_INT8, int8_saturates
+from reward_contract.cpu import session_entries
 
 # a model configuration as Triton hands it over, parsed from JSON
 Config = Mapping[str, Any]  # type: ignore[explicit-any,unused-ignore]
@@ -105,8 +105,8 @@ def open_session(path: str, settings: SessionSettings) -> onnxruntime.InferenceS
     options.enable_mem_pattern = settings.memory_pattern
     # threads that spin after a run keep Triton from its next batch: it then sleeps for 0.5 s
     options.add_session_config_entry(SPINNING, "0")
-    if int8_saturates():
-        options.add_session_config_entry(*EXACT_INT8)
+    for entry in session_entries().items():
+        options.add_session_config_entry(*entry)
     wanted = settings.providers[0][0]
     if wanted == CUDA and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA installed by pip is not on any library path
