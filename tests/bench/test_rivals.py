@@ -73,7 +73,7 @@ def test_an_engine_that_leaves_processors_idle_is_marked() -> None:
         return {"ms_min": 1.0, "max_difference": 0.0, "processors": processors}
 
     engines = {"plain": found(1.97), "vllm-float32": found(1.04)}
-    said = graph_report.busy({"threads": 2, "workloads": {"a": {"engines": engines}}})
+    (said,) = graph_report.busy({"threads": 2, "workloads": {"a": {"engines": engines}}})
     assert "plain 1.97, **vllm-float32 1.04, which leaves some idle**" in said
 
 
