@@ -6,8 +6,8 @@
 
     curl localhost:8000/chat --json '{"messages": [{"role": "user", "content": "Hello!"}]}'
 
-Both clients live as long as the application and are shared by all requests. If the reward server
-cannot answer in time, users get the generator's first reply instead of an error.
+Both clients live as long as the application and are shared by all requests. While the reward server
+is away or too slow, users get the generator's first reply instead of an error.
 """
 
 import asyncio
@@ -21,7 +21,13 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
 
-from reward_client import AsyncRewardClient, RewardError
+from reward_client import (
+    AsyncRewardClient,
+    DeadlineError,
+    ModelNotReadyError,
+    RewardError,
+    UnavailableError,
+)
 
 N_CANDIDATES = int(os.environ.get("N_CANDIDATES", "4"))
 MOST_TOKENS = 512  # of a reply, whatever is asked for
@@ -55,17 +61,26 @@ class Reply(BaseModel):
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """The clients. Connecting at the start detects a server with another contract at once."""
-    async with (
-        AsyncOpenAI(
-            base_url=os.environ["GENERATOR_URL"],
-            api_key=os.environ.get("GENERATOR_KEY", "none"),
-        ) as generator,
-        AsyncRewardClient(
-            os.environ.get("REWARD_URL", "localhost:8001"),
-            timeout_s=REWARD_TIMEOUT_S,
-        ) as rewards,
-    ):
+    rewards = AsyncRewardClient(
+        os.environ.get("REWARD_URL", "localhost:8001"), timeout_s=REWARD_TIMEOUT_S
+    )
+    generator = AsyncOpenAI(
+        base_url=os.environ["GENERATOR_URL"], api_key=os.environ.get("GENERATOR_KEY", "none")
+    )
+    try:
+        await connect(rewards)
         yield {"generator": generator, "rewards": rewards}
+    finally:
+        await rewards.close()
+        await generator.close()
+
+
+async def connect(rewards: AsyncRewardClient) -> None:
+    """Ask the server who it is. One that is away is asked again by each call."""
+    try:
+        await rewards.connect()
+    except (UnavailableError, DeadlineError, ModelNotReadyError) as error:
+        log.warning("starting without rewards: %s", error)
 
 
 app = FastAPI(title="Best of N", lifespan=lifespan)

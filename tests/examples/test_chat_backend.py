@@ -85,6 +85,18 @@ def test_without_a_reward_the_first_reply_is_answered() -> None:
     assert found == {"content": "a little longer", "probability": None, "n_candidates": 1}
 
 
+def test_a_reward_server_may_come_after_the_backend() -> None:
+    port = free_port()
+    with (
+        Generator() as generator,
+        backend(generator.url, "tiny", f"127.0.0.1:{port}", REWARD_TIMEOUT_S="5") as url,
+    ):
+        assert ask(url).json()["probability"] is None
+        usage = Usage(FORMATS["lines"])
+        with FakeServer(lambda ids: (ids != 50256).sum(axis=1), usage=usage, port=port):
+            assert eventually(lambda: ask(url).json()["probability"] is not None)
+
+
 def test_a_generator_that_is_away_is_said_to_be(trained: TritonServer) -> None:
     with backend(f"http://127.0.0.1:{free_port()}/v1", "tiny", trained.grpc_url) as url:
         answer = ask(url)
