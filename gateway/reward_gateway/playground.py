@@ -11,6 +11,7 @@ from starlette.responses import FileResponse
 
 from reward_client import Ranking
 from reward_gateway.service import Service
+from reward_gateway.settings import MAX_N
 from reward_text import Context, Tokenizer, Truncation, Usage
 
 router = APIRouter(tags=["playground"])
@@ -27,7 +28,7 @@ class ShowRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     context: str | list[dict[str, Any]]
-    candidates: Annotated[list[str], Field(min_length=1, max_length=64)]
+    candidates: Annotated[list[str], Field(min_length=1, max_length=MAX_N)]
 
 
 @router.get("/", include_in_schema=False)
@@ -37,9 +38,10 @@ async def page() -> FileResponse:
 
 
 @router.get("/playground/setup")
-async def setup(request: Request) -> dict[str, bool]:
-    """What the page can offer."""
-    return {"has_generator": request.state.service.settings.upstream is not None}
+async def setup(request: Request) -> dict[str, bool | int]:
+    """What the page can offer: whether candidates can be drawn, and how many at most."""
+    settings = request.state.service.settings
+    return {"has_generator": settings.upstream is not None, "max_n": settings.max_n}
 
 
 @router.post("/playground/rank")

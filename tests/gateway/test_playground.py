@@ -146,9 +146,10 @@ def test_a_key_that_is_asked_for_can_be_given(gateway: Any, browser: webdriver.C
 def test_candidates_are_drawn_from_the_generator(
     gateway: Any, browser: webdriver.Chrome, generator: Generator
 ) -> None:
-    page = Page(browser, gateway(upstream=generator.url))
+    page = Page(browser, gateway(upstream=generator.url, max_n=5))
     page.type("User: Hi", "")
     page.until(page.one("#draw").is_displayed)
+    assert page.one("#n").get_attribute("max") == "5"
     page.one("#draw").click()
     assert page.ranked()[0] == "the longest reply of them all"
     assert len(page.ranked()) == 4
