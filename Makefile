@@ -17,6 +17,19 @@ CUDA_RUNTIMES := $(addprefix $(VENV)/onnxruntimes-gpu/,1.27.0 1.31.1)
 # from 1.32 on, ONNX Runtime sends telemetry to its makers unless told otherwise
 export ORT_DISABLE_TELEMETRY ?= 1
 
+# an environment keeps the Python that it was made with
+ifneq ($(origin PYTHON),file)
+ifneq ($(wildcard $(BIN)/python),)
+ifneq ($(MAKECMDGOALS),clean)
+THERE := $(shell $(BIN)/python --version)
+ASKED := $(shell $(PYTHON) --version)
+ifneq ($(THERE),$(ASKED))
+$(error $(VENV) has $(THERE), and PYTHON=$(PYTHON) is $(ASKED): remove it first with "make clean")
+endif
+endif
+endif
+endif
+
 .DEFAULT_GOAL := help
 # in parallel, two targets would set up the one environment at the same time
 .NOTPARALLEL:

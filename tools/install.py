@@ -3,12 +3,13 @@
     python tools/install.py ENVIRONMENT REQUIREMENT...
 
 Large files are named with their size as pip begins to fetch them. Each kind of warning is shown
-once, with its number. If pip fails, its last lines are shown; all of its output is in
-ENVIRONMENT/pip.log.
+once, with its number; that pip cannot reach its index, at once. If pip fails, its last lines are
+shown; all of its output is in ENVIRONMENT/pip.log. SIGTERM ends pip as well.
 """
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ LARGE_MB, N_LAST = 10, 20
 MB = {"kB": 1e-3, "MB": 1, "GB": 1e3}
 FILE = re.compile(r" *(Downloading|Using cached|Processing) (\S+)(?: \(([\d.]+) (kB|MB|GB)\))?")
 WARNING = re.compile(r" *((?:WARNING|DEPRECATION): .*)")
+BUILDING = "  Installing build dependencies: started"
 INSTALLING = "Installing collected packages: "
 NAMES = re.compile(r"'[^']*'|\S*/\S*")  # what differs between warnings of one kind
 
@@ -42,6 +44,7 @@ def main() -> int:
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     ) as process:
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         for line in process.stdout or ():
             last.append(line.rstrip())
             for said in told(last[-1], warnings):
@@ -58,7 +61,12 @@ def main() -> int:
 def told(line: str, warnings: Counter[str]) -> Iterator[str]:
     """What to show of a line of pip's output; warnings are counted by kind."""
     if warning := WARNING.match(line):
-        warnings[NAMES.sub("'...'", warning[1])] += 1
+        kind = NAMES.sub("'...'", warning[1])
+        warnings[kind] += 1
+        if warnings[kind] == 1 and "Retrying (" in kind:
+            yield f"pip cannot reach its index and tries again: {warning[1]}"
+    elif line == BUILDING:
+        yield "fetching what the package is built with"
     elif line.startswith(INSTALLING):
         yield f"unpacking {line.count(',') + 1} packages"
     elif found := FILE.match(line):

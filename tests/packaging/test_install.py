@@ -7,8 +7,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from environments import ROOT, make_environment
 from install import told
+from waiting import HUNG_S, eventually
 
 OFFLINE = {**os.environ, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
 
@@ -46,6 +48,51 @@ def test_warnings_are_counted_by_kind(tmp_path: Path) -> None:
     ((kind, n),) = warnings.items()
     assert kind.startswith("WARNING: Location '...' is ignored")
     assert n == 3
+
+
+def test_an_index_that_cannot_be_reached_is_said_at_once() -> None:
+    line = "WARNING: Retrying (Retry(total=4)) after connection broken by 'refused': /simple/numpy/"
+    warnings = Counter[str]()
+    said = [*told(line, warnings), *told(line.replace("numpy", "torch"), warnings)]
+    assert said == [f"pip cannot reach its index and tries again: {line}"]
+    assert [*warnings.values()] == [2]
+
+
+def test_ended_by_a_signal_it_ends_pip(tmp_path: Path) -> None:
+    make_environment(tmp_path / "venv")
+    pip = tmp_path / "venv" / "bin" / "python"
+    pip.unlink()
+    pip.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    pip.chmod(0o755)
+    command = [sys.executable, str(ROOT / "tools" / "install.py"), str(tmp_path / "venv"), "."]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        process.terminate()
+        _, said = process.communicate(timeout=HUNG_S)
+    assert process.returncode != 0
+    assert "pip failed" in said
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_another_python_is_refused_while_the_old_environment_is_there(tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho Python 3.9.0\n")
+    other.chmod(0o755)
+    folder = tmp_path / "checkout"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / "Makefile").write_text((ROOT / "Makefile").read_text())
+    (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
+
+    def make(target: str) -> subprocess.CompletedProcess[str]:
+        command = ["make", "--dry-run", target, f"PYTHON={other}"]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+    refused = make("help")
+    assert refused.returncode == 2
+    assert f"PYTHON={other} is Python 3.9.0" in refused.stderr
+    assert "make clean" in refused.stderr
+    assert make("clean").returncode == 0
 
 
 def test_large_files_are_named_and_packages_counted() -> None:
