@@ -16,6 +16,7 @@ from reward_client.cli import command_modules, command_parser
 from reward_contract.errors import RewardError
 
 pytest.importorskip("griffe", reason="needs gpt2-reward[docs]")
+from docs_site.sources import Links
 from docs_site.surface import PUBLIC
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,15 @@ def test_pictures_have_alternative_texts(pages: dict[str, Page]) -> None:
     assert len(pictures) >= 10
     for picture in pictures:
         assert len(picture.get("alt") or "") > 10, picture["src"]
+
+
+def test_code_in_fences_is_not_read_as_links() -> None:
+    code = "```python\nrewards[0](README.md)\n```\n"
+    markdown = f"[one](README.md)\n\n{code}- item\n\n    {code}[two](CHANGELOG.md)\n"
+    led = Links({}, set()).lead(markdown, "LICENSE", "page.md")
+    assert led == markdown.replace("[one](README.md)", "[one](index.md)").replace(
+        "CHANGELOG.md", "changelog.md"
+    )
 
 
 def test_links_lead_to_pages_and_their_anchors(site: Path, pages: dict[str, Page]) -> None:

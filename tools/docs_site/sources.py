@@ -18,8 +18,12 @@ PAGES = {
 FIRST_RANKING = ("Two commands", "Step by step")
 FIRST_RANKING_PAGE = "first-ranking.md"
 
-# [text](file#anchor), across line breaks in the text; pictures as well
-LINK = re.compile(r"\[([^\[\]]*)\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
+# [text](file#anchor), across line breaks in the text; pictures as well. Code in fences has none.
+LINK = re.compile(
+    r"^ *(?P<fence>```+)(?s:.*?)^ *(?P=fence)"
+    r"|\[(?P<text>[^\[\]]*)\]\((?!https?:|mailto:|#)(?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)",
+    re.MULTILINE,
+)
 SECTION = re.compile(r"^## ", re.MULTILINE)
 NO_SIDEBAR = "---\nhide: [navigation]\n---\n"
 LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
@@ -59,7 +63,9 @@ class Links:
         """
 
         def link(found: re.Match[str]) -> str:
-            text, target, anchor = found[1], found[2], found[3] or ""
+            if found["fence"]:
+                return found[0]
+            text, target, anchor = found["text"], found["target"], found["anchor"] or ""
             path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
             place = _place(path, anchor)
             if place == _shown(path):
