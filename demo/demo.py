@@ -70,7 +70,7 @@ def publish(checkpoint: str, repository: Path) -> None:
     folder = ModelFolder(repository)
     newest = max(folder.versions(), default=None)
     if newest is not None and is_from(folder.path / str(newest), checkpoint):
-        say(f"version {newest} in {repository} is an export of {checkpoint} already")
+        say(f"version {newest} in {repository} is already an export of {checkpoint}")
         return
     if expected := cost(checkpoint):
         say(expected.told(to_fetch=not Path(checkpoint).is_dir()))

@@ -7,7 +7,7 @@
     curl localhost:8000/chat --json '{"messages": [{"role": "user", "content": "Hello!"}]}'
 
 Both clients live as long as the application and are shared by all requests. While the reward server
-is away or too slow, users get the generator's first reply instead of an error.
+is down or too slow, users get the generator's first reply instead of an error.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
 
 
 async def connect(rewards: AsyncRewardClient) -> None:
-    """Ask the server who it is. One that is away is asked again by each call."""
+    """Ask the server what it serves. If it is down, each later call tries again."""
     try:
         await rewards.connect()
     except (UnavailableError, DeadlineError, ModelNotReadyError) as error:

@@ -1,4 +1,4 @@
-"""Plot how often the best of N replies is found, by the shipped checkpoint and by simple rules.
+"""Plot how often the best of N replies is found, by the shipped checkpoint and by their length.
 
     pip install 'gpt2-reward[export,serve,evaluate,chitchat]'
     python examples/plot_best_of_n.py best-of-n.svg

@@ -3,8 +3,8 @@
     python tools/install.py ENVIRONMENT REQUIREMENT...
 
 Large files are named with their size as pip begins to fetch them. Each kind of warning is shown
-once, with its number; that pip cannot reach its index, at once. If pip fails, its last lines are
-shown; all of its output is in ENVIRONMENT/pip.log. SIGTERM ends pip as well.
+once, at the end, with a count; if pip cannot reach its index, that is shown at once. If pip fails,
+its last lines are shown; all of its output is in ENVIRONMENT/pip.log. SIGTERM ends pip as well.
 """
 
 import os

@@ -146,7 +146,7 @@ def tables(metrics: dict[str, Any]) -> str:
             f"| ROC AUC, all rows | {found['roc_auc']:.3f} |",
             f"| against any other reply | {found['roc_auc_against_other']:.3f} |",
             f"| against one of like length | {found['roc_auc_against_other-of-like-length']:.3f} |",
-            f"| against replies that ended | {found['roc_auc_against_ended']:.3f} |",
+            f"| against replies that ended the chat | {found['roc_auc_against_ended']:.3f} |",
             f"| expected calibration error, not calibrated | {found['calibration_error']:.3f} |",
             f"| expected calibration error, calibrated | {found['calibration_error_after']:.3f} |",
         ]

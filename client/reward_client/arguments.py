@@ -93,7 +93,7 @@ def add_connection(
         type=seconds_argument,
         default=60.0,
         metavar="SECONDS",
-        help=f"Give up a call after this many seconds. Default: {timeout}.",
+        help=f"Give up on a call after this many seconds. Default: {timeout}.",
     )
     _add_model(group)
     if groups if chats is None else chats:

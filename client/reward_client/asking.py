@@ -1,4 +1,4 @@
-"""One RPC of a call: its headers, its timeout, what is counted, and which server was heard."""
+"""One RPC of a call: its headers, its timeout, what is counted, and which server was heard from."""
 
 import time
 

@@ -261,7 +261,7 @@ class Calls:
                 return Scored(parts, self._checked(answers, rows, terms), usage)
             usage, wanted = served, answers[0].version
         raise ContractError(
-            f"models that read conversations differently answered {RESCORES} requests of one call "
+            f"models that read texts differently answered {RESCORES} requests of one call "
             "in turn; pin one with model_version"
         )
 

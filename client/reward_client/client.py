@@ -192,7 +192,8 @@ class RewardClient:
             priority: priority of this call; the client's if None.
             model_version: the version to ask; the client's if None.
             headers: headers of this call, in addition to the connection's.
-            on_error: `nan` gives NaN to rows that cannot be scored, and all others their reward.
+            on_error: `nan` gives NaN to rows whose reward is not finite, instead of raising;
+                invalid texts still raise.
 
         Returns:
             The rewards in the order of `texts`, and the model that gave them.

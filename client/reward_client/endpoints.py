@@ -13,7 +13,7 @@ REST_S = 1.0  # a server that was down is left out for this long, while others a
 REST_BY_SILENCE = 20.0  # a silent server is left out for this many times the wait in vain
 LONGEST_REST_S = 10.0
 
-IDLE_S = 1.0  # a server not heard for this long may have been restarted, with another model
+IDLE_S = 1.0  # a server not heard from for this long may have been restarted, with another model
 HELD_S = 1.0  # even under traffic, another server may take the address, or reload its model
 
 

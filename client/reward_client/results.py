@@ -169,7 +169,7 @@ class Ranking:
         return self.candidates[rank]
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # arrays do not compare to one truth value
+@dataclass(frozen=True, slots=True, eq=False)  # comparing arrays gives no single truth value
 class Scores:
     """The rewards of a call's texts.
 

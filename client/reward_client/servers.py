@@ -94,5 +94,5 @@ class Server:
 
 
 def _close_aside(line: Line[grpc.Channel]) -> None:
-    """Close a channel on a separate thread: gRPC's cannot, and an interrupted one may never end."""
+    """Close a channel on a separate thread: gRPC's own cannot, and after Ctrl-C it may block."""
     threading.Thread(target=line.channel.close, daemon=True).start()

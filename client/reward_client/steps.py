@@ -49,7 +49,7 @@ class Work:
 
     Attributes:
         action: does the work, on any thread.
-        elsewhere: has the work done in another process instead, for a client that is `asyncio`'s.
+        elsewhere: has the work done in another process instead; only for the asyncio client.
     """
 
     action: Callable[[], Any]

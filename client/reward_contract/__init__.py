@@ -1,4 +1,4 @@
-"""What every part of this project builds on: the contract, the errors' root, the processor.
+"""What every part of this project builds on: the contract, the errors' root, facts about the CPU.
 
 Standard library only, and light: each process that serves the model imports it, too.
 """

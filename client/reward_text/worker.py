@@ -41,7 +41,7 @@ class Order(NamedTuple):  # pickled faster than a dataclass
             encoded = [tokenizer.encode_group(*group, self.truncation) for group in groups]
             return Encoded.concatenated([tokenizer.encode_texts(self.texts), *encoded])
         except InvalidInputError:
-            return None  # whoever ordered finds the same, and says where
+            return None  # the caller finds the same error, and says where
 
 
 def packed(value: object) -> bytes:

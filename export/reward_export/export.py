@@ -124,10 +124,10 @@ def export(options: ExportOptions, say: Say) -> Published:
 def _asked(usage: Usage) -> str:
     """One line that says how clients will ask."""
     form = usage.chat_format
-    chats = "texts alone: no format of conversations is known, and --format names one"
+    chats = "texts only (no conversation format is known; set one with --format)"
     if form is not None:
         chats = f"texts, or conversations in the format {form.name!r}"
-    return f"clients send {chats}; of each, the last {usage.max_tokens} tokens count"
+    return f"clients send {chats}; the last {usage.max_tokens} tokens of each count"
 
 
 def _compare(

@@ -19,7 +19,7 @@ SHORT = (8, 40, 120)
 
 
 def golden_rows(max_tokens: int = CONTRACT.max_tokens) -> list[NDArray[np.int32]]:
-    """The golden rows, int32 [S]: the empty text, and `SHORT` and full ends of real conversations.
+    """The empty text, and ends of real conversations, `SHORT` and full; int32 [S] each.
 
     Args:
         max_tokens: the window, which the last row fills.

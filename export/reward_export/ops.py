@@ -77,8 +77,8 @@ class Ops:
     def count(self, n: ir.Value) -> ir.Value:
         """0, 1, ... n - 1 as int64, for an int64 [1] of at least 1.
 
-        `Range` gives the same, but on a GPU it would move the numbers around it there, at the
-        price of copies back and forth: its CUDA kernel reads its inputs in the host's memory.
+        `Range` gives the same, but on a GPU it would pull its neighbours' numbers onto the
+        device, with copies back and forth: its CUDA kernel reads its inputs in the host's memory.
         """
         one = self.shape(1)
         more = self.Concat(self.shape(0), self.Sub(n, one), axis=0)

@@ -23,7 +23,7 @@ from reward_export.precision import CUDA_OPTIONS, PROVIDERS, Tolerance
 from reward_export.ranks import spearman
 
 CUDA = PROVIDERS["cuda"]
-ALL_ROWS_EVERY = 6  # in one of so many batches, every row is scored alone; in others, the last
+ALL_ROWS_EVERY = 6  # in one of this many batches all rows are scored alone; in others, the last
 
 
 Ids = NDArray[np.int32]
@@ -120,10 +120,10 @@ def check(
         session: the graph.
         reference: gives the correct rewards.
         n_positions: length of the longest row that can be scored.
-        tolerance: limits that the rewards have to keep.
+        tolerance: limits for the rewards.
 
     Raises:
-        ParityError: the rewards do not keep a limit.
+        ParityError: the rewards are outside a limit.
         ExportError: the reward of an unscorable row was not NaN, or the row changed others'.
     """
     groups, others = list(groups_of_candidates()), list(other_batches(n_positions))
@@ -166,7 +166,7 @@ def _batch_effect(
 
 
 def _hold(parity: Parity, tolerance: Tolerance, batch_effect: float) -> None:
-    # these are judged by ranks, and a checkpoint whose rewards hardly differ has none to keep
+    # judged by ranks, which mean little if a checkpoint's rewards hardly differ
     remedy = "; try --precision fp32" if tolerance.in_reward_stds else ""
     checks = (
         ("largest difference", parity.max_difference, "at most", parity.tolerance),

@@ -27,7 +27,7 @@ Batches: TypeAlias = Iterable[NDArray[np.int32]]
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """Limits that the rewards of a precision have to keep.
+    """Limits that the rewards of a precision have to stay within.
 
     Attributes:
         max_difference: largest absolute difference of a reward from PyTorch's.
@@ -105,7 +105,7 @@ class Precision:
         name: as the command line and the manifest have it.
         linear: how linear layers and the token embedding are computed.
         forms: how it is computed on each kind of device; the first is the default.
-        tolerance: limits that the rewards have to keep before a graph is published.
+        tolerance: limits for the rewards before a graph is published.
         bytes_per_weight: in the file.
         prepare: returns the weights to build the graph from, for a precision that has to look at
             activations first; if None, they are used unchanged.

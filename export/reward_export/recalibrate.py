@@ -47,7 +47,7 @@ def recalibrate(
         manifest, facts = _read(path, calibration)
         if identity is not None and facts.identity != identity:
             raise PublishError(
-                f"{path} is another model than the one that was asked: its sha256 is "
+                f"{path} is not the model that was asked: its sha256 is "
                 f"{facts.identity}, the server's is {identity}"
             )
         part = scratch / MANIFEST_NAME

@@ -7,8 +7,8 @@ serves; inside the repository, the server would take it for a model. If the repo
 of its own, only the model's folder is possible.
 
 No version is ever replaced. Clients pin a version, and files of rewards name the version that
-gave them, so a number has to mean the same model forever; and if a folder is exchanged while it
-is read, the reader gets the graph of one model and the weights of another.
+gave them, so a number has to mean the same model forever; and if a folder is replaced while it is
+read, the reader gets the graph of one model and the weights of another.
 """
 
 import contextlib
@@ -173,8 +173,8 @@ class ModelFolder:
         *earlier, newest = self.versions() or [0]
         if not earlier:
             raise PublishError(
-                f"{self.path} has no version before {newest or 'the first'}; publish one to go "
-                "back to"
+                f"{self.path} has no version before {newest or 'the first'} to go back to; "
+                "export a better one, which then becomes the newest"
             )
         withdrawn = self.path / f"{_WITHDRAWN}{newest}"
         try:

@@ -1,7 +1,7 @@
 """Best of N in OpenAI's protocol: `/v1/chat/completions` and `/v1/completions`.
 
-A request goes to the generator unchanged, except that it asks for N candidates; the best is
-answered as if it had been the only one. A caller overrides settings in a field `best_of_n`:
+A request goes to the generator with the gateway's sampling defaults, unstreamed, for N candidates;
+the best is returned as if it were the only one. A caller overrides settings in a field `best_of_n`:
 
     {"n": 8, "min_probability": 0.5, "time_budget_s": 2.0, "sampling": "chai",
      "on_reward_failure": "error"}

@@ -23,7 +23,7 @@ async def healthz() -> dict[str, str]:
 
 
 class Readiness:
-    """Whether the model answers, asked at most once per second for all callers.
+    """Whether the model answers; a good answer is kept for a second, for all callers.
 
     Args:
         client: of the reward server.

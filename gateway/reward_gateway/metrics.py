@@ -26,9 +26,9 @@ class Metrics:
         generating: seconds that drawing the candidates took.
         ranking: seconds that their rewards took.
         candidates: drawn per request, equal ones counted once.
-        chosen: requests of best of N, by which candidate was answered (`first` or `another`).
-        gain: reward of the answered candidate above the first one's, which would have been
-            answered without the reward model.
+        chosen: requests of best of N, by which candidate was returned (`first` or `another`).
+        gain: reward of the returned candidate minus that of the first, which would have been
+            returned without the reward model.
         unranked: requests answered without rewards, by reason.
         second_draws: requests whose first candidates were not good enough.
     """
@@ -50,7 +50,7 @@ class Metrics:
         self.candidates = Histogram(
             "candidates", "Distinct candidates per request.", buckets=NUMBERS, **own
         )
-        self.chosen = Counter("chosen", "Requests by the candidate answered.", ["which"], **own)
+        self.chosen = Counter("chosen", "Requests by the candidate returned.", ["which"], **own)
         self.gain = Histogram(
             "reward_gain", "Reward of the answer minus the first one's.", buckets=GAINS, **own
         )

@@ -104,7 +104,7 @@ def _response(query: str, prompt: str) -> str:
         starts = range(len(prompt))
         kept = prompt[bisect_left(starts, True, key=lambda start: prompt[start:] in query) :]
         if len(kept) < LEAST_KEPT:
-            raise InvalidInputError("it does not have its prompt, so that its response is unknown")
+            raise InvalidInputError("it does not contain its prompt, so its response is unknown")
         reply = query.rpartition(kept)[2]
     for end in ENDS:
         reply = reply.partition(end)[0]

@@ -11,7 +11,7 @@ OnRewardFailure: TypeAlias = Literal["first", "error"]
 
 Drawing: TypeAlias = Literal["auto", "n", "parallel"]
 """How N candidates are drawn: with the generator's own `n`, or with N requests at once; `auto`
-draws with `n`, and with requests those that are missing."""
+draws with `n`, and draws any that are missing with requests."""
 
 SAMPLING: dict[str, Mapping[str, object]] = {
     "chai": {
@@ -41,7 +41,7 @@ class Choosing:
         drawing: how they are drawn.
         sampling: parameters of requests that do not set their own.
         min_probability: draw a second time if no candidate's probability of acceptance reaches
-            it; None never does.
+            it; None draws only once.
         time_budget_s: rank what has come within this many seconds; None waits for all. Each
             candidate is then a request of its own, whatever `drawing` says.
         on_reward_failure: what a caller gets when no reward comes.

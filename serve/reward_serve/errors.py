@@ -88,4 +88,4 @@ class UnhealthyError(EndedError):
 
 
 class UpgradeError(EndedError):
-    """tritonserver was stopped: it waits for a version that failed, and others have changed."""
+    """tritonserver was stopped: it was waiting for a failed version, and others changed."""

@@ -186,7 +186,7 @@ class Heartbeat:
 
 
 def shortest(golden: Golden) -> Sequence[tuple[int, ...]]:
-    """The rows that a heartbeat has scored: the shortest ones."""
+    """The rows that a heartbeat asks for: the shortest ones."""
     return sorted(golden.rows, key=len)[:N_ROWS]
 
 

@@ -1,4 +1,4 @@
-"""Finds the reason in a tritonserver's log, and follows it while it grows."""
+"""Finds the reason for a failure in tritonserver's log, and follows the log while it grows."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The models that a server shows, and which of their versions are put away."""
+"""The models that a server is shown, and which of their versions are quarantined."""
 
 import contextlib
 import threading

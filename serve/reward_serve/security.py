@@ -33,7 +33,7 @@ class Security:
         http_inference: whether the HTTP port scores texts; otherwise it answers only health checks
             of callers without `http_key`.
         http_key: value of the header that opens what is closed over HTTP: the control key, or a
-            key that only this process knows if there is none, or TLS, which HTTP does not have.
+            random key if there is none or if gRPC has TLS, which HTTP does not have.
 
     Raises:
         SecurityError: a file is missing, a certificate lacks its key, or HTTP would carry texts

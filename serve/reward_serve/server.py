@@ -193,7 +193,8 @@ class TritonServer:
 
         Raises:
             ModelProcessError: a serving model's process has died, and the server was stopped.
-            UpgradeError: the server waits for a dead version while others have changed.
+            UpgradeError: the server was waiting for a version that cannot be loaded, and others
+                changed.
             UnhealthyError: `unhealthy` gave a reason, and the server was stopped.
             EndedError: it ended without `interrupt`; its log is kept.
         """

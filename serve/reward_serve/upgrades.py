@@ -72,7 +72,10 @@ class Upgrades:
         self._tell_of_failures()
         self._give_up_a_late_one()
         if self._given_up and self._models.changed.is_set():
-            return UpgradeError, "versions have changed while Triton waits for one that is dead"
+            return (
+                UpgradeError,
+                "versions changed while Triton was waiting for one that cannot be loaded",
+            )
         return None
 
     def _bury(self, child: Child) -> End | None:
@@ -90,7 +93,7 @@ class Upgrades:
         return ModelProcessError, f"the process of a model has died ({end})"
 
     def _give_up_a_late_one(self) -> None:
-        """Give up a version that takes too long to load, and kill its processes.
+        """Give up on a version that takes too long to load, and kill its processes.
 
         Only the first one can be late: the others wait for it.
         """
@@ -126,7 +129,7 @@ class Upgrades:
     def _version_of(self, child: Child) -> Version | None:
         """The version that a process's short name stands for; the first one loading if unnamed.
 
-        If several have the same short name, one that serves: to lose that is worst.
+        If several have the same short name, one that is serving: losing that is the worst case.
         """
         loading = [*self._loads.begun]
         if child.serves is None:

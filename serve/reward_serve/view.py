@@ -55,7 +55,8 @@ class View:
             shutil.rmtree(self.folder / gone)  # links, and a configuration
         for name, path in models.items():
             numbers = {str(version.number) for version in shown if version.model == name}
-            # Triton does not start with a model without a version, but runs on if one loses it
+            # Triton does not start with a model that has no version, but continues if one
+            # loses its last
             if numbers or (self.folder / name).exists():
                 self._show_model(path, self.folder / name, numbers)
         return shown

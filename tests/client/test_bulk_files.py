@@ -131,7 +131,7 @@ def test_csv_has_a_header_and_values_with_line_breaks(fake: FakeServer, tmp_path
         (b"", "has no CSV header"),
         (b"a,b\n1,2\n", 'has no column "text" or "candidate" or "candidates"'),
         (b"text,text\na,b\n", "names 1 columns twice"),
-        (b'text\na\n"never closed\nb\n', "is not CSV up to line 4"),
+        (b'text\na\n"never closed\nb\n', "is not valid CSV at or before line 4"),
     ],
 )
 def test_what_is_not_csv_is_one_error(

@@ -289,7 +289,7 @@ def test_parquet_says_which_extra_it_misses(
         (["--input=nowhere.jsonl", "--output=out.jsonl"], "cannot read nowhere.jsonl"),
         (["--input=in.jsonl", "--output=no/where.jsonl"], "cannot write no/where.jsonl"),
         (["--format=parquet", "in.jsonl"], "needs --output"),
-        (["in.csv"], "in.csv is read as csv, which needs --output"),
+        (["in.csv"], "in.csv is Parquet, CSV or compressed, which needs --output"),
         (["in.jsonl.gz"], "needs --output"),
     ],
 )

@@ -178,11 +178,11 @@ class Replies:
         self._draw = draw
 
     def any(self, own_id: str, reply: str) -> str:
-        """A reply from another conversation, in other words than this one."""
+        """A reply from another conversation, worded differently from this one."""
         return self._other(own_id, reply, 0, len(self._replies) - 1)
 
     def of_like_length(self, own_id: str, reply: str) -> str:
-        """A reply from another conversation, about as long as this one and in other words."""
+        """A reply from another conversation, about as long as this one and worded differently."""
         place = bisect_left(self._lengths, len(reply))
         # a long conversation can fill this range with its own replies; `_other` then widens it
         return self._other(own_id, reply, place - NEIGHBOURS, place + NEIGHBOURS)

@@ -1,4 +1,4 @@
-"""What `shared_context` saves, and how often it chooses another reply than `left`.
+"""What `shared_context` saves, and how often it chooses a different reply from `left`.
 
 Real conversations of more than 256 tokens, best-of-8: the real reply among those of others. Both
 policies run in turn in one session; a group's time is the minimum over the rounds.

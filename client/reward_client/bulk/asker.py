@@ -35,7 +35,7 @@ class Asker:
     async def rewards(self, lines: Sequence[Line]) -> tuple[list[list[float]], ModelInfo | None]:
         """The rewards of each line, and the model that gave them.
 
-        Of the model's usage there is what rewards depend on: the format is the client's own, if
+        The model's usage is reduced to what rewards depend on: the format is the client's own, if
         it has one, and the calibration is left out.
 
         Raises:

@@ -80,7 +80,8 @@ class CsvSource:
             record = next(self._records, None)
         except csv.Error as error:  # then it is unknown where the next record begins
             raise InvalidInputError(
-                f"{self._path} is not CSV up to line {self._records.line_num} of the file: {error}"
+                f"{self._path} is not valid CSV at or before line {self._records.line_num} of "
+                f"the file: {error}"
             ) from error
         except UNREADABLE as error:
             raise unreadable(self._path, self._line, error) from error

@@ -26,7 +26,7 @@ def jobs_of(inputs: Sequence[str], output: Path, job: Job) -> list[Job]:
         inputs: files, directories and patterns such as `data/**/*.parquet`; `-` is standard
             input.
         output: a file or a directory; `-` is standard output.
-        job: everything else. Its shard takes every so many of several files, or blocks of lines
+        job: everything else. Its shard takes every N-th of several files, or blocks of lines
             of a single one.
 
     Raises:

@@ -116,7 +116,7 @@ class Identity:
             return self
         # without a digest, only their names tell models apart
         if model.identity is None and (other := self._differences(known, ("model_name",))):
-            raise OutputError(f"{job.output} has rewards of another model: {other}; use that one")
+            raise OutputError(f"{job.output} has another model's rewards: {other}; use that model")
         name, library = str(known.get("model_name")), str(known.get("library"))
         return replace(self, model=model, model_name=name, library=library)
 

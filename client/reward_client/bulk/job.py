@@ -180,7 +180,7 @@ class Totals:
     seconds: float
 
     def is_success(self, max_rejected: float) -> bool:
-        """Whether enough was scored: something, if the input has lines, and not too little.
+        """Whether enough was scored: a line, if there are any, and not too many set aside.
 
         Args:
             max_rejected: the largest share of the lines that may be set aside, from 0 to 1.

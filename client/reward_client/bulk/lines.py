@@ -31,6 +31,7 @@ _FORMS: dict[frozenset[str], tuple[str | None, str]] = {
     },
 }
 _NO_ID = '"{}" is neither a string nor a finite number'
+_NOT_FINITE = '"{}" holds a number that is not finite'
 
 
 @dataclass(slots=True)  # a frozen one takes three times as long to make
@@ -224,7 +225,8 @@ def _copied(name: str, value: object) -> object:
         if is_nested or isinstance(value, float):
             json.dumps(value, allow_nan=False)
     except ValueError as error:
-        raise MalformedError(_NO_ID.format(name)) from error
+        reason = _NOT_FINITE if is_nested else _NO_ID
+        raise MalformedError(reason.format(name)) from error
     return value
 
 

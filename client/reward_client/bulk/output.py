@@ -106,7 +106,7 @@ class Output:
     def write(
         self, rewarded: Sequence[Rewarded], rejections: Sequence[Rejection], model: ModelInfo | None
     ) -> None:
-        """Add the next lines, which the operating system has on return, if not yet the disk.
+        """Add the next lines; on return the operating system has them, perhaps not yet the disk.
 
         Args:
             rewarded: lines in the order of the input.
@@ -135,7 +135,7 @@ class Output:
         self._files.close()
 
     def _note_model(self) -> None:
-        """Note next to the output whose rewards it has, before the first of them is written."""
+        """Record next to the output which model gave its rewards, before they are written."""
         if self.model != self.identity.model:
             self.identity = replace(self.identity, model=self.model)
             self.identity.write(self._meta)

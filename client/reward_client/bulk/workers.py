@@ -59,7 +59,7 @@ class Workers:
         return cpu_s > BUSY * (time.monotonic() - self._began)
 
     async def _start(self) -> None:
-        """Add a process as soon as it is ready; one that cannot be started is done without."""
+        """Add a process as soon as it is ready; do without one that cannot be started."""
         with suppress(OSError):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "reward_text.worker"),

@@ -67,10 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.timeout = arguments.timeout or BULK_TIMEOUT_S
         return _score_file(arguments)
     ending = Path(arguments.file or "-").suffix.removeprefix(".")
-    if (kind := arguments.format or ending) in {"parquet", "csv"} or f".{ending}" in PACKED:
+    if (arguments.format or ending) in {"parquet", "csv"} or f".{ending}" in PACKED:
         raise InvalidInputError(
-            f"{arguments.file or 'standard input'} is read as {kind}, which needs --output, and "
-            "--input instead of FILE"
+            f"{arguments.file or 'standard input'} is Parquet, CSV or compressed, which needs "
+            "--output, and --input instead of FILE"
         )
     if arguments.truncation != "left":
         raise InvalidInputError(

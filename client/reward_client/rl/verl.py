@@ -101,8 +101,8 @@ async def compute_score(
         extra_info: holds the context: a string, to which the response is joined unchanged, or
             messages, which are rendered in the model's format, with the response as their reply.
         reward_kwargs: `url` of one or several servers, `context_key` (the key of the context in
-            `extra_info`), `timeout_s` (seconds until the reward has to be there, a restart of the
-            server included), `attempts` (as in `Retry`; None waits), `model`, `model_version`,
+            `extra_info`), `timeout_s` (seconds within which the reward must arrive, a restart of
+            the server included), `attempts` (as in `Retry`; None waits), `model`, `model_version`,
             `chat_format` (a format's name; the model's own if left out), `truncation` (`left`),
             `tls`, `tls_roots`, `tls_certificate`, `tls_key`, `headers`; and what verl adds to them,
             which is ignored.
@@ -115,7 +115,7 @@ async def compute_score(
     """
     settings = _Settings.of(reward_kwargs)
     context = (extra_info or {}).get(settings.context_key)
-    if isinstance(context, np.ndarray):  # a list, once it has been in Parquet
+    if isinstance(context, np.ndarray):  # a list comes back from Parquet as an array
         context = context.tolist()
     if not isinstance(context, str | Sequence):
         raise InvalidInputError(

@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patient",
         action="store_true",
-        help="Wait up to --timeout for a reward server that is down, as trainers need it. Default: "
-        "fail after a few attempts, as chats need it.",
+        help="Wait up to --timeout for a reward server that is down, which suits trainers. "
+        "Default: fail after a few attempts, which suits chats.",
     )
     _add_limits(parser.add_argument_group("callers"))
     _add_generator(parser.add_argument_group("best of N"))
@@ -129,15 +129,14 @@ def _add_generator(group: "argparse._ArgumentGroup") -> None:
         "--time-budget",
         type=seconds_argument,
         metavar="SECONDS",
-        help="Rank the candidates that have come within this time. They are then drawn with "
-        "parallel requests.",
+        help="Draw candidates with parallel requests, and rank those that arrive within this time.",
     )
     group.add_argument(
         "--on-reward-failure",
         choices=get_args(OnRewardFailure),
         default=USUAL.choosing.on_reward_failure,
-        help="Answer with the first candidate, marked and counted, or with an error if no reward "
-        "comes.",
+        help="If no reward comes, answer with the first candidate, marked and counted (first), "
+        "or with an error (error).",
     )
 
 

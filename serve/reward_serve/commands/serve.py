@@ -116,8 +116,8 @@ def _add_heartbeat(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=USUAL.timeout_s,
         metavar="SECONDS",
-        help="Let a heartbeat fail after this many seconds. It may have to wait for an execution: "
-        "give more than the longest one takes.",
+        help="Count a heartbeat as failed after this many seconds. It may have to wait for an "
+        "execution: allow more than the longest one takes.",
     )
 
 

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=30.0,
         metavar="SECONDS",
-        help="Give up a request that takes longer than this many seconds.",
+        help="Give up on a request that takes longer than this many seconds.",
     )
     group = parser.add_argument_group("TLS")
     group.add_argument("--tls-roots", type=Path, metavar="PEM", help="Trust these authorities.")

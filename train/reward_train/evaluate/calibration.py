@@ -185,7 +185,7 @@ def _rewards(
     (model, *others) = models or {None}
     if others or model is None:
         raise TrainError(
-            f"{len(models)} models answered, and their rewards are not comparable; give rows, and "
+            f"{len(models)} models answered, but exactly one has to: give at least one row, and "
             "pin a version with --model-version"
         )
     return np.concatenate(found), model
