@@ -21,7 +21,7 @@ FIRST_SCREEN = README.partition("\n## ")[0]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HUB_ID = "ChaiML/gpt2_medium_retry_and_continue_12m_reward_model"
 CHECKPOINT = ROOT / "checkpoints" / "chitchat"
-FREE_PORTS = "--grpc-port 0 --http-port 0 --metrics-port 0"
+FREE_PORTS = "--grpc-port 0 --http-port 0 --metrics-port 0 --health-port 0"
 NUMBER = re.compile(r"[+-]?\d+\.\d+")
 TOLERANCE = 1e-3  # of a reward that is printed with four digits, on another processor
 
