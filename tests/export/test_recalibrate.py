@@ -56,7 +56,7 @@ def test_manifest_and_configuration_have_it_and_all_else_is_as_it_was(copy: Path
 
 def test_another_model_or_none_is_refused(copy: Path) -> None:
     before = contents(copy)
-    with pytest.raises(PublishError, match="another model than the one that was asked"):
+    with pytest.raises(PublishError, match="is not the model that was asked"):
         recalibrate(copy, 1, Calibration(2.0), identity="00")
     with pytest.raises(PublishError, match=r"cannot read .*7"):
         recalibrate(copy, 7, Calibration(2.0))
