@@ -18,15 +18,11 @@ CUDA_RUNTIMES := $(addprefix $(VENV)/onnxruntimes-gpu/,1.27.0 1.31.1)
 export ORT_DISABLE_TELEMETRY ?= 1
 
 # an environment keeps the Python that it was made with
-ifneq ($(origin PYTHON),file)
-ifneq ($(wildcard $(BIN)/python),)
-ifneq ($(MAKECMDGOALS),clean)
+ifneq ($(and $(wildcard $(BIN)/python),$(filter-out file,$(origin PYTHON)),$(filter-out clean,$(or $(MAKECMDGOALS),help))),)
 THERE := $(shell $(BIN)/python --version)
 ASKED := $(shell $(PYTHON) --version)
 ifneq ($(THERE),$(ASKED))
 $(error $(VENV) has $(THERE), and PYTHON=$(PYTHON) is $(ASKED): remove it first with "make clean")
-endif
-endif
 endif
 endif
 

@@ -238,7 +238,8 @@ class RewardClient:
             truncation: truncation of this call; the client's if None.
             model_version: the version to ask; the client's if None.
             headers: headers of this call, in addition to the connection's.
-            on_error: `nan` gives NaN to candidates that cannot be scored, and ranks them last.
+            on_error: `nan` gives NaN to candidates whose reward is not finite, and ranks them last;
+                invalid input still raises.
             models: names of several models on the servers, and the weight of each, at least 0: each
                 is asked, in its own format and window, and candidates are ranked by the weighted
                 mean of the probabilities. `Ranking.of_model` has each model's own rewards. If

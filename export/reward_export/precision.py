@@ -105,7 +105,7 @@ class Precision:
         name: as the command line and the manifest have it.
         linear: how linear layers and the token embedding are computed.
         forms: how it is computed on each kind of device; the first is the default.
-        tolerance: limits for the rewards before a graph is published.
+        tolerance: limits that the rewards have to stay within before a graph is published.
         bytes_per_weight: in the file.
         prepare: returns the weights to build the graph from, for a precision that has to look at
             activations first; if None, they are used unchanged.

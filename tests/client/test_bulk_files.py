@@ -100,6 +100,16 @@ def test_an_id_that_cannot_be_copied_is_told_at_once(
     assert not fake.headers
 
 
+def test_a_kept_list_with_an_infinite_number_is_set_aside(fake: FakeServer, tmp_path: Path) -> None:
+    data, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    data.write_text('{"text": "a", "tags": [1]}\n{"text": "b", "tags": [1e999]}\n')
+    assert score(fake, data, output, "--keep", "tags", "--max-rejected=0.5") == 0
+    assert [item["tags"] for item in read(output)] == [[1]]
+    assert read(tmp_path / "out.jsonl.rejected.jsonl") == [
+        {"line": 2, "reason": '"tags" holds a number that is not finite'}
+    ]
+
+
 def test_csv_has_a_header_and_values_with_line_breaks(fake: FakeServer, tmp_path: Path) -> None:
     texts = ["Hi", 'a "quoted"\r\nline, and\nanother', "", "ä"]
     data, output = tmp_path / "in.csv", tmp_path / "out.jsonl"

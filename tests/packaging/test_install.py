@@ -59,9 +59,8 @@ def test_an_index_that_cannot_be_reached_is_said_at_once() -> None:
 
 
 def test_ended_by_a_signal_it_ends_pip(tmp_path: Path) -> None:
-    make_environment(tmp_path / "venv")
     pip = tmp_path / "venv" / "bin" / "python"
-    pip.unlink()
+    pip.parent.mkdir(parents=True)
     pip.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
     pip.chmod(0o755)
     command = [sys.executable, str(ROOT / "tools" / "install.py"), str(tmp_path / "venv"), "."]
