@@ -1,15 +1,16 @@
 """The shipped checkpoint on a real tritonserver, and a way to run examples."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import eventually
 
 from reward_export.export import ExportOptions, export
-from reward_serve.server import ServerOptions, TritonServer
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -18,13 +19,26 @@ Run = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """A server with checkpoints/chitchat."""
-    repository = tmp_path_factory.mktemp("trained") / "repository"
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`gpt2-reward serve` with checkpoints/chitchat. -> its gRPC address
+
+    The launcher, not a bare server, as users have it: examples wait while it starts Triton again,
+    which ends if the machine is so busy that a process of its model stands still for ten seconds.
+    """
+    folder = tmp_path_factory.mktemp("trained")
+    repository, printed = folder / "repository", folder / "printed"
     export(ExportOptions(str(ROOT / "checkpoints" / "chitchat"), repository), say=print)
-    options = ServerOptions(repository, grpc_port=0, http_port=0, metrics_port=0)
-    with TritonServer(options) as server:
-        yield server
+    command = str(Path(sys.executable).with_name("gpt2-reward"))
+    ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics", "health")]
+    words = [command, "serve", f"--repository={repository}", *ports]
+    with printed.open("wb") as file, subprocess.Popen(words, stderr=file) as process:
+        try:
+            assert eventually(lambda: "  log" in printed.read_text()), printed.read_text()
+            found = re.search(r"gRPC +(\S+)", printed.read_text())
+            assert found is not None
+            yield found[1]
+        finally:
+            process.terminate()
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from waiting import HUNG_S, eventually
 from reward_client import RewardClient
 from reward_client.testing import FakeServer
 from reward_export.conversations import conversations
-from reward_serve.server import TritonServer
 from reward_text import FORMATS, Usage
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -49,24 +48,24 @@ def ask(url: str, **body: Any) -> httpx.Response:
 
 
 def test_a_real_generators_reply_is_answered_with_its_probability(
-    generator: tuple[str, str], trained: TritonServer
+    generator: tuple[str, str], trained: str
 ) -> None:
-    with backend(*generator, trained.grpc_url) as url:
+    with backend(*generator, trained) as url:
         found = ask(url, max_tokens=8).json()
         assert ask(url, messages=[]).status_code == 422
     assert found["content"]
     assert found["n_candidates"] == 4
-    with RewardClient(trained.grpc_url) as client:
+    with RewardClient(trained) as client:
         (again,) = client.rank(MESSAGES, [found["content"]])
     assert found["probability"] == pytest.approx(again.probability, abs=1e-4)
 
 
-def test_the_best_of_the_replies_is_answered(trained: TritonServer) -> None:
-    with RewardClient(trained.grpc_url) as client:
+def test_the_best_of_the_replies_is_answered(trained: str) -> None:
+    with RewardClient(trained) as client:
         ranking = client.rank(MESSAGES, [one.turns[3] for one in conversations()[:6]])
     with Generator() as generator:
         generator.replies = [one.text for one in reversed(ranking)]  # the best is drawn last
-        with backend(generator.url, "tiny", trained.grpc_url, N_CANDIDATES="6") as url:
+        with backend(generator.url, "tiny", trained, N_CANDIDATES="6") as url:
             found = ask(url).json()
     assert (found["content"], found["n_candidates"]) == (ranking.best.text, 6)
     assert found["probability"] == pytest.approx(ranking.best.probability, abs=1e-4)
@@ -97,8 +96,8 @@ def test_a_reward_server_may_come_after_the_backend() -> None:
             assert eventually(lambda: ask(url).json()["probability"] is not None)
 
 
-def test_a_generator_that_is_away_is_said_to_be(trained: TritonServer) -> None:
-    with backend(f"http://127.0.0.1:{free_port()}/v1", "tiny", trained.grpc_url) as url:
+def test_a_generator_that_is_away_is_said_to_be(trained: str) -> None:
+    with backend(f"http://127.0.0.1:{free_port()}/v1", "tiny", trained) as url:
         answer = ask(url)
         assert ask(url, max_tokens=10**9).status_code == 422
     assert (answer.status_code, answer.json()) == (502, {"detail": "the generator does not answer"})
