@@ -42,8 +42,9 @@ def test_the_search_finds(browser: Any, url: str, words: str, page: str) -> None
     browser.find_element("css selector", ".md-search__input").send_keys(words)
 
     def found() -> list[str]:
-        links = browser.find_elements("css selector", ".md-search-result__link")
-        return [link.get_attribute("href") for link in links]
+        # in one go: the page replaces its links while the words are typed
+        links = "document.querySelectorAll('.md-search-result__link')"
+        return browser.execute_script(f"return [...{links}].map(link => link.href)")
 
     assert eventually(lambda: any(f"{url}/{page}" in link for link in found())), found()
     loaded = browser.execute_script(
