@@ -231,6 +231,19 @@ def unanswered_s(calls: Sequence[Call]) -> list[float]:
     return found
 
 
+def no_stall_s(arrivals_s: Sequence[float], execution_s: float) -> list[float]:
+    """Latencies of a server that executes one call after the other and never pauses.
+
+    What calls wait for each other at that load (the queue M/D/1 if arrivals are Poisson's), and
+    what a real server can be compared with.
+    """
+    found, free_s = [], 0.0
+    for arrival_s in arrivals_s:
+        free_s = max(free_s, arrival_s) + execution_s
+        found.append(free_s - arrival_s)
+    return found
+
+
 def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
     """Milliseconds at each of `QUANTILES`, and the largest; empty if `seconds` is."""
     if not seconds:

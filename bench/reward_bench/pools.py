@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_bench.texts import N_CANDIDATES, bulk_texts, long_groups, short_groups
+from reward_bench.workloads import n_unique
 from reward_client import CONTRACT, Tokenizer
 
 Ids = NDArray[np.int32]
@@ -14,6 +15,8 @@ DESCRIPTIONS = {
     "short": "best-of-8 after six turns of a real chat; rows padded to 256, as the client does",
     "long": "best-of-8 after a real chat of more than 256 tokens, cut on the left: nothing shared",
     "bulk": "16 real texts per request, unlike each other",
+    "alike": "those of many requests as in short whose number of tokens that differ is nearest the "
+    "median, so that all cost about the same",
 }
 
 
@@ -33,6 +36,14 @@ def best_of_pool(n_candidates: int, n_requests: int, seed: int) -> list[Ids]:
     tokenizer = Tokenizer()
     groups = short_groups(n_requests, seed, n_candidates)
     return [tokenizer.encode_group(*group).ids for group in groups]
+
+
+def alike_pool(n_requests: int, seed: int) -> list[Ids]:
+    """Requests as in "short" that cost about the same, so that latencies differ by waiting only."""
+    requests = best_of_pool(N_CANDIDATES, 8 * n_requests, seed)
+    costs = np.array([n_unique([row[row != CONTRACT.pad_token_id] for row in r]) for r in requests])
+    nearest = np.argsort(np.abs(costs - np.median(costs)), kind="stable")[:n_requests]
+    return [requests[i] for i in sorted(nearest)]
 
 
 def sharing_pool(share: float, n_requests: int, seed: int) -> list[Ids]:

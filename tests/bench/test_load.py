@@ -20,6 +20,7 @@ from reward_bench.load import (
     check,
     closed_loop,
     drive,
+    no_stall_s,
     open_loop,
     outcome_of,
     percentiles_ms,
@@ -138,6 +139,10 @@ def test_a_time_unanswered_is_seen_and_work_for_others_is_not() -> None:
     assert unanswered_s(overtaken) == pytest.approx([2.0, 1.0]), "the first waited the whole time"
 
 
+def test_without_stalls_calls_wait_for_those_before_them_only() -> None:
+    assert no_stall_s([0.5, 1.0, 1.2, 9.0], 1.0) == pytest.approx([1.0, 1.5, 2.3, 1.0])
+
+
 @pytest.mark.parametrize("rewards", [[1.0, 2.1], [np.nan, 2.0], [1.0]])
 def test_wrong_answers_are_errors(rewards: list[float]) -> None:
     with pytest.raises(WrongAnswerError):
@@ -184,7 +189,8 @@ def test_the_service_suite_runs_as_shipped(tmp_path: Path) -> None:
     assert {share: by["calls"] for share, by in offered.items()} == {"0.2": 10, "0.5": 10}
     section = service_report.section(found)
     assert "| 64 | " in section
-    assert f"{offered['0.2']['p99 over p50']:.2f}" in section
+    by = offered["0.5"]["ideal_ms"]
+    assert f"| {by['p99'] / by['p50']:.2f} | | |" in section
 
 
 def measured(suite: str, folder: Path, *options: str) -> dict[str, Any]:

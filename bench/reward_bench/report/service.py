@@ -12,8 +12,8 @@ SERVICE = """\
 bounds, timeouts, priorities and two instances; `max_batch_size` is {max_batch_size}. Brackets give
 the smallest and largest of {rounds} rounds. Every answer is checked.
 
-Best-of-8 calls from callers that never pause, at the priority of bulk work, whose calls may wait so
-long that none is refused:
+Best-of-8 calls of about the same cost from callers that never pause, at the priority of bulk work,
+whose calls may wait so long that none is refused:
 
 | callers | rows per second |
 |---|---|
@@ -23,10 +23,12 @@ The largest number of callers gets {most_over_best} times the throughput of the 
 same number of callers at the priority of interactive calls, none of which waits for more than ten
 seconds: {interactive}.
 
-Latency in milliseconds of calls with Poisson arrivals, at shares of the capacity, which is
-{capacity:.1f} calls per second. *Unanswered* is the longest time in which calls waited and none was
-answered. One call alone takes {execution:.0f} ms; *stalls* is the number of such times that were
-more than 400 ms longer than that.
+Latency in milliseconds of the same calls with Poisson arrivals, at shares of the capacity, which is
+{capacity:.1f} calls per second. *Ideal* is a server that executes the same calls one after the
+other without a pause, in {execution:.0f} ms each, which one call alone takes here: calls that
+arrive together wait for each other on any server. *Unanswered* is the longest time in which calls
+waited and none was answered. An execution of {max_batch_size} rows takes {longest:.0f} ms;
+*stalls* is the number of such times that were more than 400 ms longer than that.
 
 {stalls}
 
@@ -40,7 +42,7 @@ what follows from it:
 
 
 COLUMNS = (
-    *("offered", "calls", "outcomes", "p50", "p90", "p95", "p99", "largest"),
+    *("offered", "server", "calls", "outcomes", "p50", "p90", "p95", "p99", "largest"),
     *("p99 over p50", "unanswered", "stalls"),
 )
 
@@ -60,7 +62,8 @@ def section(report: Report) -> str:
         most_over_best=span(callers["most_over_best"], 2),
         interactive=f"{outcomes(most['outcomes'])}, of {most['calls']}",
         capacity=stalls["capacity_calls_per_second"],
-        execution=report["execution_ms"],
+        execution=stalls["execution_ms"],
+        longest=stalls["longest_execution_ms"],
         stalls="\n".join(stall_lines(stalls["offered"])),
         bulk="\n".join(
             f"| {way} | {span(by['calls_per_second'], 1)} | {span(by['bulk_rows_per_second'], 1)} |"
@@ -75,7 +78,13 @@ def stall_lines(offered: Report) -> Iterator[str]:
     yield "|---" * len(COLUMNS) + "|"
     for share, by in offered.items():
         yield (
-            f"| {float(share):.0%} | {by['calls']} | {outcomes(by['outcomes'])} | "
-            f"{quantiles(by['latency_ms'], 'p50', 'p90', 'p95', 'p99', 'max')} | "
-            f"{by['p99 over p50']:.2f} | {by['longest_unanswered_ms']:.0f} | {by['stalls']} |"
+            f"| {float(share):.0%} | this one | {by['calls']} | {outcomes(by['outcomes'])} | "
+            f"{cells(by['latency_ms'])} | {by['longest_unanswered_ms']:.0f} | {by['stalls']} |"
         )
+        yield f"| | ideal | {by['calls']} | | {cells(by['ideal_ms'])} | | |"
+
+
+def cells(milliseconds: Report) -> str:
+    """The cells from p50 to the ratio."""
+    found = quantiles(milliseconds, "p50", "p90", "p95", "p99", "max")
+    return f"{found} | {milliseconds['p99'] / milliseconds['p50']:.2f}"

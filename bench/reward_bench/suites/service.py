@@ -8,6 +8,10 @@ seven seconds of work at once on two cores, and interactive calls may wait ten: 
 refused, as they should be. Bulk work may wait two minutes, so all of it is answered, and all
 numbers of callers are compared on the same work. How many interactive calls would be refused is
 counted separately.
+
+Chats are calls that cost about the same. Real calls differ sevenfold in cost, and so do their
+latencies, whether the server stalls or not; and how much a short run gets done would depend on
+which of them it happened to ask.
 """
 
 import re
@@ -25,6 +29,7 @@ from reward_bench.load import (
     Request,
     closed_loop,
     drive,
+    no_stall_s,
     open_loop,
     percentiles_ms,
     poisson_arrivals,
@@ -32,7 +37,7 @@ from reward_bench.load import (
     summary,
     unanswered_s,
 )
-from reward_bench.pools import DESCRIPTIONS, chat_pools
+from reward_bench.pools import DESCRIPTIONS, Ids, alike_pool, chat_pools
 from reward_bench.rounds import Spread, interleaved, ratio, spread
 from reward_bench.serving import (
     BULK,
@@ -82,19 +87,20 @@ def run(setting: Setting, own: Options) -> Report:
         if setting.device == "cpu":
             as_on_cpus(repository / MODEL_NAME / CONFIG.name)
         with served_from(setting, repository) as served:
-            pools = answered(served, chat_pools(16, setting.seed))
-            callers = by_callers(served, pools["short"])
-            best = max(rows["median"] for rows in callers["rows_per_second"].values())
-            execution_s = len(pools["short"][0].ids) / callers["rows_per_second"]["1"]["median"]
-            capacity = best / len(pools["short"][0].ids)
+            pools = answered(served, pools_of(setting.seed))
+            callers = by_callers(served, pools["alike"])
             return {
                 "pools": DESCRIPTIONS,
                 "max_batch_size": served.max_batch_size(),
                 "callers": callers,
-                "execution_ms": 1e3 * execution_s,
-                "stalls": stalls(served, pools["short"], capacity, execution_s, own.calls),
+                "stalls": stalls(served, pools["alike"], callers["rows_per_second"], own.calls),
                 "bulk": bulk_shares(served, pools),
             }
+
+
+def pools_of(seed: int) -> dict[str, list[Ids]]:
+    """Chats and bulk work."""
+    return {"alike": alike_pool(16, seed), "bulk": chat_pools(16, seed)["bulk"]}
 
 
 def as_on_cpus(config: Path) -> None:
@@ -123,41 +129,46 @@ def by_callers(served: Host, pool: Sequence[Request]) -> ByCallers:
 
 
 def stalls(
-    served: Host, pool: Sequence[Request], capacity: float, execution_s: float, n_calls: int
+    served: Host, pool: Sequence[Request], by_callers: Mapping[str, Spread], n_calls: int
 ) -> Report:
-    """Latency of Poisson arrivals at shares of the capacity."""
+    """Latency of Poisson arrivals at shares of the capacity, `by_callers`' best throughput."""
     rng = np.random.default_rng(served.setting.seed)
+    rows = len(pool[0].ids)
+    capacity = max(rates["median"] for rates in by_callers.values()) / rows
+    execution_s = rows / by_callers["1"]["median"]
+    longest_s = execution_s * served.max_batch_size() / rows
     offered: Report = {}
     for share in SHARES:
         rate = share * capacity
         # somewhat longer than `n_calls` arrivals take on average
         arrivals = poisson_arrivals(rate, 1.2 * n_calls / rate + 2, rng)[:n_calls]
         (calls,) = drive(served.url, (served.load(pool), open_loop(arrivals)))
-        offered[str(share)] = {"rate": rate, **latencies(calls, execution_s)}
+        found = latencies(calls, longest_s + STALL_S)
+        found["ideal_ms"] = percentiles_ms(no_stall_s(arrivals.tolist(), execution_s))
+        offered[str(share)] = {"rate": rate, **found}
         say(f"{share:.0%} of capacity: {offered[str(share)]}")
-    return {"capacity_calls_per_second": capacity, "offered": offered}
-
-
-def latencies(calls: Sequence[Call], execution_s: float) -> Report:
-    """Percentiles, p99 over the median, and stalls.
-
-    A call may rightly wait for executions of others. A stall is a time in which calls wait and none
-    is answered, longer than an execution plus `STALL_S`.
-    """
-    found, silences = summary(calls), unanswered_s(calls)
-    quantiles = percentiles_ms([call.latency_s for call in calls if call.outcome == "ok"])
     return {
-        **found,
-        "p99 over p50": quantiles["p99"] / quantiles["p50"],
+        "capacity_calls_per_second": capacity,
+        "execution_ms": 1e3 * execution_s,
+        "longest_execution_ms": 1e3 * longest_s,
+        "offered": offered,
+    }
+
+
+def latencies(calls: Sequence[Call], stall_s: float) -> Report:
+    """Percentiles and stalls: times longer than `stall_s` in which calls wait, none is answered."""
+    silences = unanswered_s(calls)
+    return {
+        **summary(calls),
         "longest_unanswered_ms": 1e3 * max(silences),
-        "stalls": sum(silence > execution_s + STALL_S for silence in silences),
+        "stalls": sum(silence > stall_s for silence in silences),
     }
 
 
 def bulk_shares(served: Host, pools: Mapping[str, Sequence[Request]]) -> Report:
     """What bulk work gets from a server that interactive calls fill, and what that costs them."""
-    seconds, rows = served.setting.seconds, len(pools["short"][0].ids)
-    chats = served.load(pools["short"], priority=INTERACTIVE)
+    seconds, rows = served.setting.seconds, len(pools["alike"][0].ids)
+    chats = served.load(pools["alike"], priority=INTERACTIVE)
     rates: dict[str, dict[str, list[float]]] = {}
     for _ in range(served.setting.rounds):
         (alone,) = drive(served.url, (chats, closed_loop(CHATS, seconds)))
