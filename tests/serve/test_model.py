@@ -1,11 +1,18 @@
 """The backend's `execute`, called directly: no server can be made to pass cancelled requests."""
 
+import fcntl
 import importlib
+import json
+import os
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,21 +70,33 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     del sys.modules["reward_serve.backend.model"]
 
 
-def test_a_cancelled_request_is_not_computed_and_shifts_nobody(
-    backend: ModuleType, tmp_path: Path
-) -> None:
-    model = backend.TritonPythonModel()
-    model.initialize(
+def instance(backend: ModuleType, model: Path, n_threads: int = 0) -> Any:
+    """An instance of the model that `add_model` has made in this folder."""
+    parameters = {"intra_op_thread_count": {"string_value": str(n_threads)}}
+    config = {
+        "max_batch_size": 8,
+        "input": [{"name": "x", "data_type": "TYPE_INT64"}],
+        "output": [{"name": "y", "data_type": "TYPE_INT64"}],
+        "parameters": parameters,
+    }
+    found = backend.TritonPythonModel()
+    found.initialize(
         {
-            "model_config": '{"max_batch_size": 8, "input": [{"name": "x", "data_type": '
-            '"TYPE_INT64"}], "output": [{"name": "y", "data_type": "TYPE_INT64"}]}',
-            "model_repository": str(add_model(tmp_path, "lookup")),
+            "model_config": json.dumps(config),
+            "model_repository": str(model),
             "model_name": "lookup",
             "model_version": "1",
             "model_instance_kind": "CPU",
             "model_instance_device_id": "0",
         }
     )
+    return found
+
+
+def test_a_cancelled_request_is_not_computed_and_shifts_nobody(
+    backend: ModuleType, tmp_path: Path
+) -> None:
+    model = instance(backend, add_model(tmp_path, "lookup"))
     out_of_range = FakeRequest(np.array([[99]]), cancelled=True)
     first, cancelled, last = model.execute(
         [FakeRequest(np.array([[1]])), out_of_range, FakeRequest(np.array([[2], [3]]))]
@@ -87,6 +106,64 @@ def test_a_cancelled_request_is_not_computed_and_shifts_nobody(
     assert cancelled.error.code == FakeError.CANCELLED
     assert first.output_tensors[0].array.tolist() == [[10]]
     assert last.output_tensors[0].array.tolist() == [[20], [30]]
+
+
+@dataclass
+class Meeting:
+    """Runs a session, and notes whether another one ran at the same time."""
+
+    session: Any
+    barrier: threading.Barrier
+    met: list[bool]
+
+    def run(self, *words: object) -> object:
+        try:
+            self.barrier.wait(0.5)
+        except threading.BrokenBarrierError:
+            self.met.append(False)
+        else:
+            self.met.append(True)
+        return self.session.run(*words)
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "n_cores", "met"), [(0, 4, False), (4, 4, False), (2, 4, True)]
+)
+def test_executions_that_use_all_cores_take_turns(
+    backend: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_threads: int,
+    n_cores: int,
+    met: bool,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {*range(n_cores)})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model, meeting = add_model(tmp_path, "lookup"), threading.Barrier(2)
+    instances = [instance(backend, model, n_threads) for _ in range(2)]
+    found: list[bool] = []
+    for one in instances:
+        one._session = Meeting(one._session, meeting, found)
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(one.execute, [FakeRequest(np.array([[1]]))]) for one in instances]
+    assert [answer.result()[0].output_tensors[0].array.tolist() for answer in answers] == [
+        [[10]]
+    ] * 2
+    assert found == [met, met]
+
+
+def test_a_request_that_is_cancelled_while_it_waits_for_its_turn_is_not_computed(
+    backend: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = instance(backend, add_model(tmp_path, "lookup"))
+    request = FakeRequest(np.array([[99]]))
+    with (tmp_path / "lookup-1.lock").open() as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        answers = pool.submit(model.execute, [request])
+        request.cancelled = True
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    assert answers.result()[0].error.code == FakeError.CANCELLED
 
 
 @pytest.mark.parametrize(

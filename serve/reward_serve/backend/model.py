@@ -6,6 +6,7 @@ a separate process for each instance. It serves the configurations that the C++
 """
 
 import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from reward_serve.backend.settings import (
     open_session,
     read_settings,
 )
+from reward_serve.backend.turns import turns
 
 
 class TritonPythonModel:
@@ -40,6 +42,8 @@ class TritonPythonModel:
         device = Device(args["model_instance_kind"], int(args["model_instance_device_id"]))
         settings = read_settings(config, device, onnxruntime.get_available_providers())
         self._session = open_session(str(path), settings)
+        lock = f"{args['model_name']}-{args['model_version']}.lock"  # a server has its own TMPDIR
+        self._turn = turns(Path(tempfile.gettempdir()) / lock, device, settings)
         self._next_log, self._untold = 0.0, 0
         self._run_options = onnxruntime.RunOptions()
         for key, value in settings.run_entries.items():
@@ -53,9 +57,10 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence["pb_utils.InferenceRequest"]) -> list[object]:
         """Answer the requests that Triton's batcher hands over, in their order."""
-        gone = [request.is_cancelled() for request in requests]
-        waiting = [request for request, left in zip(requests, gone, strict=True) if not left]
-        found = self._run_all([self._arrays(request) for request in waiting], self._run)
+        with self._turn():
+            gone = [request.is_cancelled() for request in requests]
+            waiting = [request for request, left in zip(requests, gone, strict=True) if not left]
+            found = self._run_all([self._arrays(request) for request in waiting], self._run)
         self._log_failures(found)
         answers = iter(found)
         return [
