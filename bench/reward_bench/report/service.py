@@ -27,7 +27,7 @@ Latency in milliseconds of the same calls with Poisson arrivals, at shares of th
 {capacity:.1f} calls per second. *Ideal* is a server that executes the same calls one after the
 other without a pause, in {execution:.0f} ms each, which one call alone takes here: calls that
 arrive together wait for each other on any server. *Unanswered* is the longest time in which calls
-waited and none was answered. An execution of {max_batch_size} rows takes {longest:.0f} ms;
+waited and none was answered. An execution of {max_batch_size} rows takes {longest:.0f} ms at most;
 *stalls* is the number of such times that were more than 400 ms longer than that.
 
 {stalls}
