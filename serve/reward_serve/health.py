@@ -4,12 +4,13 @@ Triton's own health says that a model was loaded. This one says that golden rows
 """
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 MAX_CONNECTIONS = 32
 TIMEOUT_S = 5.0
+N_RECENT = 10  # heartbeats; a healthy instance beside one that hangs answers about half of them
 CONTENT_TYPE = "text/plain; charset=utf-8"
 
 
@@ -20,7 +21,7 @@ class Health:
     Attributes:
         reason: why it is not ready; "" if it is.
         has_been_ready: whether it was ever ready.
-        misses: heartbeats in a row that were not answered correctly.
+        miss: what was wrong at the last heartbeat that failed.
         restarts: restarts by reason, since the launcher began.
         failures: heartbeats that failed, by reason.
         n_quarantined: versions that are not served because they are damaged or failed to load.
@@ -30,12 +31,13 @@ class Health:
 
     reason: str = "starting"
     has_been_ready: bool = False
-    misses: int = 0
+    miss: str = ""
     restarts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     n_quarantined: int = 0
     beat_s: float = 0.0
     models: dict[str, bool] = field(default_factory=dict)
+    _failed: deque[bool] = field(default_factory=lambda: deque(maxlen=N_RECENT))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -43,16 +45,24 @@ class Health:
         """Whether callers should be sent here."""
         return not self.reason
 
+    @property
+    def misses(self) -> int:
+        """How many of the last `N_RECENT` heartbeats since the server's start have failed."""
+        with self._lock:
+            return sum(self._failed)
+
     def mark_ready(self) -> None:
         """Record that the server has started; it counts as healthy until a heartbeat fails."""
         with self._lock:
             self.has_been_ready = True
-            self.reason, self.misses = "", 0
+            self.reason = ""
+            self._failed.clear()
 
     def mark_away(self, reason: str) -> None:
         """Record that the server is not running: starting, stopping, or dead."""
         with self._lock:
-            self.reason, self.misses = reason, 0
+            self.reason = reason
+            self._failed.clear()
             self.models = dict.fromkeys(self.models, False)
 
     def note_models(self, models: dict[str, bool]) -> None:
@@ -63,15 +73,16 @@ class Health:
     def mark_alive(self, seconds: float | None) -> None:
         """Record a good heartbeat; `seconds` is None if the server was at work, but too busy."""
         with self._lock:
-            self.reason, self.misses = "", 0
+            self.reason = ""
+            self._failed.append(False)
             if seconds is not None:
                 self.beat_s = seconds
 
     def mark_miss(self, kind: str, detail: str) -> None:
         """Record a heartbeat that was not answered, or answered wrongly."""
         with self._lock:
-            self.reason = detail
-            self.misses += 1
+            self.reason = self.miss = detail
+            self._failed.append(True)
             self.failures[kind] += 1
 
     def count_restart(self, reason: str) -> None:

@@ -34,7 +34,8 @@ class Pulse:
     Attributes:
         every_s: seconds from one heartbeat to the next; 0 for none.
         timeout_s: seconds within which a heartbeat has to be answered.
-        misses: failed heartbeats in a row after which the server is restarted.
+        misses: failed heartbeats among the last `health.N_RECENT` at which the server is restarted.
+            They need not be in a row: the other of two instances may answer in between.
     """
 
     every_s: float = 5.0

@@ -14,7 +14,7 @@ from reward_serve.errors import (
     UnhealthyError,
     UpgradeError,
 )
-from reward_serve.health import Health
+from reward_serve.health import N_RECENT, Health
 from reward_serve.heartbeat import Heartbeat, Pulse
 from reward_serve.log import Tell
 from reward_serve.server import TritonServer
@@ -117,9 +117,10 @@ class Supervisor:
     def _unhealthy(self) -> str:
         away = {*self.server.quarantine.reasons, *self.server.failed}
         self.health.n_quarantined = len(away)
-        if self.health.misses < self.pulse.misses:
+        misses = self.health.misses
+        if misses < self.pulse.misses:
             return ""
-        return f"{self.health.misses} heartbeats in a row failed; {self.health.reason}"
+        return f"{misses} of the last {N_RECENT} heartbeats failed; {self.health.miss}"
 
     def _recover(self, error: ServerLogError) -> None:
         """Record a failure, and put away the versions that caused it; raise it if it is final.

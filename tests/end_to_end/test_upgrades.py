@@ -270,10 +270,12 @@ def test_a_model_process_that_hangs_or_dies_is_noticed_and_replaced(
     pid = next(iter(running.model_processes()))
     os.kill(pid, signum)
     assert eventually(lambda: running.health("ready")[0] == 503)
+    reason = {signal.SIGSTOP: "heartbeat", signal.SIGKILL: "model_process_died"}[signum]
+    restarted = f'restarts_total{{reason="{reason}"}} 1'
+    # the other instance may answer some heartbeats
+    assert eventually(lambda: restarted in running.health("metrics")[1], within_s=120)
     assert eventually(lambda: running.health("ready") == (200, "ready\n"), within_s=60)
     assert running.health("live") == (200, "live\n")
-    reason = {signal.SIGSTOP: "heartbeat", signal.SIGKILL: "model_process_died"}[signum]
-    assert f'restarts_total{{reason="{reason}"}} 1' in running.health("metrics")[1]
     with RewardClient(running.address("gRPC")) as client:
         assert client.score(TEXTS).model_version == 1
 

@@ -12,7 +12,7 @@ import pytest
 from reward_contract import MODEL_NAME
 from reward_contract.facts import Golden
 from reward_serve.control import Control, RefusedError, greets
-from reward_serve.health import MAX_CONNECTIONS, Health, HealthPort
+from reward_serve.health import MAX_CONNECTIONS, N_RECENT, Health, HealthPort
 from reward_serve.heartbeat import Heartbeat, Pulse
 from reward_serve.server import TritonServer
 
@@ -51,6 +51,24 @@ def test_the_port_tells_what_is_known(health: Health, port: HealthPort) -> None:
     assert '\ngpt2_reward_heartbeat_failures_total{reason="silent"} 1\n' in page
     assert '\ngpt2_reward_restarts_total{reason="heartbeat"} 1\n' in page
     assert get(port, "/elsewhere")[0] == 404
+
+
+def test_misses_are_counted_although_another_instance_answers_in_between(health: Health) -> None:
+    health.mark_ready()
+    for _ in range(3):
+        health.mark_miss("silent", "no answer")
+        health.mark_alive(0.1)
+    assert health.is_ready
+    assert (health.misses, health.miss) == (3, "no answer")
+    for _ in range(N_RECENT):
+        health.mark_alive(0.1)
+    assert health.misses == 0
+
+
+def test_misses_of_a_server_that_has_ended_do_not_count(health: Health) -> None:
+    health.mark_miss("silent", "no answer")
+    health.mark_away("starting again")
+    assert health.misses == 0
 
 
 def test_connections_that_say_nothing_do_not_shut_probes_out(port: HealthPort) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from reward_serve.errors import PortError, SecurityError
-from reward_serve.health import Health, HealthPort
+from reward_serve.health import N_RECENT, Health, HealthPort
 from reward_serve.heartbeat import Pulse
 from reward_serve.log import Tell
 from reward_serve.ports import outside_address, own_address
@@ -109,7 +109,7 @@ def _add_heartbeat(parser: argparse.ArgumentParser) -> None:
         default=USUAL.every_s,
         metavar="SECONDS",
         help="Have the server score golden rows at this interval (a heartbeat), and restart it "
-        f"after {USUAL.misses} heartbeats in a row that failed; 0 turns heartbeats off.",
+        f"if {USUAL.misses} of the last {N_RECENT} failed; 0 turns heartbeats off.",
     )
     parser.add_argument(
         "--heartbeat-timeout",
