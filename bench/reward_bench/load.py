@@ -129,6 +129,22 @@ def closed_loop(in_flight: int, seconds: float) -> Loop:
     return loop
 
 
+def once(n_requests: int, in_flight: int) -> Loop:
+    """The first `n_requests` of the pool, in order and once each, `in_flight` at a time."""
+
+    async def loop(sender: Sender) -> list[Call]:
+        numbers, calls = iter(range(n_requests)), list[Call]()
+
+        async def caller() -> None:
+            for number in numbers:  # shared by all callers
+                calls.append(await sender.send(number, sender.now()))
+
+        await asyncio.gather(*(caller() for _ in range(in_flight)))
+        return calls
+
+    return loop
+
+
 def open_loop(arrivals_s: NDArray[np.float64]) -> Loop:
     """Requests at given times, whether or not earlier ones have been answered."""
 

@@ -31,6 +31,7 @@ CONFIG = ROOT / "model_repository" / MODEL_NAME / "config.pbtxt"
 PLAIN, FULL, UNBOUNDED, TWO = "plain", "full_batches", "unbounded", "two_instances"
 FULL_ROWS = 32  # rows per execution of all of these but the plain export
 EXACT, REDUCED = 1e-4, 2e-2  # how far rewards may be off in float32, and in any other precision
+CPU_ROWS = r'parameters \{ key: "cpu_max_batch_size" value: \{ string_value: "(\d+)"'
 BULK, INTERACTIVE = 2, 1  # priorities in config.pbtxt
 
 
@@ -91,7 +92,7 @@ def publish(setting: Setting, folder: Path, models: Sequence[str]) -> Path:
     kind = "KIND_GPU" if setting.device == "cuda" else "KIND_CPU"
     text = CONFIG.read_text().replace("KIND_AUTO", kind)
     # suites choose their batches themselves, on CPUs too
-    text = re.sub(r'parameters \{ key: "cpu_max_batch_size" .*\n', "", text)
+    text = re.sub(f"{CPU_ROWS}.*\n", "", text)
     ours = repository / MODEL_NAME
     ours.mkdir(parents=True)
     (ours / CONFIG.name).write_text(text)
@@ -110,6 +111,22 @@ def publish(setting: Setting, folder: Path, models: Sequence[str]) -> Path:
             plain.export(load_checkpoint(source).model, repository / model / "1/model.onnx")
         (repository / model / CONFIG.name).write_text(own)
     return repository
+
+
+@contextlib.contextmanager
+def shipped(setting: Setting) -> Iterator[Host]:
+    """Publish the setting's checkpoint, and serve it with the configuration as shipped.
+
+    On a CPU with the largest batch that `gpt2-reward serve` takes there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        repository = publish(setting, Path(folder), ())
+        if setting.device == "cpu":
+            config = repository / MODEL_NAME / CONFIG.name
+            (rows,) = re.findall(CPU_ROWS, CONFIG.read_text())
+            config.write_text(with_number(config.read_text(), "max_batch_size", int(rows)))
+        with served_from(setting, repository) as served:
+            yield served
 
 
 def with_number(text: str, key: str, value: int) -> str:

@@ -21,6 +21,7 @@ from reward_bench.load import (
     closed_loop,
     drive,
     no_stall_s,
+    once,
     open_loop,
     outcome_of,
     percentiles_ms,
@@ -53,6 +54,23 @@ class StalledSender:
         sent_s = self.now()
         self.clock_s += self.stall_s if number == 0 else 0.0
         return Call(intended_s, sent_s, self.now(), "ok", 1)
+
+
+class CountingSender(StalledSender):
+    """Counts the calls that are on their way at once, and remembers which were sent."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.numbers: list[int] = []
+        self.in_flight = self.most = 0
+
+    async def send(self, number: int, intended_s: float) -> Call:
+        self.numbers.append(number)
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
+        await asyncio.sleep(0)
+        self.in_flight -= 1
+        return await super().send(number, intended_s)
 
 
 def call(intended_s: float, done_s: float, outcome: Outcome = "ok", n_rows: int = 1) -> Call:
@@ -97,6 +115,14 @@ def test_calls_that_a_stall_holds_up_count_from_their_own_time() -> None:
     assert [c.intended_s for c in calls] == [0.0, 0.1, 0.2]
     assert calls[1].latency_s > 2.5
     assert calls[2].latency_s > 2.5
+
+
+def test_each_request_is_sent_once_and_as_many_at_once_as_asked() -> None:
+    sender = CountingSender()
+    calls = asyncio.run(once(7, 3)(sender))
+    assert sender.numbers == list(range(7))
+    assert sender.most == 3
+    assert len(calls) == 7
 
 
 def test_refusals_are_no_latency() -> None:

@@ -17,6 +17,7 @@ from waiting import HUNG_S, eventually
 
 from reward_client import Tokenizer, Truncation, endpoints
 from reward_client.bulk import lines
+from reward_client.bulk.asker import MAX_ROWS
 from reward_client.cli import main
 from reward_client.testing import FakeServer
 from reward_text import FORMATS, Calibration, Usage
@@ -354,7 +355,7 @@ def test_reading_stops_while_no_answer_comes(
             time.sleep(0.3)
         answers.set()
         run.join()
-    assert 0 < before <= (2 * 2 + 1) * 64 + 1
+    assert 0 < before <= (2 * 2 + 1) * MAX_ROWS + 1
     assert codes == [0]
     assert n_read == [3000]
 

@@ -1,7 +1,6 @@
 """The configuration as shipped: many callers, stalls at light load, a share for bulk work.
 
-One server, with bounds, timeouts, priorities and both instances on; on a CPU with the largest
-batch that `gpt2-reward serve` takes there. Every answer is checked.
+One server, with bounds, timeouts, priorities and both instances on. Every answer is checked.
 
 Throughput by callers is measured at the priority of bulk work. 64 callers that never pause ask for
 seven seconds of work at once on two cores, and interactive calls may wait ten: some of them are
@@ -14,12 +13,9 @@ latencies, whether the server stalls or not; and how much a short run gets done 
 which of them it happened to ask.
 """
 
-import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -41,18 +37,14 @@ from reward_bench.pools import DESCRIPTIONS, Ids, alike_pool, chat_pools
 from reward_bench.rounds import Spread, interleaved, ratio, spread
 from reward_bench.serving import (
     BULK,
-    CONFIG,
     INTERACTIVE,
     TAKES,
     Host,
     answered,
-    publish,
-    served_from,
+    shipped,
     throughput,
-    with_number,
 )
 from reward_bench.suite import SERVED, Report, Setting, Suite, option, say
-from reward_contract import MODEL_NAME
 
 SHARES = (0.2, 0.5)  # of the capacity
 CALLERS = (1, 4, 8, 16, 64)
@@ -82,33 +74,21 @@ class Options:
 
 def run(setting: Setting, own: Options) -> Report:
     """Run all three parts of the suite."""
-    with tempfile.TemporaryDirectory() as folder:
-        repository = publish(setting, Path(folder), ())
-        if setting.device == "cpu":
-            as_on_cpus(repository / MODEL_NAME / CONFIG.name)
-        with served_from(setting, repository) as served:
-            pools = answered(served, pools_of(setting.seed))
-            callers = by_callers(served, pools["alike"])
-            return {
-                "pools": DESCRIPTIONS,
-                "max_batch_size": served.max_batch_size(),
-                "callers": callers,
-                "stalls": stalls(served, pools["alike"], callers["rows_per_second"], own.calls),
-                "bulk": bulk_shares(served, pools),
-            }
+    with shipped(setting) as served:
+        pools = answered(served, pools_of(setting.seed))
+        callers = by_callers(served, pools["alike"])
+        return {
+            "pools": DESCRIPTIONS,
+            "max_batch_size": served.max_batch_size(),
+            "callers": callers,
+            "stalls": stalls(served, pools["alike"], callers["rows_per_second"], own.calls),
+            "bulk": bulk_shares(served, pools),
+        }
 
 
 def pools_of(seed: int) -> dict[str, list[Ids]]:
     """Chats and bulk work."""
     return {"alike": alike_pool(16, seed), "bulk": chat_pools(16, seed)["bulk"]}
-
-
-def as_on_cpus(config: Path) -> None:
-    """Set the largest batch to the one that the shipped configuration names for CPUs."""
-    (rows,) = re.findall(
-        r'"cpu_max_batch_size" value: \{ string_value: "(\d+)"', CONFIG.read_text()
-    )
-    config.write_text(with_number(config.read_text(), "max_batch_size", int(rows)))
 
 
 def by_callers(served: Host, pool: Sequence[Request]) -> ByCallers:

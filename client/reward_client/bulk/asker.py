@@ -15,7 +15,7 @@ from reward_client.steps import Steps, Work
 from reward_text import Usage, is_chat
 from reward_text.worker import Order
 
-MAX_ROWS = 64  # of a request: the server joins requests; small ones spread and retry better
+MAX_ROWS = 128  # of a request; small ones cost both sides more per row, large ones retry worse
 
 
 class Asker:

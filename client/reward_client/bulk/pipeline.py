@@ -44,7 +44,7 @@ async def score_file(job: Job, client: AsyncRewardClient, *, quiet: bool = True)
     Args:
         job: input and output.
         client: asks the server; its priority should be `bulk`, and its `timeout_s` long: a call may
-            take that long per 64 rows. The output remembers its `truncation` and `chat_format`.
+            take that long per 128 rows. The output remembers its `truncation` and `chat_format`.
         quiet: whether to show nothing; else a bar on standard error if that is a terminal.
 
     Returns:

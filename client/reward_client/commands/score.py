@@ -33,7 +33,7 @@ from reward_client.reading import line_numbers, read_lines
 
 EXTRA = None
 INTERACTIVE_TIMEOUT_S = 60.0
-BULK_TIMEOUT_S = 600.0  # a request of 64 long texts takes minutes on a small CPU
+BULK_TIMEOUT_S = 600.0  # a request of 128 long texts takes minutes on a small CPU
 TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 TOO_FEW = 65  # EX_DATAERR of sysexits.h
 ROWS_A_CALL = 256  # enough to fill a server's batch, few enough to stream
