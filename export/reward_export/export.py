@@ -135,10 +135,11 @@ def _compare(
 ) -> tuple[parities.Parity, str]:
     """What the comparison with PyTorch measured, and what it ran on."""
     n_positions, tolerance = checkpoint.architecture.n_positions, precision.tolerance
+    reference = parities.Remembered(checkpoint)
     on_gpu = form.device == "cuda" and CUDA in onnxruntime.get_available_providers()
     if on_gpu or "cpu" in form.runs_on:
         session = parities.open_session(graph, (CUDA, CPU) if on_gpu else (CPU,))
-        parity = parities.check(session, checkpoint, n_positions, tolerance)
+        parity = parities.check(session, reference, n_positions, tolerance)
         if on_gpu or precision.emulation is None:
             return parity, session.get_providers()[0]
     # no GPU: emulate its rounding on this CPU
@@ -146,7 +147,7 @@ def _compare(
         emulated = Path(folder) / GRAPH_NAME
         ir.save(precision.emulate(checkpoint), emulated, external_data=DATA_NAME)
         session = parities.open_session(emulated)
-        return parities.check(session, checkpoint, n_positions, tolerance), EMULATED
+        return parities.check(session, reference, n_positions, tolerance), EMULATED
 
 
 def _manifest(checkpoint: checkpoints.Checkpoint, parity: parities.Parity) -> dict[str, object]:

@@ -36,6 +36,21 @@ class Reference(Protocol):
         """[B, S] int32 ids to [B, 1] float32 rewards."""
 
 
+class Remembered:
+    """A reference that computes each batch once, however many graphs are compared with it."""
+
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
+        self._rewards: dict[tuple[tuple[int, ...], bytes], NDArray[np.float32]] = {}
+
+    def rewards(self, ids: Ids) -> NDArray[np.float32]:
+        """See `Reference`."""
+        key = ids.shape, ids.tobytes()
+        if key not in self._rewards:
+            self._rewards[key] = self._reference.rewards(ids)
+        return self._rewards[key]
+
+
 @dataclass(frozen=True, slots=True)
 class Parity:
     """What the comparison measured.

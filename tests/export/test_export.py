@@ -4,22 +4,26 @@ import errno
 import hashlib
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
 from reward_client.cli import main
 from reward_contract import MODEL_NAME
 from reward_export import export as exporting
 from reward_export import graph, parity, repository
-from reward_export.checkpoint import load
+from reward_export.checkpoint import Checkpoint, load
 from reward_export.errors import ExportError, ParityError, PublishError
 from reward_export.export import ExportOptions, export
 from reward_export.graph import Weights
 from reward_export.precision import PRECISIONS, Model, check_float16_range
+
+Ids = NDArray[np.int32]
 
 
 @pytest.fixture
@@ -163,8 +167,19 @@ def test_activations_beyond_float16_are_refused() -> None:
     ("precision", "bytes_per_weight"), [("fp16", 2.0), ("int8", 1.0)], ids=["fp16", "int8"]
 )
 def test_smaller_precisions_are_published_with_their_fidelity(
-    empty_repository: Path, outlier_folder: Path, precision: str, bytes_per_weight: float
+    empty_repository: Path,
+    outlier_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    bytes_per_weight: float,
 ) -> None:
+    rewards, asked = Checkpoint.rewards, Counter[bytes]()
+
+    def counted(checkpoint: Checkpoint, ids: Ids) -> NDArray[np.float32]:
+        asked[ids.tobytes()] += 1
+        return rewards(checkpoint, ids)
+
+    monkeypatch.setattr(Checkpoint, "rewards", counted)
     published = export(
         ExportOptions(str(outlier_folder), empty_repository, precision=precision), print
     )
@@ -184,6 +199,7 @@ def test_smaller_precisions_are_published_with_their_fidelity(
     size = (published.path / "model.onnx.data").stat().st_size
     # scales, biases and layer norms stay float32: a few per cent at this width
     assert size < 1.1 * bytes_per_weight * n_weights
+    assert max(asked.values()) <= 2, "once to see activations, once to compare all graphs with"
 
 
 def test_a_precision_that_ranks_otherwise_is_not_published(
