@@ -119,7 +119,7 @@ def test_a_process_that_dies_ends_the_run_and_the_next_one_continues(
     async def killed(self: Workers, order: Order) -> Any:
         nonlocal n_orders
         n_orders += 1
-        if n_orders == 10:
+        if n_orders == 5:
             self._ready[0]._process.kill()
         return await rows(self, order)
 
