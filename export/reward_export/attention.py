@@ -25,6 +25,7 @@ from reward_export.tree import Packed, Tree, size
 
 # added to the score of a key that must not be seen: the lowest number of its type
 MASKED = {FLOAT: float(np.finfo(np.float32).min), FLOAT16: float(np.finfo(np.float16).min)}
+BLOCK = 512  # most tokens of a block, see `in_blocks`
 PIECE = 128  # most queries per turn of the loop: larger pieces score more keys that they ignore
 # multiples that CUDA's fused kernel wants: 88 queries of 221 keys are an error, 87 queries go to a
 # kernel that stores all scores, and so do fewer than 256 in float32
@@ -131,6 +132,8 @@ class Looped:
         self._position = op.count(size(op, tree.ids, 1))  # [N]
         self._pieces = cut(op, stretches, op.int64(PIECE))
         self._n_pieces = op.Squeeze(op.Shape(self._pieces.row), op.shape(0))
+        n_queries = op.ReduceSum(stretches.n_queries, keepdims=1)
+        self._n_spare = op.Sub(in_blocks(op, n_queries), n_queries)  # [1]
 
     def __call__(
         self, query: ir.Value, key: ir.Value, value: ir.Value, *, n_head: int, scale: float
@@ -148,12 +151,16 @@ class Looped:
             weight = self._rounded(op, op.Softmax(op.Add(score, piece.bias), axis=-1))
             return op.MatMul(weight, seen_value)
 
-        attended = op.concat_loop(self._n_pieces, turn, axis=1)  # [h, T, D]
+        width = op.Shape(query, start=2, end=3)
+        spare = op.Concat(op.shape(n_head), self._n_spare, width, axis=0)
+        zeros = op.Expand(op.float32(0.0), spare)
+        attended = op.concat_loop(self._n_pieces, turn, zeros, axis=1)  # [h, T, D]
         return merge_heads(op, attended)
 
     def lengthened(self, line: ir.Value) -> ir.Value:
-        """See `Attention`; there are no spare queries."""
-        return line
+        """See `Attention`; spare queries fill the last block, and see nothing."""
+        op = self._op
+        return op.Pad(line, op.Concat(op.shape(0), self._n_spare, axis=0), op.int64(0))
 
     def _rounded(self, _op: Ops, x: ir.Value) -> ir.Value:
         """The weights of the values; `float16.RoundedLooped` rounds them to float16."""
@@ -236,6 +243,17 @@ class Padded:
     def lengthened(self, line: ir.Value) -> ir.Value:
         """See `Attention`; spare queries repeat others here."""
         return line
+
+
+def n_blocks(op: Ops, n_tokens: ir.Value) -> ir.Value:
+    """Into how many blocks a line of tokens is cut."""
+    return divide_up(op, n_tokens, op.int64(BLOCK))
+
+
+def in_blocks(op: Ops, n_tokens: ir.Value) -> ir.Value:
+    """A line's length, rounded up by less than `n_blocks` so that its blocks are of one size."""
+    n = n_blocks(op, n_tokens)
+    return op.Mul(n, divide_up(op, n_tokens, n))
 
 
 def causal_bias(

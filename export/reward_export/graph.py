@@ -21,8 +21,8 @@ absolute, so a token's hidden state depends on the tokens up to it and on nothin
 Two rows that agree up to a position have the same state there.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -30,7 +30,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from reward_contract import INPUT_IDS, REWARD
-from reward_export.attention import Attention, AttentionForm, fresh_stretches, last_tokens
+from reward_export.attention import (
+    Attention,
+    AttentionForm,
+    fresh_stretches,
+    last_tokens,
+    n_blocks,
+)
 from reward_export.fold import without_key_value_biases
 from reward_export.linear import Linear
 from reward_export.ops import CONTRIB_DOMAIN, FLOAT, Ops, tensor_input
@@ -75,6 +81,10 @@ class Stream:
     bias: ir.Value | None = None  # [H]
 
 
+Part: TypeAlias = Callable[["Layers", ir.Value, ir.Value], Stream]
+"""What a block does with the residual stream and with what attention gives, both [T, H]."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layers:
     """The parts of GPT-2 on packed tokens, made of standard operators: the fastest on CPUs."""
@@ -96,6 +106,21 @@ class Layers:
         epsilon = self.architecture.layer_norm_epsilon
         normed = self.op.LayerNormalization(stream.hidden, scale, bias, axis=-1, epsilon=epsilon)
         return normed, stream.hidden
+
+    def in_blocks(self, part: Part, hidden: ir.Value, x: ir.Value) -> Stream:
+        """`part` of the two lines [T, H], one block of tokens after the other. -> [T, H].
+
+        What the part computes between its operators stays in a processor's caches: on all tokens
+        of 32 full rows at once, it took a fifth longer.
+        """
+        op, width = self.op, self.architecture.n_embd
+        cut = op.Concat(n_blocks(op, op.Shape(x, end=1)), op.shape(-1, width), axis=0)
+
+        def turn(op: Ops, hidden: ir.Value, x: ir.Value) -> ir.Value:
+            return part(replace(self, op=op), hidden, x).hidden
+
+        blocks = op.scan(turn, op.Reshape(hidden, cut), op.Reshape(x, cut))  # [n, c, H]
+        return Stream(op.Reshape(blocks, op.shape(-1, width)))
 
     def update(self, hidden: ir.Value, x: ir.Value, name: str) -> Stream:
         """The stream with a linear layer of `x` added."""
@@ -153,6 +178,10 @@ class FusedLayers(Layers):
         )
         return normed, hidden
 
+    def in_blocks(self, part: Part, hidden: ir.Value, x: ir.Value) -> Stream:
+        """See `Layers`; on all tokens at once, since a GPU would wait between blocks."""
+        return part(self, hidden, x)
+
     def update(self, hidden: ir.Value, x: ir.Value, name: str) -> Stream:
         """See `Layers`."""
         return Stream(hidden, self._product(x, name), self.weight(f"{name}.bias"))
@@ -203,7 +232,9 @@ class Block:
 
     def _finish(self, hidden: ir.Value, attended: ir.Value) -> Stream:
         """Output projection and MLP, each added to the residual stream."""
-        layers = self.layers
+        return self.layers.in_blocks(self._rest, hidden, attended)
+
+    def _rest(self, layers: Layers, hidden: ir.Value, attended: ir.Value) -> Stream:
         stream = layers.update(hidden, attended, self.name("attn.c_proj"))
         normed, hidden = layers.norm(stream, self.name("ln_2"))
         inner = layers.activated(normed, self.name("mlp.c_fc"))  # [T, 4 * H]

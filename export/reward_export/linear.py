@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from reward_export.ops import FLOAT, FLOAT16, Ops
+from reward_export.ops import FLOAT, FLOAT16, UINT8, Ops
 
 Float32: TypeAlias = NDArray[np.float32]
 
@@ -99,7 +99,7 @@ class Int8Linear:
         )
         largest = op.Max(highest, op.Neg(lowest))  # [T]; cheaper than the maximum of Abs(x)
         row_scale = op.Max(op.Div(largest, op.float32(STEPS)), op.float32(TINIEST))
-        zero = op.weight("uint8_zero", np.array(ZERO, np.uint8))
+        zero = op.number(ZERO, UINT8)
         product = op.contrib(
             "MatMulIntegerToFloat",
             op.QuantizeLinear(x, row_scale, op.Expand(zero, op.Shape(row_scale)), axis=0),

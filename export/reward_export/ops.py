@@ -19,6 +19,7 @@ OPSET = 20  # the first with Gelu(approximate="tanh"); ONNX Runtime 1.24 knows u
 CONTRIB_DOMAIN = "com.microsoft"
 IR_VERSION = 10  # the newest that ONNX Runtime 1.24 is sure to read
 INT32, INT64 = int(ir.DataType.INT32), int(ir.DataType.INT64)
+UINT8 = int(ir.DataType.UINT8)
 FLOAT, FLOAT16 = int(ir.DataType.FLOAT), int(ir.DataType.FLOAT16)
 
 Attribute: TypeAlias = int | float | str | Sequence[int] | ir.Graph
@@ -32,10 +33,11 @@ class Ops:
     Names of operators and their semantics: https://onnx.ai/onnx/operators/.
     """
 
-    def __init__(self, parent: Ops | None = None) -> None:
+    def __init__(self, parent: Ops | None = None, *, own_weights: bool = False) -> None:
         self._tape = ir.tape.Tape()
-        # a loop's body sees the values around it, so constants are kept once, in the outer graph
+        # a body sees the values around it, so constants are kept once, in the outer graph
         self._root: Ops = parent._root if parent else self
+        self._holder: Ops = parent._holder if parent and not own_weights else self
         self._weights: dict[str, ir.Value] = {}
         self._arrays: dict[str, Array] = {}
         self._numbers = itertools.count()
@@ -85,14 +87,20 @@ class Ops:
         return self.CumSum(self.Pad(one, more, self.int64(1)), self.int64(0), exclusive=1)
 
     def concat_loop(
-        self, n_turns: ir.Value, turn: Callable[[Ops, ir.Value], ir.Value], *, axis: int
+        self,
+        n_turns: ir.Value,
+        turn: Callable[[Ops, ir.Value], ir.Value],
+        end: ir.Value,
+        *,
+        axis: int,
     ) -> ir.Value:
-        """`turn(op, i)` for i in 0 ... `n_turns` - 1, concatenated along `axis`.
+        """`turn(op, i)` for i in 0 ... `n_turns` - 1, then `end`, concatenated along `axis`.
 
         Args:
             n_turns: int64 scalar, at least 1.
             turn: appends one turn's operators to the `op` it is given; `i` is an int64
                 scalar. Its results may differ in size along `axis` only.
+            end: what follows the last turn; may be empty along `axis`.
             axis: axis of the concatenation.
         """
         body = Ops(self)
@@ -108,7 +116,36 @@ class Ops:
         )
         nothing = self.SequenceEmpty(dtype=int(ir.DataType.FLOAT))
         pieces = self.Loop(n_turns, self.weight("true", np.array(True)), nothing, body=graph)
-        return self.ConcatFromSequence(pieces, axis=axis)
+        return self.ConcatFromSequence(self.SequenceInsert(pieces, end), axis=axis)
+
+    def scan(self, turn: Callable[..., ir.Value], *lines: ir.Value) -> ir.Value:
+        """`turn(op, *blocks)` for each entry of the first axis, stacked.
+
+        ONNX Runtime copies nothing for that: a turn reads its blocks, and writes its result, where
+        they are in the lines. The weights that a turn asks for are in the loop's body: for
+        processors on which products of 8-bit integers saturate, ONNX Runtime changes the weights
+        of a product only if they are in the same graph as the product.
+
+        Args:
+            turn: appends one turn's operators to the `op` it is given; returns float32 [c, H].
+            lines: float32 [n, c, H] each, of which each turn gets one block [c, H].
+
+        Returns:
+            float32 [n, c, H].
+        """
+        body = Ops(self, own_weights=True)
+        kind, names = ir.DataType.FLOAT, ("block", "hidden")
+        blocks = [tensor_input(self._new_name("block"), kind, names) for _ in lines]
+        result = turn(body, *blocks)
+        result.type = ir.TensorType(kind)
+        graph = ir.Graph(
+            blocks,
+            [result],
+            nodes=body._tape.nodes,
+            initializers=body._tape.initializers,
+            name=self._new_name("body"),
+        )
+        return self.Scan(*lines, body=graph, num_scan_inputs=len(lines))
 
     def int64(self, value: int) -> ir.Value:
         """A scalar constant."""
@@ -128,22 +165,18 @@ class Ops:
 
     def shape(self, *dims: int) -> ir.Value:
         """A constant 1-D int64 tensor: a shape, axes, or slice bounds."""
-        return self.weight(f"shape_{'x'.join(map(str, dims))}", np.array(dims, np.int64))
+        name = f"shape_{'x'.join(map(str, dims))}"
+        return self._root._held(name, np.array(dims, np.int64))
 
     def weight(self, name: str, array: Array) -> ir.Value:
         """The initializer of this name, made at the first call.
 
+        It belongs to the graph, or to the body of the `scan` whose turn asks for it.
+
         Raises:
-            ValueError: another array has this name.
+            ValueError: another array has this name, or another body has this weight.
         """
-        root = self._root
-        if name not in root._weights:
-            tensor = ir.tensor(array, name=name)
-            root._weights[name] = root._tape.initializer(tensor, name=name)
-            root._arrays[name] = array
-        elif not np.array_equal(root._arrays[name], array):
-            raise ValueError(f"two different weights are called {name}")
-        return root._weights[name]
+        return self._holder._held(name, array)
 
     def model(self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
         """Everything appended so far, as a model with these inputs and outputs."""
@@ -158,7 +191,18 @@ class Ops:
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="gpt2-reward")
 
     def _scalar(self, value: float, dtype: str) -> ir.Value:
-        return self.weight(f"{dtype}_{value}", np.array(value, dtype))
+        return self._root._held(f"{dtype}_{value}", np.array(value, dtype))
+
+    def _held(self, name: str, array: Array) -> ir.Value:
+        known = self._root._arrays
+        if name not in known:
+            known[name] = array
+            self._weights[name] = self._tape.initializer(ir.tensor(array, name=name), name=name)
+        elif name not in self._weights:
+            raise ValueError(f"{name} is a weight of another part of the graph")
+        elif not np.array_equal(known[name], array):
+            raise ValueError(f"two different weights are called {name}")
+        return self._weights[name]
 
     def _append(
         self,

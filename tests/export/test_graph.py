@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reward_contract import INPUT_IDS, REWARD
+from reward_export.attention import BLOCK
 from reward_export.checkpoint import Checkpoint, load
 from reward_export.precision import LOOPED, PADDED, PRECISIONS, Form
 
@@ -94,6 +95,15 @@ def test_batches_of_real_sizes(scorer: Scorer, n_rows: int) -> None:
     rng = np.random.default_rng(n_rows)
     ids = rng.integers(0, VOCAB, (n_rows, 72)).astype(np.int32)
     ids[: n_rows // 2, :40] = ids[0, :40]
+    np.testing.assert_allclose(scorer.rewards(ids), scorer.reference(ids), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_tokens", [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 1, 3 * BLOCK - 1])
+def test_lines_of_any_length_are_cut_into_blocks(scorer: Scorer, n_tokens: int) -> None:
+    rng = np.random.default_rng(n_tokens)
+    ids = rng.integers(0, PAD, (-(-n_tokens // 60), 60)).astype(np.int32)
+    ids[:, 0] = np.arange(len(ids))  # no two rows share a token
+    ids[-1, 60 + n_tokens - ids.size :] = PAD
     np.testing.assert_allclose(scorer.rewards(ids), scorer.reference(ids), rtol=0, atol=1e-5)
 
 

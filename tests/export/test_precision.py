@@ -191,6 +191,18 @@ def test_int8_is_built_of_smooth_weights(
     np.testing.assert_array_equal(found, wanted)
 
 
+def test_int8_weights_are_in_the_graph_of_their_product(checkpoint: Checkpoint) -> None:
+    """Elsewhere ONNX Runtime would not find them to make the product exact without VNNI."""
+    model, n_products = PRECISIONS["int8"].build(checkpoint), 0
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for node in graph:
+            if node.op_type == "MatMulIntegerToFloat":
+                n_products += 1
+                _, weight, _, _, _, zero = node.inputs
+                assert {weight.name, zero.name} <= set(graph.initializers)
+    assert n_products == 6 * checkpoint.architecture.n_layer
+
+
 def test_processors_without_vnni_get_the_same_rewards_from_the_exact_product(
     checkpoint: Checkpoint,
 ) -> None:
