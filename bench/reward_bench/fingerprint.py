@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from reward_bench.suite import ROOT
@@ -39,9 +40,13 @@ def files(path: Path) -> Iterator[Path]:
 
 def meaning(file: Path) -> bytes:
     """Bytes that change if what the file does may have changed."""
-    if file.suffix != ".py":
-        return file.read_bytes()
-    tree = ast.parse(file.read_text("utf-8"))
+    return file.read_bytes() if file.suffix != ".py" else of_code(file.read_text("utf-8"))
+
+
+@cache  # suites measure much of the same code
+def of_code(text: str) -> bytes:
+    """What a module does, without its comments, docstrings and layout."""
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]

@@ -27,7 +27,7 @@ MEDIUM = Model(24, 1024)
 
 
 def test_the_suite_runs_on_a_cpu(tmp_path: Path) -> None:
-    small = ["--seconds=0.02", "--rounds=2", "--provider-batches=10", "--provider-limit=3000"]
+    small = ["--seconds=0.02", "--rounds=2", "--provider-batches=40", "--provider-limit=3000"]
     options = ["--quick", *small, f"--output={tmp_path}"]
     done = subprocess.run(
         [sys.executable, "-m", "reward_bench", "provider", *options],

@@ -74,9 +74,10 @@ def in_own_process(
         file: for the answer.
         limit_s: then it is told to end, and killed if it does not.
     """
-    process = multiprocessing.get_context("spawn").Process(
-        target=_answer, args=(function, arguments, file)
-    )
+    context = multiprocessing.get_context("forkserver")
+    # imported once, in a process that computes nothing; importing torch takes seconds each time
+    context.set_forkserver_preload([function.__module__])
+    process = context.Process(target=_answer, args=(function, arguments, file))
     process.start()
     try:
         process.join(limit_s)
