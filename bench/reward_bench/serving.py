@@ -18,7 +18,15 @@ from tritonclient.grpc import model_config_pb2
 from reward_bench import plain
 from reward_bench.checkpoints import checkpoint_of
 from reward_bench.engines import Engine, Spec, start, write_requests
-from reward_bench.load import Load, Request, closed_loop, drive, steady_rows_a_second
+from reward_bench.load import (
+    Call,
+    Load,
+    Loop,
+    Request,
+    closed_loop,
+    drive,
+    steady_rows_a_second,
+)
 from reward_bench.suite import ROOT, Setting
 from reward_contract import MODEL_NAME
 from reward_export.checkpoint import load as load_checkpoint
@@ -46,11 +54,15 @@ class Host:
         """The server's gRPC address."""
         return self.server.grpc_url
 
+    @property
+    def tolerance(self) -> float:
+        """How far a reward may be off in this host's precision."""
+        return EXACT if self.setting.precision == "fp32" else REDUCED
+
     def load(self, pool: Sequence[Request], model: str = MODEL_NAME, priority: int = 0) -> Load:
         """A load at this host's precision."""
         # the plain export is float32, but compared with rewards of our precision
-        tolerance = EXACT if self.setting.precision == "fp32" else REDUCED
-        return Load(pool, model, priority, tolerance)
+        return Load(pool, model, priority, self.tolerance)
 
     def metric(self, name: str, model: str = MODEL_NAME) -> float:
         """Sum of one of Triton's metrics over a model's versions."""
@@ -194,11 +206,21 @@ def throughput(url: str, load: Load, in_flight: int, seconds: float) -> float:
     Raises:
         RuntimeError: a call was not answered.
     """
-    (calls,) = drive(url, (load, closed_loop(in_flight, seconds)))
+    calls = calls_of(url, load, closed_loop(in_flight, seconds), in_flight)
+    return steady_rows_a_second(calls, in_flight, seconds)
+
+
+def calls_of(url: str, load: Load, loop: Loop, in_flight: int) -> list[Call]:
+    """The calls of a loop of `in_flight` callers.
+
+    Raises:
+        RuntimeError: a call was not answered.
+    """
+    (calls,) = drive(url, (load, loop))
     failed = Counter(call.outcome for call in calls if call.outcome != "ok")
     if failed:
         raise RuntimeError(
             f"{failed.total()} of {len(calls)} calls of {in_flight} callers were not answered: "
             f"{dict(failed)}"
         )
-    return steady_rows_a_second(calls, in_flight, seconds)
+    return calls

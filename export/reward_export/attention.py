@@ -25,7 +25,7 @@ from reward_export.tree import Packed, Tree, size
 
 # added to the score of a key that must not be seen: the lowest number of its type
 MASKED = {FLOAT: float(np.finfo(np.float32).min), FLOAT16: float(np.finfo(np.float16).min)}
-BLOCK = 512  # most tokens of a block, see `in_blocks`
+BLOCK = 512  # most tokens of a block, see `whole_blocks`
 PIECE = 128  # most queries per turn of the loop: larger pieces score more keys that they ignore
 # multiples that CUDA's fused kernel wants: 88 queries of 221 keys are an error, 87 queries go to a
 # kernel that stores all scores, and so do fewer than 256 in float32
@@ -133,7 +133,7 @@ class Looped:
         self._pieces = cut(op, stretches, op.int64(PIECE))
         self._n_pieces = op.Squeeze(op.Shape(self._pieces.row), op.shape(0))
         n_queries = op.ReduceSum(stretches.n_queries, keepdims=1)
-        self._n_spare = op.Sub(in_blocks(op, n_queries), n_queries)  # [1]
+        self._n_spare = op.Sub(whole_blocks(op, n_queries), n_queries)  # [1]
 
     def __call__(
         self, query: ir.Value, key: ir.Value, value: ir.Value, *, n_head: int, scale: float
@@ -250,7 +250,7 @@ def n_blocks(op: Ops, n_tokens: ir.Value) -> ir.Value:
     return divide_up(op, n_tokens, op.int64(BLOCK))
 
 
-def in_blocks(op: Ops, n_tokens: ir.Value) -> ir.Value:
+def whole_blocks(op: Ops, n_tokens: ir.Value) -> ir.Value:
     """A line's length, rounded up by less than `n_blocks` so that its blocks are of one size."""
     n = n_blocks(op, n_tokens)
     return op.Mul(n, divide_up(op, n_tokens, n))

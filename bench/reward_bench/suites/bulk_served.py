@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reward_bench.load import Request, WrongAnswerError, drive, once
+from reward_bench.load import Request, WrongAnswerError, once
 from reward_bench.rounds import interleaved, ratio, spread
-from reward_bench.serving import BULK, EXACT, REDUCED, Host, shipped
+from reward_bench.serving import BULK, Host, calls_of, shipped
 from reward_bench.suite import CLIENT, SERVED, SHAPES, Report, Setting, Suite, option, say
 from reward_bench.texts import N_CANDIDATES, Texts, distinct_groups, long_groups
 from reward_text import Tokenizer
@@ -79,9 +79,7 @@ class File:
         starts = range(0, len(ids), size)
         pool = [Request(ids[i : i + size], self.rewards[i : i + size]) for i in starts]
         load = served.load(pool, priority=BULK)
-        (calls,) = drive(served.url, (load, once(len(pool), IN_FLIGHT)))
-        if any(call.outcome != "ok" for call in calls):
-            raise RuntimeError("calls of the load generator were not answered")
+        calls = calls_of(served.url, load, once(len(pool), IN_FLIGHT), IN_FLIGHT)
         return len(ids) / max(call.done_s for call in calls)
 
 
@@ -105,7 +103,7 @@ def run(setting: Setting, own: Options) -> Report:
             setting.rounds,
         )
     furthest = float(np.abs(chats.rewards - shuffled.rewards).max())
-    if furthest > (EXACT if setting.precision == "fp32" else REDUCED):
+    if furthest > served.tolerance:
         raise WrongAnswerError(f"the order of the file has changed a reward by {furthest}")
     found = {name: spread(values) for name, values in rates.items()}
     say(f"rows per second: {found}")
